@@ -1,0 +1,41 @@
+# `make demo` and `make test` are all a fresh machine needs: Python 3.11 or newer and a package index.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-all test-slow lint bench clean
+
+demo: .venv/core
+	@$(BIN)/captioner demo demo
+
+test: .venv/dev
+	$(BIN)/python -m pytest -m "not slow"
+
+# What needs more than Python (a browser; Ray and Spark as they come); skipped with a message where it is missing.
+test-all: test test-slow
+
+test-slow: .venv/dev
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/dev
+	$(BIN)/python benchmarks/worker.py
+	$(BIN)/python benchmarks/store.py
+
+.venv/core: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "captioner needs Python 3.11 or newer; name one with: make demo PYTHON=python3.11")'
+	@echo "installing into .venv (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(INSTALL) -e .
+	@touch $@
+
+.venv/dev: .venv/core
+	@$(INSTALL) -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv demo build *.egg-info

@@ -1,0 +1,231 @@
+"""`captioner run`: takes up the pins of a store that need a caption, until none is left or somebody says stop."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from types import FrameType
+from typing import Any
+
+from ..store.captions import Caption, Pin, Queue, Recipe, Select, count_by_status
+from ..store.runs import finish_run, last_arguments, start_run
+from ..store.schema import transaction
+from .checkpoint import BUILTIN, Checkpoint, CheckpointError, find_checkpoint, weights_digest, which
+
+COMMON_SHARE = 0.05  # a caption on more than this share of pictures is a sign of a model that does not look
+COMMON_FROM = 20  # ... once there are this many pictures to speak of
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person may choose for a run; the defaults are those of the command line."""
+
+    model: str | None = None
+    revision: str | None = None
+    select: Select = "missing-description"
+    prompt: str = ""
+    batch_size: int | None = None
+    min_new_tokens: int = 5
+    max_new_tokens: int = 30
+    num_beams: int = 1
+    no_repeat_ngram: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    workers: int | None = None
+    limit: int | None = None
+    retry_failed: bool = False
+
+    def decoding(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("min_new_tokens", "max_new_tokens", "num_beams", "no_repeat_ngram")}
+
+
+@dataclass
+class Result:
+    """What a run did. `selected`: pins it set out for; `shared`: taken over from the same picture; `remaining`: still to do."""
+
+    recipe_id: str
+    selected: int = 0
+    captioned: int = 0
+    rejected: int = 0
+    failed: int = 0
+    shared: int = 0
+    remaining: int = 0
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    reasons: dict[str, int] = field(default_factory=dict)
+    distinct: int = 0
+    most_common: tuple[str, float] | None = None  # a caption and its share of the pictures
+    stopped: bool = False
+    device: str = ""
+    batch_size: int = 0
+    examples: list[tuple[str, str]] = field(default_factory=list)  # (pin_id, caption)
+
+    CONTRACT = ("recipe_id", "selected", "captioned", "rejected", "failed", "shared", "remaining", "seconds", "images_per_second")
+
+    def counts(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.CONTRACT}
+
+
+def run(conn: sqlite3.Connection, options: Options, *, say: Callable[[str], None] = lambda text: None, on_batch: Callable[[int, int, int], None] = lambda done, total, batch: None) -> Result:
+    """Captions what `options` select. `say` gets lines for people, `on_batch` (done, total, batch size) after each commit.
+
+    Raises CheckpointError if the model cannot be used, MemoryError if not even one picture fits.
+    """
+    options = _with_last_model(conn, options)
+    assert options.model
+    checkpoint = find_checkpoint(options.model, options.revision)
+    recipe = _recipe(conn, checkpoint, options)
+    if recipe is None:
+        return Result("")
+    queue = Queue(conn, recipe, options.select, retry_failed=options.retry_failed)
+    result = Result(recipe.recipe_id, selected=_at_most(queue.count(), options.limit))
+    if not result.selected:
+        return result
+
+    # Only now is torch imported and the model loaded.
+    say(f"loading {recipe.model} ({_size(checkpoint)})")
+    from .blip2 import Blip2, Decoding, choose_device
+    from .worker import Worker
+
+    device = choose_device(options.device)
+    model = Blip2(checkpoint, device, recipe.dtype)
+    worker = Worker(model, Decoding(**options.decoding()), batch_size=options.batch_size, threads=options.workers, known=_known(queue))
+    result.device = device
+    arguments = asdict(options) | {"model": str(checkpoint.path) if recipe.model not in (BUILTIN, options.model) else options.model, "dtype": recipe.dtype}
+    run_id = start_run(conn, "run", arguments, device=device, batch_size=options.batch_size)
+    say(f"{recipe.model} in {recipe.dtype} on {device}, batch size {options.batch_size or 'auto'}, {worker.threads} threads; recipe {recipe.recipe_id}")
+    began = time.monotonic()
+    done = 0
+    try:
+        with _stop_on_signals(worker.stop, say):
+            # A claim is as large as a batch, so that processes share a small store too.
+            for captions in worker.batches(_claims(queue, worker, options.limit)):
+                queue.commit(captions, run_id)
+                done += len(captions)
+                _add(result, captions)
+                on_batch(done, result.selected, worker.size.current)
+    finally:
+        queue.release()
+        result.seconds = round(time.monotonic() - began, 3)
+        result.images_per_second = round(done / max(result.seconds, 1e-3), 3)
+        result.stopped = worker.stop.is_set()
+        result.batch_size = worker.size.current
+        result.remaining = queue.count()
+        finish_run(conn, run_id, result.counts(), batch_size=worker.size.current)
+    _diversity(conn, run_id, result)
+    return result
+
+
+def _with_last_model(conn: sqlite3.Connection, options: Options) -> Options:
+    """The model that this store used last, where none is named; the same revision of it, where none is named."""
+    last = last_arguments(conn, "run") or {}
+    changes: dict[str, Any] = {}
+    if not options.model:
+        if not last.get("model"):
+            raise CheckpointError(f"name a model, this store has not used one yet: {which()}")
+        changes["model"] = last["model"]
+    if not options.revision and last.get("model") == (options.model or last.get("model")):
+        row = conn.execute("SELECT revision FROM recipes WHERE model = ? AND revision IS NOT NULL ORDER BY rowid DESC LIMIT 1", [last.get("model")]).fetchone()
+        if row:
+            changes["revision"] = row[0]
+    return replace(options, **changes)
+
+
+def _recipe(conn: sqlite3.Connection, checkpoint: Checkpoint, options: Options) -> Recipe | None:
+    """The recipe of this run, or None if no pin of the store wants a caption whatever the recipe (saves importing torch)."""
+    remembered = {row["path"]: (row["stamp"], row["sha256"]) for row in conn.execute("SELECT path, stamp, sha256 FROM file_digests")}
+    before = dict(remembered)
+    digest = weights_digest(checkpoint, remembered)
+    if remembered != before:
+        with transaction(conn):
+            conn.executemany("INSERT OR REPLACE INTO file_digests VALUES (?, ?, ?)", [(path, *found) for path, found in remembered.items() if before.get(path) != found])
+    dtype: str = options.dtype
+    if dtype == "auto":
+        row = conn.execute("SELECT dtype FROM recipes WHERE model = ? AND weights_digest = ? ORDER BY rowid DESC LIMIT 1", [checkpoint.model, digest]).fetchone()
+        dtype = row[0] if row else "auto"
+    recipe = Recipe(checkpoint.model, checkpoint.revision, digest, options.prompt, options.decoding(), checkpoint.preprocessing | {"decoder": 1}, dtype)
+    if dtype == "auto":
+        if not Queue(conn, recipe, options.select).count():
+            return None
+        from .blip2 import choose_device, choose_dtype
+
+        recipe = replace(recipe, dtype=choose_dtype("auto", choose_device(options.device)))
+    return recipe
+
+
+def _claims(queue: Queue, worker: Any, limit: int | None) -> Iterator[Pin]:
+    left = math.inf if limit is None else limit
+    while left > 0 and (pins := queue.claim(int(min(worker.size.current, left)))):
+        left -= len(pins)
+        yield from pins
+
+
+def _known(queue: Queue) -> Callable[[str, Pin], Caption | None]:
+    return lambda image_sha256, pin: queue.known([(image_sha256, pin.recipe_id)]).get((image_sha256, pin.recipe_id))
+
+
+def _add(result: Result, captions: list[Caption]) -> None:
+    for name, n in count_by_status(captions).items():
+        setattr(result, name, getattr(result, name) + n)
+    for caption in captions:
+        if caption.reason:
+            result.reasons[caption.reason] = result.reasons.get(caption.reason, 0) + 1
+        elif len(result.examples) < 3 and not caption.shared:
+            result.examples.append((caption.pin_id, caption.text or ""))
+
+
+def _diversity(conn: sqlite3.Connection, run_id: int, result: Result) -> None:
+    """How many captions differ and how large the share of the most common one is, over pictures, not pins."""
+    rows = conn.execute(
+        "SELECT text, count(DISTINCT image_sha256) AS n FROM captions WHERE run_id = ? AND status = 'ok' GROUP BY text ORDER BY n DESC, text", [run_id]
+    ).fetchall()
+    result.distinct = len(rows)
+    if rows:
+        result.most_common = rows[0]["text"], rows[0]["n"] / sum(row["n"] for row in rows)
+
+
+def warnings(result: Result) -> list[str]:
+    """What a person should know before trusting this run's captions."""
+    found = []
+    attempted = result.captioned + result.rejected + result.failed + result.shared
+    if attempted and result.rejected == attempted:
+        found.append("every caption was rejected: look at the reasons, and at the model with `captioner doctor`")
+    if result.most_common and result.captioned >= COMMON_FROM and result.most_common[1] > COMMON_SHARE:
+        found.append(f"one caption covers {result.most_common[1]:.0%} of the pictures: {result.most_common[0]!r}; does the model fit these pictures?")
+    return found
+
+
+def _at_most(n: int, limit: int | None) -> int:
+    return n if limit is None else min(n, limit)
+
+
+def _size(checkpoint: Checkpoint) -> str:
+    size = sum(p.stat().st_size for p in checkpoint.weight_files) / 1e6
+    return f"{size / 1000:.1f} GB" if size > 1000 else f"{size:.0f} MB"
+
+
+@contextmanager
+def _stop_on_signals(stop: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set `stop`; a second one ends at once (what was committed stays)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+        say("stopping after the batch in hand (once more to stop at once)")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

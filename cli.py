@@ -1,0 +1,395 @@
+"""The `captioner` command: thin verbs over the packages. Results on standard output, everything else on standard error.
+
+Imports of libraries that take long to load stand inside the verbs: `captioner --help` and `captioner stats` are to feel instant.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from . import __version__
+
+STORE = click.argument("store", type=click.Path(dir_okay=True))
+
+
+class Verbs(click.Group):
+    """Commands in the order in which they are used, not of the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+def verb(group: click.Group, name: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """A command with --json and --debug, whose errors are one sentence on standard error and exit code 1.
+
+    The function gets `as_json`; what it returns is printed as the one JSON object if that is set.
+    """
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @functools.wraps(function)
+        def wrapped(*args: Any, debug: bool, as_json: bool, **kwargs: Any) -> None:
+            try:
+                found = function(*args, as_json=as_json, **kwargs)
+            except (click.ClickException, click.exceptions.Exit, click.Abort):
+                raise
+            except KeyboardInterrupt:
+                click.echo("stopped at once; what was committed is kept, the same command goes on from there", err=True)
+                sys.exit(130)
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(1)
+            except Exception as error:
+                if debug:
+                    raise
+                raise click.ClickException(_sentence(error)) from error
+            if as_json:
+                click.echo(json.dumps(found, ensure_ascii=False))
+
+        wrapped = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(wrapped)
+        wrapped = click.option("--json", "as_json", is_flag=True, help="Print one JSON object to standard output.")(wrapped)
+        return group.command(name)(wrapped)
+
+    return decorate
+
+
+def _sentence(error: Exception) -> str:
+    import sqlite3
+
+    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        return "the store is locked by another process that is writing to it: try again when it is done"
+    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+        return "the disk is full: what was committed is kept, make room and run the same command again"
+    if type(error).__module__.startswith("pincaption") or isinstance(error, (MemoryError, ValueError)) and str(error):
+        return str(error)
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'} (--debug shows where)"
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="captioner")
+def cli() -> None:
+    """Makes pins and products findable: fills in missing descriptions with BLIP-2 captions, in one store.
+
+    \b
+    captioner demo                                  try everything on drawn pictures, offline
+    captioner ingest images my.db ~/photos          a folder of images becomes a store
+    captioner run my.db --model Salesforce/blip2-opt-2.7b
+    captioner stats my.db                           what is covered now
+    """
+
+
+@cli.group(cls=Verbs)
+def ingest() -> None:
+    """Bring pins and images into a store."""
+
+
+@verb(ingest, "pins")
+@STORE
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--kind", type=click.Choice(["pin", "product"]), help="Kind of the rows that name none.")
+@click.option("--image-root", metavar="DIR", help="Folder that relative image paths count from (default: the table's own).")
+@click.option("--map", "columns", multiple=True, metavar="FIELD=COLUMN", help="Read FIELD from the source's COLUMN.")
+def ingest_pins(store: str, sources: tuple[str, ...], kind: str | None, image_root: str | None, columns: tuple[str, ...], as_json: bool) -> dict[str, Any]:
+    """Read a table of pins: Parquet, CSV, TSV or JSON Lines (also .gz), globs, folders, or - for JSON Lines on standard input.
+
+    Columns: pin_id, and any of title, description, image (path, URL, or bytes in Parquet), kind, category, locale,
+    created_at, prompt. A pin that is there already is updated in the columns that the source has. Bad rows are kept in
+    the table rejected_rows with their line and the reason.
+
+    \b
+    captioner ingest pins my.db pins.parquet
+    captioner ingest pins my.db 'items/*.csv.gz' --map pin_id=sku --map image=photo --kind product
+    """
+    from .store import ingest as tables
+    from .store import open_store
+    from .terminal import progress
+
+    mapping = dict(_pair(text) for text in columns)
+    tables.find_sources(sources)  # a mistyped name makes no store
+    conn = open_store(store, create=True)
+    with progress("reading", "rows") as shown:
+        counts = tables.ingest_pins(conn, sources, kind=kind, image_root=image_root, columns=mapping, on_rows=shown.advance)
+    return _ingested(counts, store, as_json)
+
+
+@verb(ingest, "images")
+@STORE
+@click.argument("folder", metavar="DIR")
+def ingest_images(store: str, folder: str, as_json: bool) -> dict[str, Any]:
+    """Make a pin of every image file below DIR; its pin_id is the path below DIR.
+
+    \b
+    captioner ingest images my.db ~/photos
+    """
+    from .store import ingest as tables
+    from .store import open_store
+    from .terminal import progress
+
+    if not os.path.isdir(os.path.expanduser(folder)):
+        raise click.ClickException(f"{folder} is not a folder")
+    conn = open_store(store, create=True)
+    with progress("looking", "files") as shown:
+        counts = tables.ingest_images(conn, folder, on_rows=shown.advance)
+    return _ingested(counts, store, as_json)
+
+
+def _ingested(counts: dict[str, Any], store: str, as_json: bool) -> dict[str, Any]:
+    if not as_json:
+        click.echo(f"{counts['pins']:,} pins into {store}: {counts['new']:,} new, {counts['updated']:,} updated")
+        if counts.get("skipped"):
+            click.echo(f"{counts['skipped']:,} files skipped that have no image's extension")
+        if counts["rejected"]:
+            click.echo(f"{counts['rejected']:,} rows rejected (see the table rejected_rows):")
+            for reason, n in counts["reasons"].items():
+                click.echo(f"  {n:>8,}  {reason}")
+    return counts
+
+
+def _pair(text: str) -> tuple[str, str]:
+    field, equals, column = text.partition("=")
+    if not equals or not field or not column:
+        raise click.UsageError(f"--map takes FIELD=COLUMN, for instance --map title=name; it got {text!r}")
+    return field.strip(), column.strip()
+
+
+class BatchSizeType(click.ParamType[int | None]):
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value is None or value == "auto":
+            return None
+        try:
+            size = int(value)
+        except ValueError:
+            size = 0
+        if not 1 <= size <= 4096:
+            self.fail(f"{value!r} is neither auto nor a number from 1 to 4096", param, ctx)
+        return size
+
+
+class DeviceType(click.ParamType[str]):
+    name = "auto|all|cpu|cuda:N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        parts = str(value).split(",")
+        if value not in ("auto", "all") and not all(p == "cpu" or p == "cuda" or (p.startswith("cuda:") and p[5:].isdigit()) for p in parts):
+            self.fail(f"{value!r} is none of auto, all, cpu, cuda, cuda:0, or several as in cuda:0,cuda:1", param, ctx)
+        return str(value)
+
+
+@verb(cli, "run")
+@STORE
+@click.option("--model", metavar="builtin|NAME|PATH", help="BLIP-2 checkpoint: a name on the hub, a folder, or builtin (drawn pictures only). Default: the store's last.")
+@click.option("--revision", help="Commit, tag or branch of the model on the hub.")
+@click.option("--select", type=click.Choice(["missing-description", "missing-text", "all"]), default="missing-description", show_default=True, help="Which pins get a caption.")
+@click.option("--prompt", default="", help="Text that the caption continues; a pin's own prompt comes before it.")
+@click.option("--batch-size", type=BatchSizeType(), default="auto", show_default=True, help="Pictures per batch.")
+@click.option("--min-new-tokens", type=click.IntRange(0, 512), default=5, show_default=True)
+@click.option("--max-new-tokens", type=click.IntRange(1, 512), default=30, show_default=True)
+@click.option("--num-beams", type=click.IntRange(1, 32), default=1, show_default=True)
+@click.option("--no-repeat-ngram", type=click.IntRange(0, 32), default=0, show_default=True, help="Forbid repeating so many tokens; 0 is off.")
+@click.option("--device", type=DeviceType(), default="auto", show_default=True, help="all: a process per GPU.")
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True)
+@click.option("--workers", type=click.IntRange(1, 256), help="Threads that fetch and decode.")
+@click.option("--limit", type=click.IntRange(1), help="Stop after so many pins.")
+@click.option("--retry-failed", is_flag=True, help="Take pins up again that failed before.")
+def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
+    """Write a caption for every pin that needs one, and go on where an earlier run stopped.
+
+    Several runs on one store share the work. Ctrl-C finishes the batch in hand.
+
+    \b
+    captioner run my.db --model Salesforce/blip2-flan-t5-xl
+    captioner run my.db --model builtin --limit 100
+    captioner run my.db --select all --prompt "a photo of"
+    """
+    from .captioner.run import Options, warnings
+    from .captioner.run import run as run_store
+    from .store import open_store
+    from .terminal import progress, say
+
+    conn = open_store(store)
+    devices = _devices(choices["device"])
+    if len(devices) > 1:
+        return _run_on_each(store, devices, choices, as_json)
+    with progress("captioning", "pins") as shown:
+        result = run_store(conn, Options(**choices), say=say, on_batch=lambda done, total, batch: shown.update(done, total, f"batch {batch}"))
+    attempted = result.captioned + result.rejected + result.failed + result.shared
+    if not as_json:
+        _print_result(result, store)
+    for warning in warnings(result):
+        say(f"warning: {warning}")
+    if result.stopped:
+        say(f"stopped; {result.remaining:,} pins are left, the same command goes on from here: captioner run {store}")
+        _end(result.counts(), as_json, 130)
+    if attempted and result.failed == attempted:
+        say("every pin failed; the reasons are above and in the table captions; `captioner run --retry-failed` tries again")
+        _end(result.counts(), as_json, 1)
+    return result.counts()
+
+
+def _end(found: dict[str, Any], as_json: bool, code: int) -> None:
+    if as_json:
+        click.echo(json.dumps(found, ensure_ascii=False))
+    sys.exit(code)
+
+
+def _print_result(result: Any, store: str) -> None:
+    if not result.selected:
+        click.echo("nothing to do: every selected pin has its caption" + (f" (recipe {result.recipe_id})" if result.recipe_id else ""))
+        return
+    from .terminal import duration
+
+    click.echo(
+        f"{result.captioned:,} captioned, {result.shared:,} shared with the same picture, {result.rejected:,} rejected, {result.failed:,} failed"
+        f" in {duration(result.seconds)} ({result.images_per_second:,.1f} pins/s); {result.remaining:,} left"
+    )
+    for reason, n in sorted(result.reasons.items(), key=lambda item: -item[1]):
+        click.echo(f"  {n:>8,}  {reason}")
+    if result.most_common:
+        click.echo(f"{result.distinct:,} distinct captions; the most common is on {result.most_common[1]:.1%} of the pictures")
+    for pin_id, caption in result.examples:
+        click.echo(f"  {pin_id}: {caption}")
+
+
+def _devices(wanted: str) -> list[str]:
+    if wanted != "all":
+        return wanted.split(",")
+    import torch
+
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["auto"]
+
+
+def _run_on_each(store: str, devices: list[str], choices: dict[str, Any], as_json: bool) -> dict[str, Any]:
+    """One process per device on the same store: the claims share the work. Signals reach every process of the terminal."""
+    from .captioner.parallel import run_processes
+
+    found, code = run_processes(store, devices, choices)
+    if not as_json:
+        click.echo(
+            f"{found['captioned']:,} captioned, {found['shared']:,} shared, {found['rejected']:,} rejected, {found['failed']:,} failed on {len(devices)} devices;"
+            f" {found['remaining']:,} left ({found['images_per_second']:,.1f} pins/s)"
+        )
+    if code:
+        _end(found, as_json, code)
+    return found
+
+
+@verb(cli, "stats")
+@STORE
+def stats(store: str, as_json: bool) -> dict[str, Any]:
+    """Show how many pins have text, captions, titles and queries.
+
+    \b
+    captioner stats my.db
+    """
+    from .store import open_store
+    from .store.stats import coverage
+    from .terminal import table
+
+    found = coverage(open_store(store))
+    if as_json:
+        return found
+    pins = found["pins"] or 1
+    share = lambda name: (found[name], found[name] / pins)  # noqa: E731
+    rows: list[tuple[str, int | str, float | None]] = [
+        ("pins", found["pins"], None),
+        *([("  of these products", found["products"], None)] if found["products"] else []),
+        ("with native text", *share("native_text")),
+        ("  title", *share("title")),
+        ("  description", *share("description")),
+        ("with caption", *share("caption")),
+        ("  that have no other native text", *share("only_caption")),
+        ("with board titles", *share("board_titles")),
+        ("with engaged queries", *share("engaged_queries")),
+        ("with any text", *share("any_text")),
+        ("without description, not yet tried", *share("waiting")),
+    ]
+    for status in ("rejected", "failed"):
+        rows.append((status, *share(status)))
+        rows += [(f"  {reason[:31]}", n, None) for reason, n in found["reasons"][status].items()]
+    if found["stale"]:
+        rows.append(("caption of an earlier image", *share("stale")))
+    rows += [("images shared between pins", found["shared_images"], None), ("  pins that share one", found["pins_sharing_images"], None)]
+    if found["rejected_rows"]:
+        rows.append(("rows rejected at ingest", found["rejected_rows"], None))
+    click.echo(table(rows))
+    for recipe, model in found["models"].items():
+        click.echo(f"{model['captions']:,} captions by {model['model']} in {model['dtype']}" + (f", prompt {model['prompt']!r}" if model["prompt"] else "") + f" (recipe {recipe})")
+    return found
+
+
+@verb(cli, "demo")
+@click.argument("folder", default="demo", metavar="[DIR]")
+def demo(folder: str, as_json: bool) -> dict[str, Any]:
+    """Draw a small catalogue into DIR, caption what has no description, and write a page to look at; offline.
+
+    \b
+    captioner demo
+    """
+    from pathlib import Path
+
+    from .captioner.demo import demo as make_demo
+    from .terminal import progress, say
+
+    with progress("captioning", "pins") as shown:
+        found = make_demo(Path(folder), say, on_progress=shown.update)
+    if not as_json:
+        _print_demo(folder, found)
+    return found
+
+
+def _print_demo(folder: str, found: dict[str, Any]) -> None:
+    covered = found["coverage"]
+    pins = covered["pins"] or 1
+    click.echo(f"{covered['native_text'] / pins:.0%} of {covered['pins']} pins had text of their own; with captions it is {covered['any_text'] / pins:.0%}.")
+    click.echo(
+        "The captions come from the built-in checkpoint, which knows drawn pictures only.\n\n"
+        f"Look:   open {found['gallery']}\n"
+        f"Try:    captioner stats {folder}/demo.db\n"
+        f"        sqlite3 {folder}/demo.db 'select pin_id, caption from enriched_features limit 5'\n"
+        "Yours:  captioner ingest images my.db ~/photos\n"
+        "        captioner run my.db --model Salesforce/blip2-flan-t5-xl"
+    )
+
+
+@verb(cli, "doctor")
+@click.option("--model", default="builtin", show_default=True, metavar="builtin|NAME|PATH", help="The checkpoint to look at.")
+@click.option("--revision", help="Commit, tag or branch of the model on the hub.")
+@click.option("--device", type=DeviceType(), default="auto", show_default=True)
+@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True)
+@click.option("--bench", is_flag=True, help="Also measure pictures per second at several batch sizes.")
+def doctor(model: str, revision: str | None, device: str, dtype: str, bench: bool, as_json: bool) -> dict[str, Any]:
+    """Say whether machine, library versions and checkpoint fit, by captioning built-in pictures.
+
+    \b
+    captioner doctor --model Salesforce/blip2-flan-t5-xl
+    """
+    from .captioner.doctor import examine
+
+    lines: dict[str, Any] = {}
+    ok = True
+    for finding in examine(model, revision=revision, device=device, dtype=dtype, bench=bench):
+        ok = ok and finding.ok
+        lines[finding.name] = finding.text
+        if not as_json:
+            click.echo(f"{'ok' if finding.ok else 'NO':<3} {finding.name:<12} {finding.text}")
+    found = {"ok": ok, "findings": lines}
+    if not ok:
+        _end(found, as_json, 1)
+    return found
+
+
+def main() -> None:
+    """The console script."""
+    cli(prog_name="captioner")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""Which pins still need a caption, who is working on them, and what came out.
+
+Several processes, also on several hosts, may run on one store. Each claims a handful of pins at a time; a claim names host,
+process id and process start time, so that the claims of a process that was killed are void at once. Captions, the
+images' digests and the end of the claims are committed together: after a crash a pin is either done or free.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import socket
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from .schema import now, transaction
+
+Select = Literal["missing-description", "missing-text", "all"]
+LEASE = timedelta(minutes=30)  # how long a claim of another host counts without a sign of life
+_WANTED: dict[str, str] = {
+    "missing-description": "(p.description IS NULL OR NOT p.has_description)",
+    "missing-text": "(p.description IS NULL OR NOT p.has_description) AND (p.title IS NULL OR NOT p.has_title)",
+    "all": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """A pin to caption: where its image is, what is known of it, and the prompt and recipe that apply to it."""
+
+    pin_id: str
+    image: str | None
+    prompt: str = ""
+    recipe_id: str = ""
+    image_sha256: str | None = None  # if known before the image is read
+
+
+@dataclass(frozen=True, slots=True)
+class Caption:
+    """A row of `captions`. `shared` says that it was taken over from a pin with the same image, not made anew."""
+
+    pin_id: str
+    recipe_id: str
+    status: Literal["ok", "rejected", "failed"]
+    text: str | None = None
+    reason: str | None = None
+    image_sha256: str | None = None
+    score: float | None = None
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a caption besides the image; `recipe_id` is the hash of the rest."""
+
+    model: str
+    revision: str | None
+    weights_digest: str
+    prompt: str
+    decoding: dict[str, Any]
+    preprocessing: dict[str, Any]
+    dtype: str
+
+    @functools.cached_property
+    def recipe_id(self) -> str:
+        import hashlib
+
+        return hashlib.sha256(json.dumps(self.row(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def row(self) -> dict[str, str | None]:
+        as_json = {name: json.dumps(getattr(self, name), sort_keys=True) for name in ("decoding", "preprocessing")}
+        return {name: getattr(self, name) for name in ("model", "revision", "weights_digest", "prompt", "dtype")} | as_json  # type: ignore[return-value]
+
+
+class Queue:
+    """The pins of one store that one run is to caption.
+
+    `recipe` is the run's; a pin with a prompt of its own gets the same recipe with that prompt. A pin is done once it has
+    a caption of its recipe for the image that it has now, or has failed (`retry_failed` takes failures up once more).
+    """
+
+    def __init__(self, conn: sqlite3.Connection, recipe: Recipe, select: Select = "missing-description", *, retry_failed: bool = False):
+        self.conn, self.recipe = conn, recipe
+        self.since = now()
+        prompts = {recipe.prompt} | {row[0] for row in conn.execute("SELECT DISTINCT prompt FROM pins WHERE prompt <> '' AND deleted_at IS NULL")}
+        self.recipes = {prompt: replace(recipe, prompt=prompt) for prompt in prompts}
+        conn.execute("CREATE TEMP TABLE IF NOT EXISTS run_recipes (prompt TEXT PRIMARY KEY, recipe_id TEXT)")
+        conn.execute("DELETE FROM run_recipes")
+        conn.executemany("INSERT INTO run_recipes VALUES (?, ?)", [(prompt, r.recipe_id) for prompt, r in self.recipes.items()])
+        self._parameters = {"prompt": recipe.prompt, "since": self.since, "host": _host(), **_this_process()}
+        # A failure counts as done, except for --retry-failed, where it does once it was tried again in this run.
+        failed = "(c.status = 'failed' AND c.updated_at >= :since)" if retry_failed else "c.status = 'failed'"
+        self._open = f"""
+            FROM pins p JOIN run_recipes r ON r.prompt = coalesce(nullif(p.prompt, ''), :prompt)
+            WHERE p.deleted_at IS NULL AND {_WANTED[select]}
+            AND NOT EXISTS (SELECT 1 FROM captions c WHERE c.pin_id = p.pin_id AND c.recipe_id = r.recipe_id
+                AND ({failed} OR (c.status <> 'failed' AND c.image_sha256 = p.image_sha256)))"""
+        self._after = 0  # rowid up to which pins were looked at
+
+    def count(self) -> int:
+        """Number of pins that are still to be captioned, those included that somebody is working on."""
+        return int(self.conn.execute(f"SELECT count(*) {self._open}", self._parameters).fetchone()[0])
+
+    def claim(self, n: int) -> list[Pin]:
+        """Takes up to `n` free pins; an empty list means that none is left that nobody works on."""
+        for start in dict.fromkeys((self._after, 0)):  # go on; at the end look once more for what others gave back
+            with transaction(self.conn):
+                if start == 0:
+                    self._drop_void_claims()
+                rows = self.conn.execute(
+                    f"""SELECT p.rowid AS place, p.pin_id, p.image, p.image_sha256, r.prompt, r.recipe_id {self._open} AND p.rowid > :after
+                    AND NOT EXISTS (SELECT 1 FROM claims k WHERE k.pin_id = p.pin_id AND k.recipe_id = r.recipe_id)
+                    ORDER BY p.rowid LIMIT :n""",
+                    self._parameters | {"after": start, "n": n},
+                ).fetchall()
+                claims = [{"pin_id": row["pin_id"], "recipe_id": row["recipe_id"], **self._parameters, "until": _lease()} for row in rows]
+                self.conn.executemany("INSERT INTO claims VALUES (:pin_id, :recipe_id, :host, :process_id, :process_started, :until)", claims)
+            if rows:
+                self._after = rows[-1]["place"]
+                return [Pin(row["pin_id"], row["image"], row["prompt"], row["recipe_id"], row["image_sha256"]) for row in rows]
+        return []
+
+    def known(self, images: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Caption]:
+        """Captions that exist for (image_sha256, recipe_id), whichever pin they were made for."""
+        found = {}
+        for image_sha256, recipe_id in images:
+            row = self.conn.execute(
+                "SELECT * FROM captions WHERE image_sha256 = ? AND recipe_id = ? AND status <> 'failed' LIMIT 1", [image_sha256, recipe_id]
+            ).fetchone()
+            if row:
+                found[image_sha256, recipe_id] = Caption(row["pin_id"], recipe_id, row["status"], row["text"], row["reason"], image_sha256, row["score"])
+        return found
+
+    def commit(self, captions: Sequence[Caption], run_id: int | None = None) -> None:
+        """Writes captions, the digests of their images and the end of their claims, all or nothing."""
+        moment = now()
+        with transaction(self.conn):
+            self.conn.executemany(
+                "INSERT OR IGNORE INTO recipes VALUES (:recipe_id, :model, :revision, :weights_digest, :prompt, :decoding, :preprocessing, :dtype)",
+                [r.row() | {"recipe_id": r.recipe_id} for r in self.recipes.values() if r.recipe_id in {c.recipe_id for c in captions}],
+            )
+            self.conn.executemany(
+                "UPDATE pins SET image_sha256 = ?1 WHERE pin_id = ?2 AND image_sha256 IS NOT ?1",
+                [(c.image_sha256, c.pin_id) for c in captions if c.image_sha256],
+            )
+            self.conn.executemany(
+                """INSERT INTO captions (pin_id, recipe_id, status, text, reason, score, image_sha256, run_id, updated_at)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (pin_id, recipe_id) DO UPDATE SET status = excluded.status, text = excluded.text,
+                reason = excluded.reason, score = excluded.score, image_sha256 = excluded.image_sha256, run_id = excluded.run_id,
+                updated_at = excluded.updated_at, attempts = captions.attempts + 1""",
+                [(c.pin_id, c.recipe_id, c.status, c.text, c.reason, c.score, c.image_sha256, run_id, moment) for c in captions],
+            )
+            self.conn.executemany("DELETE FROM claims WHERE pin_id = ? AND recipe_id = ?", [(c.pin_id, c.recipe_id) for c in captions])
+            self.conn.execute(f"UPDATE claims SET leased_until = :until WHERE {_MINE}", self._parameters | {"until": _lease()})
+
+    def release(self) -> None:
+        """Gives back every claim of this process."""
+        with transaction(self.conn):
+            self.conn.execute(f"DELETE FROM claims WHERE {_MINE}", self._parameters)
+
+    def _drop_void_claims(self) -> None:
+        owners = self.conn.execute("SELECT host, process_id, process_started, max(leased_until) AS leased_until FROM claims GROUP BY 1, 2, 3").fetchall()
+        void = [tuple(row)[:3] for row in owners if (not _alive(row["process_id"], row["process_started"]) if row["host"] == _host() else row["leased_until"] < now())]
+        self.conn.executemany("DELETE FROM claims WHERE host = ? AND process_id = ? AND process_started = ?", void)
+
+
+_MINE = "host = :host AND process_id = :process_id AND process_started = :process_started"
+
+
+def count_by_status(captions: Iterable[Caption]) -> dict[str, int]:
+    """{"captioned", "rejected", "failed", "shared"}; a shared caption counts as shared alone."""
+    counts = {"captioned": 0, "rejected": 0, "failed": 0, "shared": 0}
+    for caption in captions:
+        counts["shared" if caption.shared else {"ok": "captioned"}.get(caption.status, caption.status)] += 1
+    return counts
+
+
+def _lease() -> str:
+    return (datetime.now(UTC) + LEASE).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+@functools.cache
+def _host() -> str:
+    return socket.gethostname()
+
+
+def _this_process() -> dict[str, Any]:
+    import psutil
+
+    return {"process_id": os.getpid(), "process_started": psutil.Process().create_time()}
+
+
+def _alive(process_id: int, started: float) -> bool:
+    import psutil
+
+    try:
+        process = psutil.Process(process_id)
+        return abs(process.create_time() - started) < 1 and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True

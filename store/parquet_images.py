@@ -1,0 +1,167 @@
+"""Images that stay where they are: as bytes in a column of a Parquet file.
+
+The store keeps a reference such as `parquet:///data/pins.parquet?column=image&row=12`. pandas writes one row group
+for everything, gigabytes of image bytes: rows are streamed forwards, a few at a time, and the last ones are kept.
+"""
+
+from __future__ import annotations
+
+import bisect
+import os
+import re
+import stat
+import threading
+from collections import deque
+from pathlib import Path
+from urllib.parse import quote, unquote_to_bytes
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+BATCH = 8  # rows read at a time
+KEPT_BATCHES, KEPT_BYTES = 64, 32_000_000  # of what was read last, per open file, for requests slightly out of order
+OPEN_FILES = 8
+
+_REFERENCE = re.compile(r"parquet://(/[^?#&]*)\?column=([^?#&]+)&row=([0-9]{1,18})", re.ASCII)
+
+
+def reference(path: str | os.PathLike[str], column: str, row: int) -> str:
+    """What `pins.image` holds for the image in `row` (from 0, over all row groups) of `column` ("image.bytes")."""
+    if row < 0 or not column:
+        raise ValueError("a row from 0 and the name of a column are needed")
+    return f"parquet://{quote(os.fsencode(os.path.abspath(path)))}?column={quote(column, safe='')}&row={row}"
+
+
+def parse(reference: str) -> tuple[Path, str, int]:
+    """The path, column and row of a reference. Raises ValueError on anything else."""
+    match = _REFERENCE.fullmatch(reference)
+    if not match:
+        raise ValueError("not a reference to an image in a Parquet file")
+    path, column, row = match.groups()
+    return Path(os.fsdecode(unquote_to_bytes(path))), unquote_to_bytes(column).decode(), int(row)
+
+
+class ParquetImages:
+    """Reads images by reference, from many threads. Fast when rows are asked for in about ascending order."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._readers: list[_Reader] = []  # least recently used first
+
+    def read(self, reference: str) -> bytes:
+        """One image. Raises LookupError or OSError (plain sentences), ValueError if it is no reference."""
+        path, column, row = parse(reference)
+        with self._lock:
+            reader = self._reader(path, column, row)
+            try:
+                value = reader.value(row)
+            except (pa.ArrowException, OSError, StopIteration) as error:
+                reader.close()
+                raise OSError("the Parquet file cannot be read") from error
+            self._readers.append(reader)
+        if value is None:
+            raise LookupError("no image in this row of the Parquet file")
+        return value
+
+    def _reader(self, path: Path, column: str, row: int) -> _Reader:
+        """The nearest reader, taken off the list, or a new one if none can reach `row` without starting over."""
+        able = [r for r in self._readers if (r.path, r.column) == (path, column) and r.reaches(row)]
+        if able:
+            nearest = max(able, key=lambda r: r.next_row)
+            self._readers.remove(nearest)
+            return nearest
+        while len(self._readers) >= OPEN_FILES:
+            self._readers.pop(0).close()
+        return _Reader(path, column, row)
+
+
+class _Reader:
+    """One open file, streamed from the row group of the first row that was asked for. Not thread-safe."""
+
+    def __init__(self, path: Path, column: str, row: int) -> None:
+        self.path, self.column = path, column
+        try:
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise OSError("the Parquet file is not a regular file")
+            self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError("the Parquet file is not there") from error
+        except PermissionError as error:
+            raise PermissionError("no permission to read the Parquet file") from error
+        except pa.ArrowException as error:
+            raise OSError("the Parquet file cannot be read") from error
+        try:
+            self._fields = _fields(self._file.schema_arrow, column)
+            self._find(row)
+        except LookupError:
+            self.close()
+            raise
+
+    def _find(self, row: int) -> None:
+        meta = self._file.metadata
+        if row >= meta.num_rows:
+            raise LookupError("the Parquet file has fewer rows")
+        self._group_starts = [0]  # and at its end the number of rows
+        for i in range(meta.num_row_groups):
+            self._group_starts.append(self._group_starts[-1] + meta.row_group(i).num_rows)
+        self._kept: deque[tuple[int, pa.Array, int]] = deque()
+        self._stream(self._group_of(row))
+
+    def _group_of(self, row: int) -> int:
+        return bisect.bisect_right(self._group_starts, row) - 1
+
+    def _stream(self, group: int) -> None:
+        """Goes to the start of a row group. Batches never span two: a damaged one spoils no row of the other."""
+        self._group = group
+        self._batches = self._file.iter_batches(
+            BATCH, row_groups=[group], columns=[".".join(self._fields)], use_threads=False
+        )
+        self.next_row = self._group_starts[group]
+
+    def reaches(self, row: int) -> bool:
+        return row >= (self._kept[0][0] if self._kept else self.next_row)
+
+    def value(self, row: int) -> bytes | None:
+        """The bytes in `row`, which must be one that `reaches` says yes to."""
+        if row >= self._group_starts[-1]:
+            raise LookupError("the Parquet file has fewer rows")
+        if self._group_of(row) > self._group + 1:  # far ahead; the next row group is gone into row by row
+            self._kept.clear()
+            self._stream(self._group_of(row))
+        while row >= self.next_row:
+            if self.next_row == self._group_starts[self._group + 1]:
+                self._stream(self._group_of(self.next_row))
+            array = next(self._batches).column(0)
+            for name in self._fields[1:]:
+                array = pc.struct_field(array, name)
+            self._kept.append((self.next_row, array, array.nbytes))
+            self.next_row += len(array)
+            while len(self._kept) > 1 and (
+                len(self._kept) > KEPT_BATCHES or sum(size for *_, size in self._kept) > KEPT_BYTES
+            ):
+                self._kept.popleft()
+        start, array, _ = next(k for k in reversed(self._kept) if k[0] <= row)
+        value: bytes | None = array[row - start].as_py()
+        return value
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _fields(schema: pa.Schema, column: str) -> list[str]:
+    """The names from the top down to the bytes; `image` alone will do for the struct that `datasets` writes."""
+    names = [column] if column in schema.names else column.split(".")
+    if names[0] not in schema.names:
+        raise LookupError("the Parquet file has no such column")
+    kind = schema.field(names[0]).type
+    for name in names[1:]:
+        if not pa.types.is_struct(kind) or kind.get_field_index(name) < 0:
+            raise LookupError("the Parquet file has no such column")
+        kind = kind.field(name).type
+    if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
+        names, kind = [*names, "bytes"], kind.field("bytes").type
+    is_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    if not any(test(kind) for test in is_bytes):
+        raise LookupError("the column of the Parquet file does not hold bytes")
+    return names

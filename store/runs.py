@@ -1,0 +1,60 @@
+"""What was run on a store: one row per command, with arguments, counts and versions."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from .schema import now, transaction
+
+# A quote or backslash ends a secret: within JSON text it ends the address.
+_CREDENTIALS = re.compile(
+    r"""(?<=://)[^/?#\s"'\\]*@ | (?<=[?&])((?:[\w.-]*(?:token|key|secret|signature|password|credential)[\w.-]*|sig)=)[^&\s"'\\]+""", re.IGNORECASE | re.VERBOSE
+)
+
+
+def redact_credentials(text: str) -> str:
+    """User and password in addresses, and query parameters that look like secrets, replaced by `***`."""
+    return _CREDENTIALS.sub(lambda m: f"{m[1]}***" if m[1] else "***@", text)
+
+
+def start_run(conn: sqlite3.Connection, command: str, arguments: dict[str, Any], *, device: str | None = None, batch_size: int | None = None) -> int:
+    """Writes the row of a command that begins and returns its run_id."""
+    names = ("pincaption", "torch", "transformers", "pillow", "pyarrow", "sqlite-utils")
+    versions = {name: found for name in names if (found := _version(name))}
+    with transaction(conn):
+        row = conn.execute(
+            "INSERT INTO runs (command, arguments, started_at, device, batch_size, versions) VALUES (?, ?, ?, ?, ?, ?) RETURNING run_id",
+            [command, _as_text(arguments), now(), device, batch_size, json.dumps(versions)],
+        ).fetchone()
+    return int(row[0])
+
+
+def _as_text(arguments: dict[str, Any]) -> str:
+    text = json.dumps(arguments, ensure_ascii=False, default=str)
+    return redact_credentials(text.encode(errors="replace").decode())  # a file's name may be no UTF-8
+
+
+def finish_run(conn: sqlite3.Connection, run_id: int, counts: dict[str, Any], *, batch_size: int | None = None) -> None:
+    """Adds the end of a command: `counts` as JSON and the batch size it came to."""
+    with transaction(conn):
+        conn.execute(
+            "UPDATE runs SET finished_at = ?, counts = ?, batch_size = coalesce(?, batch_size) WHERE run_id = ?",
+            [now(), json.dumps(counts), batch_size, run_id],
+        )
+
+
+def last_arguments(conn: sqlite3.Connection, command: str) -> dict[str, Any] | None:
+    """The arguments of the newest run of `command` on this store, or None."""
+    row = conn.execute("SELECT arguments FROM runs WHERE command = ? ORDER BY run_id DESC LIMIT 1", [command]).fetchone()
+    return json.loads(row[0]) if row else None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,284 @@
+"""The store's tables and views, as migrations, and how a store is opened.
+
+SQLite in WAL mode: one writer and any number of readers at a time, safe against kill -9 and power loss
+(`synchronous=FULL`: a committed batch is on the disk). Plain tables that Datasette and the sqlite3 shell show well.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+MIGRATION_SET = "pincaption"
+BUSY_SECONDS = 60  # how long a writer waits for another before it gives up
+CACHE_KIB = 65_536  # pins come in any order of their ids: with SQLite's 2 MB every other one would touch the disk
+
+# Each entry is one migration and is never changed once released; a change to the schema is a new entry.
+MIGRATIONS: dict[str, str] = {
+    "0001_pins_and_captions": """
+    CREATE TABLE pins (
+        pin_id TEXT PRIMARY KEY NOT NULL CHECK (pin_id <> ''),
+        kind TEXT NOT NULL DEFAULT 'pin' CHECK (kind IN ('pin', 'product')),
+        title TEXT,
+        description TEXT,
+        image TEXT,            -- a path, a URL, or a reference into a Parquet file
+        image_sha256 TEXT,     -- of the image's bytes; null until they have been read
+        category TEXT,
+        locale TEXT,
+        created_at TEXT,
+        prompt TEXT,           -- overrides the run's prompt for this pin
+        deleted_at TEXT,
+        has_title INTEGER NOT NULL DEFAULT 1 CHECK (has_title IN (0, 1)),             -- 0: missing, or says nothing
+        has_description INTEGER NOT NULL DEFAULT 1 CHECK (has_description IN (0, 1)),
+        image_stamp TEXT       -- size and modification time of a local file at ingest: tells when to read it anew
+    );
+    CREATE INDEX pins_prompt ON pins (prompt) WHERE prompt <> '';
+
+    CREATE TABLE recipes (
+        recipe_id TEXT PRIMARY KEY NOT NULL,
+        model TEXT NOT NULL,
+        revision TEXT,
+        weights_digest TEXT NOT NULL,
+        prompt TEXT NOT NULL,
+        decoding TEXT NOT NULL CHECK (json_valid(decoding)),
+        preprocessing TEXT NOT NULL CHECK (json_valid(preprocessing)),
+        dtype TEXT NOT NULL
+    );
+
+    CREATE TABLE runs (
+        run_id INTEGER PRIMARY KEY,
+        command TEXT NOT NULL,
+        arguments TEXT NOT NULL CHECK (json_valid(arguments)),
+        started_at TEXT NOT NULL,
+        finished_at TEXT,
+        counts TEXT CHECK (counts IS NULL OR json_valid(counts)),
+        batch_size INTEGER,
+        device TEXT,
+        versions TEXT CHECK (versions IS NULL OR json_valid(versions))
+    );
+
+    CREATE TABLE captions (
+        pin_id TEXT NOT NULL REFERENCES pins (pin_id),
+        recipe_id TEXT NOT NULL REFERENCES recipes (recipe_id),
+        status TEXT NOT NULL CHECK (status IN ('ok', 'rejected', 'failed')),
+        text TEXT,
+        reason TEXT,
+        score REAL,
+        image_sha256 TEXT,
+        attempts INTEGER NOT NULL DEFAULT 1 CHECK (attempts > 0),
+        run_id INTEGER REFERENCES runs (run_id),
+        updated_at TEXT NOT NULL,
+        PRIMARY KEY (pin_id, recipe_id),
+        CHECK (status <> 'ok' OR (text <> '' AND text IS NOT NULL AND reason IS NULL AND image_sha256 IS NOT NULL)),
+        CHECK (status = 'ok' OR reason IS NOT NULL),
+        CHECK (status <> 'failed' OR text IS NULL)
+    );
+    CREATE INDEX captions_image ON captions (image_sha256, recipe_id);
+    CREATE INDEX captions_run ON captions (run_id);
+
+    -- An image that could not be read says nothing about the image that replaces it.
+    CREATE TRIGGER pins_image_replaced AFTER UPDATE OF image, image_stamp ON pins
+    WHEN OLD.image IS NOT NEW.image OR OLD.image_stamp IS NOT NEW.image_stamp
+    BEGIN
+        DELETE FROM captions WHERE pin_id = NEW.pin_id AND status = 'failed';
+    END;
+
+    CREATE TABLE claims (
+        pin_id TEXT NOT NULL,
+        recipe_id TEXT NOT NULL,
+        host TEXT NOT NULL,
+        process_id INTEGER NOT NULL,
+        process_started REAL NOT NULL,  -- seconds since 1970: a process id alone may be another's by now
+        leased_until TEXT NOT NULL,     -- counts between hosts only
+        PRIMARY KEY (pin_id, recipe_id)
+    ) WITHOUT ROWID;
+
+    CREATE TABLE rejected_rows (
+        id INTEGER PRIMARY KEY,
+        source TEXT NOT NULL,
+        line INTEGER,
+        reason TEXT NOT NULL,
+        content TEXT,          -- the start of the row, personal data redacted
+        run_id INTEGER REFERENCES runs (run_id)
+    );
+    CREATE INDEX rejected_rows_source ON rejected_rows (source);
+
+    -- SHA-256 of large files that are looked at in every run (weights): hashed anew only when size or time differ.
+    CREATE TABLE file_digests (path TEXT PRIMARY KEY NOT NULL, stamp TEXT NOT NULL, sha256 TEXT NOT NULL);
+
+    -- Evidence may arrive before its pin and survives it: no foreign keys here.
+    CREATE TABLE board_titles (
+        pin_id TEXT PRIMARY KEY NOT NULL,
+        titles TEXT NOT NULL CHECK (json_valid(titles)),
+        boards TEXT NOT NULL CHECK (json_valid(boards)),
+        scores TEXT NOT NULL CHECK (json_valid(scores))
+    );
+    CREATE TABLE engaged_queries (
+        pin_id TEXT PRIMARY KEY NOT NULL,
+        queries TEXT NOT NULL CHECK (json_valid(queries)),
+        engagements TEXT NOT NULL CHECK (json_valid(engagements)),
+        scores TEXT NOT NULL CHECK (json_valid(scores)),
+        first_dates TEXT NOT NULL CHECK (json_valid(first_dates)),
+        last_dates TEXT NOT NULL CHECK (json_valid(last_dates))
+    );
+
+    CREATE VIEW board_title_ranks AS
+    SELECT b.pin_id, t.key + 1 AS rank, t.value AS title,
+        json_extract(b.boards, '$[' || t.key || ']') AS boards, json_extract(b.scores, '$[' || t.key || ']') AS score
+    FROM board_titles b, json_each(b.titles) t;
+
+    CREATE VIEW engaged_query_ranks AS
+    SELECT e.pin_id, q.key + 1 AS rank, q.value AS query,
+        json_extract(e.engagements, '$[' || q.key || ']') AS engagements, json_extract(e.scores, '$[' || q.key || ']') AS score,
+        json_extract(e.first_dates, '$[' || q.key || ']') AS first_date, json_extract(e.last_dates, '$[' || q.key || ']') AS last_date
+    FROM engaged_queries e, json_each(e.queries) q;
+
+    -- A pin's current caption: its newest that is ok and was made from the image that the pin has now.
+    CREATE VIEW enriched_features AS
+    SELECT p.pin_id, p.kind,
+        CASE WHEN p.has_title THEN p.title END AS title,
+        CASE WHEN p.has_description THEN p.description END AS description,
+        c.text AS caption, c.recipe_id AS caption_recipe,
+        b.titles AS board_titles, b.boards AS board_title_counts, b.scores AS board_title_scores,
+        q.queries AS engaged_queries, q.engagements AS engaged_query_counts, q.scores AS engaged_query_scores,
+        p.image, p.image_sha256, p.category, p.locale, p.created_at
+    FROM pins p
+    LEFT JOIN captions c ON c.pin_id = p.pin_id AND c.recipe_id = (
+        SELECT n.recipe_id FROM captions n
+        WHERE n.pin_id = p.pin_id AND n.status = 'ok' AND n.image_sha256 = p.image_sha256
+        ORDER BY n.updated_at DESC, n.recipe_id LIMIT 1)
+    LEFT JOIN board_titles b ON b.pin_id = p.pin_id
+    LEFT JOIN engaged_queries q ON q.pin_id = p.pin_id
+    WHERE p.deleted_at IS NULL;
+    """,
+}
+
+
+class StoreError(Exception):
+    """The store cannot be used; the message says why and what to do."""
+
+
+def now() -> str:
+    """The time in UTC as ISO 8601 text with microseconds; sorts as text."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def open_store(path: str | Path, *, create: bool = False) -> sqlite3.Connection:
+    """Opens a store for reading and writing, in autocommit mode: write inside `transaction`.
+
+    With `create` a missing file is made. Migrations that the store has not seen are applied.
+    Raises StoreError for a missing file, a file that is no store, or one that a newer version wrote.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise StoreError(f"{path} is a folder: name a SQLite file, for instance {path / 'my.db'}")
+    if not path.exists():
+        if not create:
+            raise StoreError(f"{path} does not exist: make a store with `captioner ingest images {path} DIR` or `captioner ingest pins {path} SOURCE`")
+        if not path.parent.is_dir():
+            raise StoreError(f"the folder {path.parent} does not exist: make it first, or choose another place for the store")
+    conn: sqlite3.Connection | None = None
+    try:
+        conn = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        conn.row_factory = sqlite3.Row
+        conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        conn.execute("PRAGMA synchronous = FULL")
+        _migrate(conn, path, create)
+    except (sqlite3.Error, StoreError) as error:
+        if conn:
+            conn.close()
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"{path} {_why_not(path, str(error))}") from error
+    return conn
+
+
+def _why_not(path: Path, message: str) -> str:
+    if "not a database" in message:
+        return "is not a SQLite file: name another one"
+    if "malformed" in message:
+        return "is damaged: take a copy from before, or rescue what is left with `sqlite3 FILE .recover`"
+    if path.exists() and not os.access(path, os.R_OK):
+        return "cannot be read: you lack the permission"
+    if "unable to open" in message or "readonly" in message:
+        return f"cannot be opened: SQLite writes files beside the store, so the file and the folder {path.parent} must be writable to you"
+    return f"cannot be opened: {message}"
+
+
+def _migrate(conn: sqlite3.Connection, path: Path, create: bool) -> None:
+    if _pending(conn, path, create):
+        # Imported here alone: with pandas installed it takes longer to import than `captioner stats` takes to run.
+        from sqlite_utils import Database
+        from sqlite_utils.migrations import Migrations
+
+        migrations = Migrations(MIGRATION_SET)
+        for name, script in MIGRATIONS.items():
+            migrations(name=name)(lambda db, script=script: [db.conn.execute(s) for s in _statements(script)])
+        with transaction(conn):
+            if _pending(conn, path, create):  # another process may just have done the same
+                migrations.apply(Database(conn))
+    # After the tables: a file that turns out to be somebody else's is left as it is.
+    if conn.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        _begin_wal(conn)
+
+
+def _pending(conn: sqlite3.Connection, path: Path, create: bool) -> bool:
+    """Whether migrations are to be applied. Raises StoreError if this is no store of ours."""
+    applied = _applied(conn)
+    if unknown := applied - set(MIGRATIONS):
+        raise StoreError(f"{path} was written by a newer version of captioner ({', '.join(sorted(unknown))}): upgrade captioner")
+    if not applied and not create:
+        raise StoreError(f"{path} is a SQLite file but not a captioner store: `captioner ingest` makes one")
+    if not applied and (tables := conn.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'").fetchall()):
+        ours = " ".join(MIGRATIONS.values())
+        if taken := [row["name"] for row in tables if re.search(rf"CREATE (TABLE|VIEW) {re.escape(row['name'])}\b", ours)]:
+            raise StoreError(f"{path} already has a table named {taken[0]} that captioner did not make: choose another file")
+    return applied != set(MIGRATIONS)
+
+
+def _begin_wal(conn: sqlite3.Connection) -> None:
+    """WAL mode stays with the file. SQLite does not wait for other processes at this one step, so it is done here."""
+    for patience in range(BUSY_SECONDS * 20):
+        try:
+            conn.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or patience == BUSY_SECONDS * 20 - 1:
+                raise
+            time.sleep(0.05)
+
+
+def _applied(conn: sqlite3.Connection) -> set[str]:
+    try:
+        return {row[0] for row in conn.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ?", [MIGRATION_SET])}
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return set()
+        raise
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+@contextmanager
+def transaction(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """All or nothing; takes the write lock at once, so that what is read inside stays true until the commit."""
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        yield conn
+    except BaseException:
+        conn.execute("ROLLBACK")
+        raise
+    conn.execute("COMMIT")

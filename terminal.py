@@ -1,0 +1,104 @@
+"""What people see: progress on a terminal or as log lines, tables of counts, numbers.
+
+Everything of passage goes to standard error; standard output is for results alone.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+LOG_EVERY = 10.0  # seconds between log lines where there is no terminal
+
+
+def say(text: str) -> None:
+    """A line for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """A bar on a terminal (done, rate, time left); a log line every ten seconds elsewhere. `total` None: not known."""
+
+    def __init__(self, what: str, unit: str, total: int | None = None):
+        self.what, self.unit, self.total, self.done = what, unit, total, 0
+        self._began = self._said = time.monotonic()
+        self._bar: Any = None
+        self._task: Any = None
+
+    def update(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Sets how much is done so far."""
+        self.done, self.total = done, total if total is not None else self.total
+        if sys.stderr.isatty():
+            self._draw(note)
+        elif time.monotonic() - self._said > LOG_EVERY:
+            self._said = time.monotonic()
+            say(f"{self.what}: {self._numbers()}{', ' + note if note else ''}")
+
+    def advance(self, n: int) -> None:
+        """Adds to how much is done so far."""
+        self.update(self.done + n)
+
+    def _numbers(self) -> str:
+        seconds = time.monotonic() - self._began
+        rate = self.done / max(seconds, 1e-9)
+        if not self.total:
+            return f"{self.done:,} {self.unit}, {rate:,.1f}/s"
+        left = f", {duration((self.total - self.done) / rate)} left" if self.done and self.done < self.total else ""
+        return f"{self.done:,} of {self.total:,} {self.unit}, {rate:,.1f}/s{left}"
+
+    def _draw(self, note: str) -> None:
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import BarColumn, TextColumn
+            from rich.progress import Progress as Bar
+
+            columns = [TextColumn(self.what), BarColumn(bar_width=20), TextColumn("{task.fields[numbers]}")]
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=self.total, numbers="")
+        self._bar.update(self._task, completed=self.done, total=self.total, numbers=self._numbers() + (f", {note}" if note else ""))
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+@contextmanager
+def progress(what: str, unit: str, total: int | None = None) -> Iterator[Progress]:
+    """A Progress that is taken away at the end, also after an error."""
+    shown = Progress(what, unit, total)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+def table(rows: Iterable[tuple[str, int | str, float | None]]) -> str:
+    """Lines of label, number and share (with a bar), aligned; fits into 80 columns."""
+    lines = []
+    for label, number, share in rows:
+        shown = f"{number:>12,}" if isinstance(number, int) else f"{number:>12}"
+        lines.append(f"{label:<34}{shown}" + (f"  {share:>6.1%}  {bar(share)}" if share is not None else ""))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def bar(share: float, width: int = 20) -> str:
+    """A bar of blocks for a share between 0 and 1; more than nothing is never drawn as nothing."""
+    eighths = round(max(0.0, min(1.0, share)) * width * 8)
+    if share > 0:
+        eighths = max(1, eighths)
+    return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
+
+
+def duration(seconds: float) -> str:
+    """'12 s', '3 min 20 s', '2 h 05 min'."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"

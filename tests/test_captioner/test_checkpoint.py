@@ -1,0 +1,445 @@
+"""Which checkpoints are taken, and what a person reads about those that are not: one sentence with the file and the mend."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pincaption.captioner.blip2 import Blip2, Decoding
+from pincaption.captioner.checkpoint import Checkpoint, CheckpointError, file_sha256, find_checkpoint, weights_digest
+
+COMMIT, OTHER = "a" * 40, "b" * 40
+
+
+def refusal(folder: Path | str, revision: str | None = None) -> str:
+    """What a person reads when the checkpoint is looked for and loaded; it is one sentence."""
+    with pytest.raises(CheckpointError) as error:
+        Blip2(find_checkpoint(str(folder), revision))
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    assert 20 < len(sentence) < 800
+    return sentence
+
+
+def change(file: Path, **changes) -> None:
+    """Sets keys of a JSON file; None removes one."""
+    found = json.loads(file.read_text()) | changes
+    file.write_text(json.dumps({key: value for key, value in found.items() if value is not None}))
+
+
+def test_a_folder_is_found_by_its_path(opt_folder):
+    checkpoint = find_checkpoint(str(opt_folder))
+    assert (checkpoint.model, checkpoint.path, checkpoint.revision) == ("tiny-opt", opt_folder, None)
+    assert len(checkpoint.weight_files) == 3
+
+
+@pytest.mark.parametrize("missing", ["config.json", "processor_config.json"])
+def test_without_num_query_tokens(folder, missing):
+    change(folder / missing, num_query_tokens=None)
+    assert f"{folder / missing} has no num_query_tokens" in (sentence := refusal(folder))
+    assert "add" in sentence
+
+
+def test_without_processor_config(opt_folder, tmp_path):
+    folder = shutil.copytree(opt_folder, tmp_path / "old")
+    (folder / "processor_config.json").unlink()
+    assert 'processor_config.json, which holds num_query_tokens, is missing; it is older than transformers 4.46, which changed that: take a newer revision, or write it: {"num_query_tokens": 6}' in refusal(folder)
+
+
+def test_num_query_tokens_that_disagree(folder):
+    change(folder / "processor_config.json", num_query_tokens=32)
+    assert "processor_config.json says num_query_tokens 32 and config.json 6" in refusal(folder)
+
+
+def test_without_image_token_index(folder):
+    change(folder / "config.json", image_token_index=None)
+    assert f"{folder / 'config.json'} has no image_token_index" in refusal(folder)
+
+
+def test_image_token_beyond_the_vocabulary(folder):
+    change(folder / "config.json", image_token_index=50265)
+    assert "has image_token_index 50265, but the language model has" in refusal(folder)
+
+
+@pytest.mark.parametrize("kind", ["blip", "opt", "instructblip", "clip", None])
+def test_another_kind_of_model(opt_folder, tmp_path, kind):
+    folder = shutil.copytree(opt_folder, tmp_path / "other")
+    change(folder / "config.json", model_type=kind)
+    assert f"is not a BLIP-2 checkpoint: its config.json says model_type {kind!r}" in refusal(folder)
+
+
+def test_a_blip2_that_does_not_write(folder):
+    change(folder / "config.json", architectures=["Blip2ForImageTextRetrieval"])
+    assert "holds Blip2ForImageTextRetrieval, which does not write captions" in refusal(folder)
+
+
+def test_pickled_weights_are_never_opened(folder):
+    for file in folder.glob("*.safetensors*"):
+        file.unlink()
+    torch.save({"query_tokens": torch.zeros(1)}, folder / "pytorch_model.bin")
+    sentence = refusal(folder)
+    assert "no weights in *.safetensors" in sentence
+    assert "save_pretrained" in sentence
+
+
+def test_a_missing_shard(opt_folder, tmp_path):
+    folder = shutil.copytree(opt_folder, tmp_path / "copy")
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    assert "model-00002-of-00003.safetensors of model.safetensors.index.json is missing" in refusal(folder)
+
+
+@pytest.mark.parametrize("keep", [0, 5, 1000, -100])
+def test_a_truncated_weights_file(folder, keep):
+    weights = sorted(folder.glob("*.safetensors"))[-1]
+    weights.write_bytes(weights.read_bytes()[:keep])
+    assert f"{weights} is truncated or no safetensors file ({weights.stat().st_size:,} bytes): download it again" in refusal(folder)
+
+
+def test_a_page_of_html_instead_of_weights(folder):
+    weights = sorted(folder.glob("*.safetensors"))[0]
+    weights.write_text("<html><body>Please log in to download this file.</body></html>")
+    assert f"{weights} is truncated or no safetensors file" in refusal(folder)
+
+
+def test_missing_tensors_are_not_made_up(t5_folder, tmp_path):
+    """transformers would fill them with random numbers, and a warning among others."""
+    folder = shutil.copytree(t5_folder, tmp_path / "copy")
+    tensors = load_file(folder / "model.safetensors")
+    gone = [name for name in tensors if name.startswith("qformer.encoder.layer.1.crossattention")]
+    save_file({name: t for name, t in tensors.items() if name not in gone}, folder / "model.safetensors", {"format": "pt"})
+    sentence = refusal(folder)
+    assert f"lack {len(gone)} tensors" in sentence
+    assert "qformer.encoder.layer.1.crossattention" in sentence
+
+
+def test_tensors_of_another_shape(t5_folder, tmp_path):
+    folder = shutil.copytree(t5_folder, tmp_path / "copy")
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {"language_projection.weight": torch.zeros(50, 48)}, folder / "model.safetensors", {"format": "pt"})
+    assert "have other shapes than config.json says in 1 tensors (first: language_projection.weight)" in refusal(folder)
+
+
+def test_without_tokenizer(folder):
+    for name in ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    assert f"{folder} has no tokenizer" in refusal(folder)
+
+
+def test_a_broken_tokenizer(folder):
+    (folder / "tokenizer.json").write_text('{"model": {}}')
+    assert f"the tokenizer of {folder} cannot be loaded (KeyError" in refusal(folder)
+
+
+def test_the_tokenizer_of_another_model(opt_folder, t5_folder, tmp_path):
+    folder = shutil.copytree(t5_folder, tmp_path / "mixed")
+    for file in opt_folder.glob("tokenizer*"):
+        shutil.copy(file, folder)
+    assert "has more tokens than its language model (103)" in refusal(folder)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff", "[" * 100_000])
+def test_config_that_is_no_json(folder, text):
+    (folder / "config.json").write_text(text, encoding="latin-1")
+    assert str(folder / "config.json") in refusal(folder)
+
+
+def test_an_empty_folder(tmp_path):
+    assert f"{tmp_path} is not a checkpoint: it has no config.json" in refusal(tmp_path)
+
+
+def test_a_file(tmp_path, opt_folder):
+    assert "is a file: give the folder that it lies in" in refusal(opt_folder / "config.json")
+
+
+@pytest.mark.parametrize("name", ["buildin", "./missing", "/no/such/folder", "a/b/c", "~/nothing-here", "Salesforce blip2", "../x", "org/"])
+def test_a_misspelt_name_lists_what_there_is(name):
+    sentence = refusal(name)
+    assert repr(name) in sentence
+    assert "builtin" in sentence
+    assert "Salesforce/blip2-flan-t5-xl" in sentence
+
+
+def test_revision_of_a_folder(opt_folder):
+    assert "--revision is for models on the hub" in refusal(opt_folder, "main")
+    assert "--revision is for models on the hub" in refusal("builtin", "main")
+
+
+@pytest.mark.parametrize("where", [None, "text_config", "vision_config"])
+def test_code_in_a_checkpoint_is_never_run(folder, tmp_path, where):
+    trap = tmp_path / "was-run"
+    (folder / "modeling_trap.py").write_text(f"open({str(trap)!r}, 'w').close()\nclass Trap: pass\n")
+    names = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM"), "modeling_trap.Trap")
+    config = json.loads((folder / "config.json").read_text())
+    (config[where] if where else config)["auto_map"] = names
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "names code to be run (auto_map), and captioner runs none" in refusal(folder)
+    assert not trap.exists()
+
+
+def test_a_tokenizer_of_its_own_code_is_never_run(folder, tmp_path):
+    trap = tmp_path / "was-run"
+    (folder / "tokenization_trap.py").write_text(f"open({str(trap)!r}, 'w').close()\nclass Trap: pass\n")
+    change(folder / "tokenizer_config.json", tokenizer_class="Trap", auto_map={"AutoTokenizer": [None, "tokenization_trap.Trap"]})
+    try:
+        Blip2(find_checkpoint(str(folder)))
+    except CheckpointError as error:
+        assert str(folder) in str(error)
+    assert not trap.exists()
+
+
+def test_attention_kernels_from_the_hub_are_not_fetched(folder):
+    change(folder / "config.json", attn_implementation="kernels-community/flash-attn")
+    assert "names code to be run (attn_implementation)" in refusal(folder)
+
+
+class TestPreprocessing:
+    """What the files say about pictures, in all the layouts that were published."""
+
+    @pytest.fixture
+    def old(self, opt_folder: Path, tmp_path: Path) -> Callable[..., Checkpoint]:
+        """A checkpoint with such a preprocessor_config.json."""
+
+        def make(**content) -> Checkpoint:
+            folder = shutil.copytree(opt_folder, tmp_path / "old")
+            (folder / "preprocessor_config.json").write_text(json.dumps(content))
+            return find_checkpoint(str(folder))
+
+        return make
+
+    def test_size_as_a_number_and_the_rest_left_out(self, old):
+        assert old(size=32).preprocessing == {
+            "width": 32,
+            "height": 32,
+            "resample": "bicubic",
+            "scale": 1 / 255,
+            "mean": [0.48145466, 0.4578275, 0.40821073],
+            "std": [0.26862954, 0.26130258, 0.27577711],
+        }
+
+    def test_everything_said(self, old):
+        found = old(size={"height": 32, "width": 32}, resample=2, do_rescale=True, rescale_factor=0.5, image_mean=[1, 2, 3], image_std=[4, 5, 6]).preprocessing
+        assert (found["resample"], found["scale"], found["mean"], found["std"]) == ("bilinear", 0.5, [1, 2, 3], [4, 5, 6])
+
+    def test_everything_off(self, old):
+        found = old(size=32, do_rescale=False, do_normalize=False, image_mean=[1, 2, 3]).preprocessing
+        assert (found["scale"], found["mean"], found["std"]) == (1, [0, 0, 0], [1, 1, 1])
+
+    @pytest.mark.parametrize(
+        ("content", "said"),
+        [
+            ({"size": {"shortest_edge": 32}}, '"size": {"height": 224, "width": 224}'),
+            ({"size": 10**9}, "gives no size"),
+            ({"size": 64}, "scales pictures to 64 x 64 pixels, but its vision model takes image_size 32"),
+            ({"size": 32, "do_center_crop": True}, "do_center_crop"),
+            ({"size": 32, "image_std": [0, 1, 1]}, "makes no sense"),
+            ({"size": 32, "image_mean": [1]}, "makes no sense"),
+            ({"size": 32, "resample": 77}, "makes no sense"),
+            ({}, "no preprocessor_config.json that says how pictures are scaled"),
+        ],
+    )
+    def test_what_cannot_be_followed(self, old, content, said):
+        with pytest.raises(CheckpointError) as error:
+            old(**content)
+        assert said in str(error.value)
+
+
+class TestDigest:
+    """The digest of the weights belongs to the recipe: it says when a caption would come out differently."""
+
+    def test_it_follows_the_content_not_the_place(self, opt_folder, folder, tmp_path):
+        copy = shutil.copytree(opt_folder, tmp_path / "elsewhere")
+        digest = weights_digest(find_checkpoint(str(opt_folder)), {})
+        assert weights_digest(find_checkpoint(str(copy)), {}) == digest
+        change(copy / "generation_config.json", eos_token_id=7)
+        assert weights_digest(find_checkpoint(str(copy)), {}) != digest
+
+    def test_files_are_read_once(self, opt_folder):
+        checkpoint, remembered = find_checkpoint(str(opt_folder)), {}
+        digest = weights_digest(checkpoint, remembered)
+        assert set(remembered) == set(map(str, checkpoint.files()))
+        assert {Path(path).name for path in remembered} >= {"config.json", "tokenizer.json", "merges.txt", "model-00001-of-00003.safetensors"}
+        forged = {path: (stamp, "0" * 64) for path, (stamp, _) in remembered.items()}
+        assert weights_digest(checkpoint, forged) != digest  # it believed what it remembered
+        stale = {path: ("another time", "0" * 64) for path in remembered}
+        assert weights_digest(checkpoint, stale) == digest
+
+    def test_large_files_of_the_hub_carry_their_digest_as_name(self, tmp_path):
+        (tmp_path / "blobs").mkdir()
+        content = b"weights"
+        blob = tmp_path / "blobs" / hashlib.sha256(content).hexdigest()
+        blob.write_bytes(content)
+        (tmp_path / "model.safetensors").symlink_to(blob)
+        assert file_sha256(tmp_path / "model.safetensors") == blob.name == file_sha256(blob)
+
+
+def lookup(home: Path, *arguments: str | None, **environment: str) -> tuple[list[str], float]:
+    """Looks for (model, revision) pairs in a process of its own; what it found or said, and how many seconds it took."""
+    code = """
+import json, sys, time
+from pincaption.captioner import checkpoint
+if len(sys.argv) > 2: checkpoint._HUB_SECONDS = float(sys.argv[2])
+began, said = time.monotonic(), []
+for model, revision in json.loads(sys.argv[1]):
+    try:
+        found = checkpoint.find_checkpoint(model, revision)
+        said.append(f"{found.model} {found.revision} {found.path}")
+    except checkpoint.CheckpointError as error:
+        said.append(str(error))
+assert "torch" not in sys.modules
+print(json.dumps([said, time.monotonic() - began]))
+"""
+    pairs = [list(pair) for pair in zip(arguments[::2], arguments[1::2], strict=True)]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "HF_HOME": str(home), "HF_HUB_DISABLE_PROGRESS_BARS": "1"} | environment
+    seconds = [environment.pop("seconds")] if "seconds" in environment else []
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(pairs), *seconds], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+    said, took = json.loads(done.stdout)
+    return said, took
+
+
+def cached(home: Path, checkpoint: Path, commit: str = COMMIT) -> Path:
+    """A folder of the hub's cache that holds `checkpoint` as org/name at `commit`, which is its main branch."""
+    repo = home / "hub" / "models--org--name"
+    snapshot = repo / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repo / "blobs").mkdir(exist_ok=True)
+    for file in checkpoint.iterdir():
+        blob = repo / "blobs" / hashlib.sha256(file.read_bytes()).hexdigest()
+        shutil.copy(file, blob)
+        (snapshot / file.name).symlink_to(Path("../../blobs") / blob.name)
+    (repo / "refs").mkdir(exist_ok=True)
+    (repo / "refs" / "main").write_text(commit)
+    return snapshot
+
+
+class TestHub:
+    def test_offline_the_cache_has_to_do(self, opt_folder, tmp_path):
+        snapshot = cached(tmp_path, opt_folder)
+        found = f"org/name {COMMIT} {snapshot}"
+        said, _ = lookup(tmp_path, "org/name", None, "org/name", "main", "org/name", COMMIT, "org/name", OTHER, "org/name", "v2", "org/other", None, HF_HUB_OFFLINE="1")
+        assert said[:3] == [found] * 3
+        end = "is not on this machine and the hub does not give it (HF_HUB_OFFLINE is set): check the name and the network, or give --model a folder"
+        assert said[3:] == [f"org/name at revision {OTHER!r} {end}", f"org/name at revision 'v2' {end}", f"org/other {end}"]
+
+    def test_without_a_network_the_answer_comes_at_once(self, opt_folder, tmp_path):
+        cached(tmp_path, opt_folder)
+        said, seconds = lookup(tmp_path, "org/name", None, "org/name", COMMIT, "org/other", None, "org/other", OTHER, HF_ENDPOINT="http://127.0.0.1:9")
+        assert [COMMIT in s for s in said] == [True, True, False, False]
+        assert "not on this machine and the hub does not give it ([Errno 111] Connection refused)" in said[2]
+        assert seconds < 5
+
+    def test_a_hub_that_does_not_answer(self, opt_folder, tmp_path):
+        cached(tmp_path, opt_folder)
+        with hub({}, silent=True) as address:
+            said, seconds = lookup(tmp_path, "org/name", None, "org/name", COMMIT, "org/other", None, HF_ENDPOINT=address, seconds="0.5")
+        assert [COMMIT in s for s in said] == [True, True, False]
+        assert "the hub does not give it" in said[2]
+        assert seconds < 5
+
+    def test_an_interrupted_download_is_named(self, opt_folder, tmp_path):
+        snapshot = cached(tmp_path, opt_folder)
+        (snapshot / "model-00002-of-00003.safetensors").unlink()
+        said, _ = lookup(tmp_path, "org/name", COMMIT, HF_HUB_OFFLINE="1")
+        assert "model-00002-of-00003.safetensors of model.safetensors.index.json is missing" in said[0]
+
+    def test_a_download_takes_no_pickles_and_resumes(self, opt_folder, tmp_path):
+        files = {file.name: file.read_bytes() for file in opt_folder.iterdir()} | {"pytorch_model.bin": b"pickle", "modeling.py": b"import os", "README.md": b"read me"}
+        with hub(files) as address:
+            said, _ = lookup(tmp_path, "org/name", None, "org/name", "v2", "org/gone", None, HF_ENDPOINT=address)
+            snapshot = tmp_path / "hub" / "models--org--name" / "snapshots" / COMMIT
+            assert said[0] == f"org/name {COMMIT} {snapshot}"
+            assert said[1] == "org/name has no revision 'v2' on the hub: look at its commits, branches and tags there"
+            assert "the hub has no model 'org/gone', or it is private (then log in with `hf auth login`)" in said[2]
+            assert sorted(p.name for p in snapshot.iterdir()) == sorted(p.name for p in opt_folder.iterdir())
+            (snapshot / "model-00002-of-00003.safetensors").unlink()
+            said, _ = lookup(tmp_path, "org/name", COMMIT, HF_ENDPOINT=address)
+            assert said == [f"org/name {COMMIT} {snapshot}"]
+        assert (snapshot / "model-00002-of-00003.safetensors").exists()
+        assert find_checkpoint(str(snapshot)).config["model_type"] == "blip-2"
+
+
+class hub:  # noqa: N801
+    """A hub on this machine with one repository, org/name, at one commit; or one that takes connections and says nothing."""
+
+    def __init__(self, files: dict[str, bytes], *, silent: bool = False):
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def do_GET(self) -> None:
+                if silent:
+                    time.sleep(3)
+                path = self.path.split("?")[0]
+                parts = path.strip("/").split("/")
+                if "gone" in path or silent:
+                    return self.answer(b'{"error": "Repository not found"}', 404, {"X-Error-Code": "RepoNotFound"})
+                if parts[:2] == ["api", "models"]:
+                    revision = parts[5] if len(parts) > 5 else "main"
+                    if revision not in ("main", COMMIT):
+                        return self.answer(b'{"error": "Invalid rev id"}', 404, {"X-Error-Code": "RevisionNotFound"})
+                    if parts[4:5] == ["tree"]:
+                        tree = [{"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()} for n, c in files.items()]
+                        return self.answer(json.dumps(tree).encode())
+                    siblings = [{"rfilename": n} for n in files]
+                    return self.answer(json.dumps({"id": "org/name", "sha": COMMIT, "siblings": siblings}).encode())
+                content = files[parts[-1]]
+                return self.answer(content, 200, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT})
+
+            def answer(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                if self.command == "GET":
+                    self.wfile.write(body)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+
+    def __enter__(self) -> str:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def __exit__(self, *error: object) -> None:
+        self.server.shutdown()
+
+
+def test_loading_says_nothing_and_needs_no_torchvision(opt_folder, t5_folder):
+    code = """
+import sys
+import numpy as np
+from pincaption.captioner.blip2 import Blip2, Decoding
+from pincaption.captioner.checkpoint import find_checkpoint
+for folder in sys.argv[1:]:
+    for dtype in ("float32", "bfloat16"):
+        model = Blip2(find_checkpoint(folder), dtype=dtype)
+        side = model.preprocessing["width"]
+        texts = model.caption(np.zeros((2, side, side, 3), np.uint8), ["a photo of", ""], Decoding(num_beams=2, no_repeat_ngram=2))
+        assert len(texts) == 2
+assert not {"torchvision", "datasets", "pandas", "pyarrow"} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code, "builtin", str(opt_folder), str(t5_folder)], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_the_folder_is_all_that_is_needed(model, folder):
+    """A copy elsewhere gives the same captions: nothing is taken from a cache or from the network."""
+    import numpy as np
+
+    picture = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+    assert Blip2(find_checkpoint(str(folder))).caption(picture, [""], Decoding()) == model.caption(picture, [""], Decoding())
