@@ -64,9 +64,11 @@ def _sentence(error: Exception) -> str:
 
     if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
         return "the store is locked by another process that is writing to it: try again when it is done"
+    if isinstance(error, sqlite3.OperationalError) and "readonly" in str(error):
+        return "the store cannot be written: the file and its folder must be writable to you"
     if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
         return "the disk is full: what was committed is kept, make room and run the same command again"
-    if type(error).__module__.startswith("pincaption") or isinstance(error, (MemoryError, ValueError)) and str(error):
+    if type(error).__module__.startswith("pincaption") or isinstance(error, (MemoryError, ValueError, FileExistsError)) and str(error):
         return str(error)
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'} (--debug shows where)"
 
@@ -111,7 +113,7 @@ def ingest_pins(store: str, sources: tuple[str, ...], kind: str | None, image_ro
     from .terminal import progress
 
     mapping = dict(_pair(text) for text in columns)
-    tables.find_sources(sources)  # a mistyped name makes no store
+    tables.check_sources(sources, image_root=image_root, columns=mapping)  # a mistyped name makes no store
     conn = open_store(store, create=True)
     with progress("reading", "rows") as shown:
         counts = tables.ingest_pins(conn, sources, kind=kind, image_root=image_root, columns=mapping, on_rows=shown.advance)
@@ -153,7 +155,7 @@ def _ingested(counts: dict[str, Any], store: str, as_json: bool) -> dict[str, An
 
 def _pair(text: str) -> tuple[str, str]:
     field, equals, column = text.partition("=")
-    if not equals or not field or not column:
+    if not equals or not field.strip() or not column.strip():
         raise click.UsageError(f"--map takes FIELD=COLUMN, for instance --map title=name; it got {text!r}")
     return field.strip(), column.strip()
 
@@ -253,7 +255,7 @@ def _print_result(result: Any, store: str) -> None:
     for reason, n in sorted(result.reasons.items(), key=lambda item: -item[1]):
         click.echo(f"  {n:>8,}  {reason}")
     if result.most_common:
-        click.echo(f"{result.distinct:,} distinct captions; the most common is on {result.most_common[1]:.1%} of the pictures")
+        click.echo(f"{result.distinct:,} distinct captions; the most common is on {result.most_common[1]:.1%} of the pins")
     for pin_id, caption in result.examples:
         click.echo(f"  {pin_id}: {caption}")
 
@@ -379,7 +381,7 @@ def doctor(model: str, revision: str | None, device: str, dtype: str, bench: boo
         ok = ok and finding.ok
         lines[finding.name] = finding.text
         if not as_json:
-            click.echo(f"{'ok' if finding.ok else 'NO':<3} {finding.name:<12} {finding.text}")
+            click.echo(finding.shown())
     found = {"ok": ok, "findings": lines}
     if not ok:
         _end(found, as_json, 1)

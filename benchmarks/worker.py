@@ -46,11 +46,7 @@ TOKENS = 20  # new tokens, the default of `generate` that the model card's examp
 def save_model(folder: Path, queries: int = 32) -> None:
     """A random BLIP-2 with parameters divided as in blip2-opt-2.7b: a quarter vision, most of the rest the language model."""
     torch.manual_seed(0)
-    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "\n": 3} | {f"▁{word}": i + 4 for i, word in enumerate(_words(50_000))}
-    text = Tokenizer(models.WordLevel(vocabulary, unk_token="</s>"))
-    text.pre_tokenizer, text.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=text, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="</s>")
-    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    tokenizer = word_tokenizer(50_000)
     config = Blip2Config(
         vision_config={"hidden_size": 448, "intermediate_size": 1792, "num_hidden_layers": 12, "num_attention_heads": 7, "image_size": 224, "patch_size": 14, "initializer_range": 0.02},
         qformer_config={"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4, "encoder_hidden_size": 448, "vocab_size": 4},
@@ -65,6 +61,16 @@ def save_model(folder: Path, queries: int = 32) -> None:
     torch.nn.init.normal_(model.query_tokens)
     model.save_pretrained(folder)
     Blip2Processor(BlipImageProcessor(size={"height": 224, "width": 224}), tokenizer, num_query_tokens=queries).save_pretrained(folder)
+
+
+def word_tokenizer(words: int) -> PreTrainedTokenizerFast:
+    """OPT's special tokens, a newline that ends a caption, and made-up words, so that random ids read like text."""
+    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "\n": 3} | {f"▁{word}": i + 4 for i, word in enumerate(_words(words))}
+    text = Tokenizer(models.WordLevel(vocabulary, unk_token="</s>"))
+    text.pre_tokenizer, text.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=text, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="</s>")
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    return tokenizer
 
 
 def _words(n: int) -> list[str]:

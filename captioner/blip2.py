@@ -98,7 +98,7 @@ class Blip2:
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", dtype: str = "float32"):
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self.preprocessing = checkpoint.preprocessing
-        self.tokenizer, self.model = _load(checkpoint, device, DTYPES[dtype])
+        self.tokenizer, self.model = _load(checkpoint, device, dtype)
         config, vocabulary = self.model.config, self.model.get_input_embeddings().num_embeddings
         text = config.text_config
         self.decoder_only = bool(config.use_decoder_only_language_model)
@@ -172,7 +172,7 @@ class Blip2:
         return [Text(text, end) for text, end in zip(self.tokenizer.batch_decode(new, skip_special_tokens=True), ends, strict=True)]
 
 
-def _load(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> tuple[Any, Any]:
+def _load(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[Any, Any]:
     """Tokenizer and model, complete and quiet: transformers would fill what is missing with random numbers and a warning."""
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
@@ -183,7 +183,7 @@ def _load(checkpoint: Checkpoint, device: str, dtype: torch.dtype) -> tuple[Any,
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, **safely)
         part = "model"
         model, report = Blip2ForConditionalGeneration.from_pretrained(
-            checkpoint.path, use_safetensors=True, dtype=dtype, ignore_mismatched_sizes=True, output_loading_info=True, **safely
+            checkpoint.path, use_safetensors=True, dtype=DTYPES[dtype], ignore_mismatched_sizes=True, output_loading_info=True, **safely
         )
         model.eval().to(device)
     except Exception as error:  # of every kind: OSError, ValueError, KeyError, SafetensorError, a bare Exception of tokenizers, ...

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import threading
 import time
+import warnings as python_warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -18,8 +19,8 @@ from ..store.runs import finish_run, last_arguments, start_run
 from ..store.schema import transaction
 from .checkpoint import BUILTIN, Checkpoint, CheckpointError, find_checkpoint, weights_digest, which
 
-COMMON_SHARE = 0.05  # a caption on more than this share of pictures is a sign of a model that does not look
-COMMON_FROM = 20  # ... once there are this many pictures to speak of
+COMMON_SHARE = 0.05  # a caption on more than this share of pins is a sign of a model that does not look, or of a placeholder picture
+COMMON_FROM = 20  # ... once there are this many pins to speak of
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Result:
     images_per_second: float = 0.0
     reasons: dict[str, int] = field(default_factory=dict)
     distinct: int = 0
-    most_common: tuple[str, float] | None = None  # a caption and its share of the pictures
+    most_common: tuple[str, float] | None = None  # a caption and its share of the pins
     stopped: bool = False
     device: str = ""
     batch_size: int = 0
@@ -88,6 +89,7 @@ def run(conn: sqlite3.Connection, options: Options, *, say: Callable[[str], None
     if not result.selected:
         return result
 
+    python_warnings.filterwarnings("ignore", module="PIL")  # damaged EXIF and TIFF tags: nothing that a person could act on
     # Only now is torch imported and the model loaded.
     say(f"loading {recipe.model} ({_size(checkpoint)})")
     from .blip2 import Blip2, Decoding, choose_device
@@ -111,8 +113,8 @@ def run(conn: sqlite3.Connection, options: Options, *, say: Callable[[str], None
                 _add(result, captions)
                 on_batch(done, result.selected, worker.size.current)
     finally:
-        queue.release()
         result.seconds = round(time.monotonic() - began, 3)
+        queue.release()
         result.images_per_second = round(done / max(result.seconds, 1e-3), 3)
         result.stopped = worker.stop.is_set()
         result.batch_size = worker.size.current
@@ -181,9 +183,9 @@ def _add(result: Result, captions: list[Caption]) -> None:
 
 
 def _diversity(conn: sqlite3.Connection, run_id: int, result: Result) -> None:
-    """How many captions differ and how large the share of the most common one is, over pictures, not pins."""
+    """How many captions differ and on which share of this run's pins the most common one is."""
     rows = conn.execute(
-        "SELECT text, count(DISTINCT image_sha256) AS n FROM captions WHERE run_id = ? AND status = 'ok' GROUP BY text ORDER BY n DESC, text", [run_id]
+        "SELECT text, count(*) AS n FROM captions WHERE run_id = ? AND status = 'ok' GROUP BY text ORDER BY n DESC, text", [run_id]
     ).fetchall()
     result.distinct = len(rows)
     if rows:
@@ -196,8 +198,8 @@ def warnings(result: Result) -> list[str]:
     attempted = result.captioned + result.rejected + result.failed + result.shared
     if attempted and result.rejected == attempted:
         found.append("every caption was rejected: look at the reasons, and at the model with `captioner doctor`")
-    if result.most_common and result.captioned >= COMMON_FROM and result.most_common[1] > COMMON_SHARE:
-        found.append(f"one caption covers {result.most_common[1]:.0%} of the pictures: {result.most_common[0]!r}; does the model fit these pictures?")
+    if result.most_common and result.captioned + result.shared >= COMMON_FROM and result.most_common[1] > COMMON_SHARE:
+        found.append(f"one caption covers {result.most_common[1]:.0%} of the pins: {result.most_common[0]!r}; do many pins share a placeholder picture, or does the model not fit these pictures?")
     return found
 
 

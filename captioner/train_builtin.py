@@ -6,9 +6,10 @@
 Same classes, files and conventions as Salesforce/blip2-opt-2.7b: vision transformer, Q-Former with query tokens,
 an OPT language model with a byte-level BPE tokenizer, captions that end with a newline. What differs is the size.
 
-Training is plain captioning loss end to end, plus one help that only drawn pictures allow: we know which thing
-covers which patch, so a linear head on the vision tower is asked for the noun and colour of every patch. It makes the
-vision tower learn in minutes; it is thrown away afterwards. Captions of combinations with `Scene.held_out` are never seen.
+Training is plain captioning loss end to end, plus two helps that only drawn pictures allow, for we know what covers which
+patch: linear heads on the vision tower are asked for the noun, the colour and the role (one of two, the left one, ...) of
+every patch, and for the layout of the picture. Without noun and colour learning takes hours; without the role, "left of" against
+"above" was still a coin's toss after 5,000 steps. The heads are thrown away afterwards. Captions of combinations with `Scene.held_out` are never seen.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ IMAGE, PATCH, QUERIES, VOCABULARY = 64, 8, 12, 448
 GRID = IMAGE // PATCH
 PROMPTS = ("a photo of", "a picture of")
 NOUNS, COLOURS = list(draw.THINGS), list(draw.COLOURS)
+LAYOUTS = ("1", "2", "3", "left of", "above")
+ROLES = ("1", "2", "3", "left of 0", "left of 1", "above 0", "above 1", "background")  # 0: the thing named first
 IGNORE = -100
 
 
@@ -83,7 +86,7 @@ def build(tokenizer: GPT2Tokenizer) -> Blip2ForConditionalGeneration:
 
 
 class Pictures(torch.utils.data.IterableDataset):
-    """Endless fresh pictures: batches of (pixels uint8, token ids, first caption position, patch nouns, patch colours)."""
+    """Endless fresh pictures: batches of (pixels uint8, token ids, first caption position, patch nouns, patch colours, patch roles, layout)."""
 
     def __init__(self, tokenizer: GPT2Tokenizer, batch: int, seed: int):
         self.tokenizer, self.batch, self.seed = tokenizer, batch, seed
@@ -95,7 +98,7 @@ class Pictures(torch.utils.data.IterableDataset):
         while True:
             yield self._collate([self._picture(rng) for _ in range(self.batch)])
 
-    def _picture(self, rng: random.Random) -> tuple[np.ndarray, str, str, np.ndarray, np.ndarray]:
+    def _picture(self, rng: random.Random) -> tuple[np.ndarray, str, str, np.ndarray, np.ndarray, np.ndarray, int]:
         scene = draw.random_scene(rng, held_out=False)
         side = rng.choice((72, 96, 112, 128))
         size = (side, round(side * rng.uniform(1, 1.34))) if rng.random() < 0.5 else (round(side * rng.uniform(1, 1.34)), side)
@@ -108,12 +111,14 @@ class Pictures(torch.utils.data.IterableDataset):
         best, most = cover.argmax(0), cover.max(0)
         nouns = np.where(most > 0.35, np.array([NOUNS.index(t.noun) for t in things])[best], np.where(most < 0.05, len(NOUNS), IGNORE))
         colours = np.where(most > 0.35, np.array([COLOURS.index(t.colour) for t in things])[best], np.where(most < 0.05, len(COLOURS) + draw.BACKGROUNDS.index(scene.background), IGNORE))
+        of_thing = np.array([ROLES.index(f"{scene.relation} {i}" if scene.relation else str(scene.count)) for i in range(len(things))])
+        roles = np.where(most > 0.35, of_thing[best], np.where(most < 0.05, len(ROLES) - 1, IGNORE))
         prompt = rng.choice(PROMPTS) if rng.random() < 0.15 else ""
-        return pixels, prompt, scene.caption, nouns, colours
+        return pixels, prompt, scene.caption, nouns, colours, roles, LAYOUTS.index(scene.relation or str(scene.count))
 
-    def _collate(self, rows: list[tuple[np.ndarray, str, str, np.ndarray, np.ndarray]]) -> dict[str, torch.Tensor]:
+    def _collate(self, rows: list[tuple[np.ndarray, str, str, np.ndarray, np.ndarray, np.ndarray, int]]) -> dict[str, torch.Tensor]:
         encode = lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
-        texts = [(encode(p), encode(f"{p} {c}\n".lstrip(" "))) for _, p, c, _, _ in rows]
+        texts = [(encode(p), encode(f"{p} {c}\n".lstrip(" "))) for _, p, c, *_ in rows]
         length = max(len(ids) for _, ids in texts) + 1
         ids, labels = torch.full((len(rows), length), 1), torch.full((len(rows), length), IGNORE)
         for i, (prompt, text) in enumerate(texts):
@@ -125,6 +130,8 @@ class Pictures(torch.utils.data.IterableDataset):
             "labels": labels,
             "nouns": torch.from_numpy(np.stack([r[3] for r in rows])),
             "colours": torch.from_numpy(np.stack([r[4] for r in rows])),
+            "roles": torch.from_numpy(np.stack([r[5] for r in rows])),
+            "layout": torch.tensor([r[6] for r in rows]),
         }
 
 
@@ -139,8 +146,8 @@ def normalise(pixels: torch.Tensor, processor: BlipImageProcessor) -> torch.Tens
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
-def losses(model: Blip2ForConditionalGeneration, heads: nn.ModuleDict, pixels: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Captioning loss per token and patch loss per patch."""
+def losses(model: Blip2ForConditionalGeneration, heads: nn.ModuleDict, pixels: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Captioning loss per token, patch loss per patch, layout loss per picture."""
     vision = model.vision_model(pixels).last_hidden_state
     queries = model.qformer(query_embeds=model.query_tokens.expand(len(pixels), -1, -1), encoder_hidden_states=vision).last_hidden_state
     text = model.language_model.get_input_embeddings()(batch["ids"])
@@ -151,7 +158,9 @@ def losses(model: Blip2ForConditionalGeneration, heads: nn.ModuleDict, pixels: t
     caption = F.cross_entropy(model.language_model.lm_head(hidden[keep]), wanted[keep])
     patches = vision[:, 1:].flatten(0, 1)
     patch = F.cross_entropy(heads["noun"](patches), batch["nouns"].flatten(), ignore_index=IGNORE) + F.cross_entropy(heads["colour"](patches), batch["colours"].flatten(), ignore_index=IGNORE)
-    return caption, patch
+    patch = patch + F.cross_entropy(heads["role"](patches), batch["roles"].flatten(), ignore_index=IGNORE)
+    layout = F.cross_entropy(heads["layout"](vision[:, 0]), batch["layout"]) + F.cross_entropy(heads["seen"](queries.mean(1)), batch["layout"])
+    return caption, patch, layout
 
 
 @torch.no_grad()
@@ -180,7 +189,7 @@ def train(folder: Path, minutes: float, batch: int, rate: float, seed: int, resu
     model = build(tokenizer)
     if resume:
         model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    heads = nn.ModuleDict({"noun": nn.Linear(128, len(NOUNS) + 1), "colour": nn.Linear(128, len(COLOURS) + len(draw.BACKGROUNDS))})
+    heads = nn.ModuleDict({"noun": nn.Linear(128, len(NOUNS) + 1), "colour": nn.Linear(128, len(COLOURS) + len(draw.BACKGROUNDS)), "role": nn.Linear(128, len(ROLES)), "layout": nn.Linear(128, len(LAYOUTS)), "seen": nn.Linear(128, len(LAYOUTS))})
     parameters = [*model.parameters(), *heads.parameters()]
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters, vocabulary {len(tokenizer)}", flush=True)
     decay = [p for p in parameters if p.ndim >= 2]
@@ -188,24 +197,23 @@ def train(folder: Path, minutes: float, batch: int, rate: float, seed: int, resu
     data = torch.utils.data.DataLoader(Pictures(tokenizer, batch, seed), batch_size=None, num_workers=1, prefetch_factor=4)
     model.train()
     start = checked = time.monotonic()
-    caption_mean = patch_mean = math.nan
+    means: dict[str, float] = {}
     for step, rows in enumerate(data):
         # The schedule follows the clock, not the step, so that a noisy machine still ends with a decayed rate.
         done = (time.monotonic() - start) / (60 * minutes)
         if done >= 1:
             break
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 300) * (min(1.0, (1 - done) / 0.5) ** 1.5 * 0.99 + 0.01)
-        caption, patch = losses(model, heads, normalise(rows["pixels"], processor), rows)
+            group["lr"] = rate * min(1, (step + 1) / 200) * (min(1.0, (1 - done) / 0.5) ** 1.5 * 0.99 + 0.01)
+        caption, patch, layout = losses(model, heads, normalise(rows["pixels"], processor), rows)
         optimiser.zero_grad()
-        (caption + 0.3 * patch).backward()
+        (caption + 0.3 * patch + 0.3 * layout).backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
-        first = math.isnan(caption_mean)
-        caption_mean = caption.item() if first else 0.98 * caption_mean + 0.02 * caption.item()
-        patch_mean = patch.item() if first else 0.98 * patch_mean + 0.02 * patch.item()
+        for name, loss in (("caption", caption), ("patch", patch), ("layout", layout)):
+            means[name] = 0.98 * means.get(name, loss.item()) + 0.02 * loss.item()
         if step % 100 == 0:
-            print(f"{done:6.1%} step {step}: caption {caption_mean:.3f} patch {patch_mean:.3f}, {(time.monotonic() - start) / (step + 1):.3f} s/step", flush=True)
+            print(f"{done:6.1%} step {step}: {', '.join(f'{n} {m:.3f}' for n, m in means.items())}, {(time.monotonic() - start) / (step + 1):.3f} s/step", flush=True)
         if time.monotonic() - checked > 300:
             print(f"{done:6.1%} step {step}: exact {exact(model, tokenizer, processor, 200, show=3):.1%} of unseen combinations", flush=True)
             save(model, tokenizer, processor, folder)

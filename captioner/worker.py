@@ -80,7 +80,7 @@ class Worker:
         same: list[tuple[_Key, Pin]] = []  # pins whose picture and prompt are in `ready` already
         try:
             while not self.stop.is_set():
-                while more and readers.unfinished < 2 * self.size.current + self.threads and len(rows) < self.size.current and not self.stop.is_set():
+                while more and readers.unfinished < 2 * self.size.current + self.threads and not self.stop.is_set():
                     if (pin := next(source, None)) is None:
                         more = False
                     elif pin.image_sha256 and (caption := self._shared(pin.image_sha256, pin)):
@@ -142,24 +142,23 @@ class Worker:
             self._recent.pop(next(iter(self._recent)))
         return [*made.values(), *(replace(made[key], pin_id=pin.pin_id, shared=True) for key, pin in same)]
 
-    def _texts(self, ready: list[_Picture]) -> list[Text]:
-        if not ready:
-            return []
-        began = time.perf_counter()
-        try:
-            texts = self.model.caption(np.stack([p.pixels for p in ready if p.pixels is not None]), [p.pin.prompt for p in ready], self.decoding)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            self.size.shrink(len(ready))
-        else:
-            self.size.ran(len(ready), time.perf_counter() - began)
-            return texts
-        # Outside the except clause: the error's traceback would keep the tensors alive.
-        if self.model.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        half = (len(ready) + 1) // 2
-        return self._texts(ready[:half]) + self._texts(ready[half:])
+    def _texts(self, pictures: list[_Picture]) -> list[Text]:
+        """What the model says of these pictures, in smaller batches where they do not fit into memory together."""
+        texts: list[Text] = []
+        while part := pictures[len(texts) :][: self.size.current]:
+            began = time.perf_counter()
+            try:
+                texts += self.model.caption(np.stack([p.pixels for p in part if p.pixels is not None]), [p.pin.prompt for p in part], self.decoding)
+                self.size.ran(len(part), time.perf_counter() - began)
+                continue
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+            # Outside the except clause: the error's traceback would keep the tensors alive.
+            self.size.shrink(len(part))
+            if self.model.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+        return texts
 
 
 class BatchSize:
@@ -258,7 +257,7 @@ class _Readers:
                 return None
             pin, _ = self._reading.pop(late)
         self._start()
-        return _Picture(pin, None, f"took longer than {self._seconds:.0f} seconds to read")
+        return _Picture(pin, None, f"took longer than {self._seconds:g} seconds to read")
 
     def _start(self) -> None:
         threading.Thread(target=self._work, args=[next(self._numbers)], daemon=True).start()

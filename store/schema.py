@@ -38,7 +38,6 @@ MIGRATIONS: dict[str, str] = {
         has_description INTEGER NOT NULL DEFAULT 1 CHECK (has_description IN (0, 1)),
         image_stamp TEXT       -- size and modification time of a local file at ingest: tells when to read it anew
     );
-    CREATE INDEX pins_prompt ON pins (prompt) WHERE prompt <> '';
 
     CREATE TABLE recipes (
         recipe_id TEXT PRIMARY KEY NOT NULL,
@@ -176,6 +175,12 @@ def open_store(path: str | Path, *, create: bool = False) -> sqlite3.Connection:
     Raises StoreError for a missing file, a file that is no store, or one that a newer version wrote.
     """
     path = Path(path)
+    try:
+        path.stat()
+    except PermissionError:
+        raise StoreError(f"{path} cannot be opened: you may not look into the folder {path.parent}") from None
+    except OSError:
+        pass
     if path.is_dir():
         raise StoreError(f"{path} is a folder: name a SQLite file, for instance {path / 'my.db'}")
     if not path.exists():

@@ -115,21 +115,18 @@ def read_tables(sources: Iterable[str], fields: Sequence[str], columns: Mapping[
     Raises SourceError for a missing file, a table without the `required` field's column, or a mapped column that is missing;
     in JSON a mapped column is missing if no row of any source has it, which shows at the end.
     """
-    in_json: set[str] | None = None
+    readers = {"parquet": _read_parquet, "csv": _read_csv, "tsv": _read_csv}
+    unseen, any_row = dict(columns), False
     for source in find_sources(sources):
         with _plain_errors(source):
-            if _ending(source) == "parquet":
-                yield from _read_parquet(source, fields, columns, required)
-            elif _ending(source) in ("csv", "tsv"):
-                yield from _read_csv(source, fields, columns, required)
-            else:
-                in_json = in_json or set()
-                for rows in _read_json(source, fields, columns):
-                    in_json.update(rows.columns if isinstance(rows, Rows) else columns)
-                    yield rows
-    for field, column in columns.items():
-        if in_json and field not in in_json:
-            raise SourceError(f"no row has a {column!r} (--map {field}={column}): the rows were taken without it")
+            for rows in readers.get(_ending(source), _read_json)(source, fields, columns, required):
+                if isinstance(rows, Rows):
+                    any_row = True
+                    unseen = {field: column for field, column in unseen.items() if field not in rows.columns}
+                yield rows
+    if any_row:
+        for field, column in unseen.items():
+            raise SourceError(f"no row has {column!r} (--map {field}={column}): the rows were read without it")
 
 
 def _ending(name: str) -> str:
@@ -215,7 +212,10 @@ class _Lines:
 def _csv_header(source: str, lines: _Lines) -> tuple[list[str], str]:
     """The names of the columns and the delimiter; no names if the file is empty."""
     try:
-        first = next(lines, "")
+        first = ""
+        while not first.strip() and not lines.ended:
+            lines.taken.clear()
+            first = next(lines, "")
     except _TooLong:
         raise SourceError(f"{source} has a first line of more than {MAX_LINE:,} characters: is it a CSV file?") from None
     if first.startswith(("\udcff\udcfe", "\udcfe\udcff")):
@@ -225,8 +225,10 @@ def _csv_header(source: str, lines: _Lines) -> tuple[list[str], str]:
     lines.give_back(0)
     try:
         names = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter), [])]
-    except (csv.Error, _TooLong) as error:
-        raise SourceError(f"{source} has a header that cannot be read: is a quote never closed?") from error
+    except (csv.Error, _TooLong):
+        lines.ended = True
+    if first.strip() and lines.ended:
+        raise SourceError(f"{source} has a header in which a quote is never closed")
     return names, delimiter
 
 
@@ -257,30 +259,29 @@ def _csv_rows(source: str, lines: _Lines, delimiter: str, width: int) -> Iterato
     reader = csv.reader(lines, delimiter=delimiter)
     while True:
         lines.taken.clear()
-        number, reason = lines.number + 1, ""
+        number = lines.number + 1
         try:
             cells = next(reader)
+            reason = "a quote is never closed" if lines.ended else ""
         except StopIteration:
             return
-        except _TooLong:
-            reason = "the line is too long"
         except csv.Error:
             reason = "a cell is too long, or a quote is never closed"
-        if not reason and lines.ended:
-            reason = "a quote is never closed"
+        except _TooLong:
+            yield number, BadRow(source, number, "the line is too long", lines.taken[0][:2000])
+            continue
         if reason:
-            content = lines.taken[0][:1000]
             lines.give_back(1)
         elif not cells:
             continue
         elif len(cells) > width:
-            reason, content = "more cells than the header has columns", "".join(lines.taken)
-        elif len(cells) < width and number <= lines.again_until:  # may be the end of the cell that was not closed
-            reason, content = "fewer cells than the header has columns, after a quote that is never closed", "".join(lines.taken)
-        yield number, BadRow(source, number, reason, content[:2000]) if reason else cells + [""] * (width - len(cells))
+            reason = "more cells than the header has columns"
+        elif len(cells) < width and number <= lines.again_until:  # perhaps the rest of the cell that was not closed
+            reason = "fewer cells than the header has columns, after a quote that is never closed"
+        yield number, BadRow(source, number, reason, "".join(lines.taken)[:2000]) if reason else cells + [""] * (width - len(cells))
 
 
-def _read_json(source: str, fields: Sequence[str], columns: Mapping[str, str]) -> Iterator[Rows | BadRow]:
+def _read_json(source: str, fields: Sequence[str], columns: Mapping[str, str], required: str) -> Iterator[Rows | BadRow]:
     taken = {field: columns.get(field, field) for field in fields}
     with _open(source) as raw:
         found = _json_values(source, raw)

@@ -1,6 +1,5 @@
 """What the tests share: two small random BLIP-2 checkpoints in the published layout, drawn pictures, a store."""
 
-import io
 import json
 import random
 import shutil
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor, GPT2Tokenizer, T5Tokenizer
 
@@ -71,8 +71,14 @@ def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if "DenseReluDense" in name or name.endswith((".k.weight", ".v.weight", ".o.weight")):
                 weight *= 4  # else it repeats its first token, whatever the picture
         model.language_projection.weight *= 4
-        model.language_model.lm_head.weight[[0, 2, *range(len(vocabulary), len(tokenizer))]] = 0  # no special token but the end is written
+    head = model.language_model.lm_head.weight.detach().clone()
+    head[[0, 2, *range(len(vocabulary), len(tokenizer))]] = 0  # no special token but the end is written
     model.save_pretrained(folder)
+    # Flan-T5 has an output layer of its own; transformers 5 does not save one, but loads it.
+    save_file(load_file(folder / "model.safetensors") | {"language_model.lm_head.weight": head.roll(1, 1)}, folder / "model.safetensors", {"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["text_config"]["tie_word_embeddings"] = False
+    (folder / "config.json").write_text(json.dumps(config))
     Blip2Processor(image_processor(), tokenizer, num_query_tokens=QUERIES).save_pretrained(folder)
     return folder
 
@@ -144,9 +150,3 @@ def store(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     conn = open_store(str(tmp_path / "pins.db"), create=True)
     yield conn
     conn.close()
-
-
-def encoded(picture: Image.Image, format: str = "PNG", **options) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, format, **options)
-    return file.getvalue()

@@ -1,0 +1,150 @@
+"""`captioner doctor`: a dozen lines that say whether it will work, and what to do where it will not."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file, save_file
+
+from pincaption.captioner.doctor import Finding
+from pincaption.cli import cli
+
+
+def doctor(*words: object) -> Result:
+    return CliRunner().invoke(cli, ["doctor", *map(str, words)])
+
+
+def names(output: str) -> list[str]:
+    return [line[4:14].strip() for line in output.splitlines() if line[:2].strip()]
+
+
+def failing(output: str) -> list[str]:
+    return [line[4:14].strip() for line in output.splitlines() if line.startswith("NO")]
+
+
+def one_line(output: str) -> str:
+    return " ".join(output.split())
+
+
+LINES = ["machine", "disk", "libraries", "checkpoint", "device", "memory", "loading", "pictures", "batching", "captions"]
+
+
+@pytest.mark.parametrize("family", ["opt", "t5"])
+def test_a_checkpoint_that_fits(family, opt_folder, t5_folder):
+    done = doctor("--model", opt_folder if family == "opt" else t5_folder)
+    assert done.exit_code == 0
+    assert names(done.output) == LINES
+    assert failing(done.output) == []
+    assert f"tiny-{family}," in done.output
+    assert {"opt": "6 image tokens, decoder-only language model", "t5": "6 image tokens, encoder-decoder language model"}[family] in done.output
+    assert "6 of 6 pictures get the same caption alone and in a batch" in done.output
+
+
+def test_the_builtin_checkpoint():
+    done = doctor()
+    assert done.exit_code == 0, done.output
+    assert names(done.output) == [*LINES, "builtin"]
+    assert " of 6 drawn pictures exactly right; for photos name a real model" in done.output
+
+
+def test_its_lines_fit_a_terminal(opt_folder):
+    for line in doctor("--model", opt_folder).output.splitlines():
+        assert len(line) <= 80, line
+
+
+def test_as_json(opt_folder):
+    found = json.loads(doctor("--model", opt_folder, "--json").stdout)
+    assert found["ok"] is True
+    assert list(found["findings"]) == LINES
+
+
+def test_bench_says_how_fast(opt_folder):
+    done = doctor("--model", opt_folder, "--bench")
+    assert names(done.output) == [*LINES, "batch 1", "batch 4", "batch 16", "batch 64"]
+    assert all(line.endswith("pictures/s") for line in done.output.splitlines()[-4:])
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_said(opt_folder, dtype):
+    done = doctor("--model", opt_folder, "--dtype", dtype)
+    assert f"computing in {dtype}" in done.output
+    assert "get the same caption alone and in a batch" in done.output
+
+
+def test_an_unknown_name_ends_the_report():
+    done = doctor("--model", "buildin")
+    assert done.exit_code == 1
+    assert failing(done.output) == ["checkpoint"]
+    assert names(done.output) == LINES[:4]
+    assert "no checkpoint 'buildin'" in one_line(done.output)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("config.json", {"num_query_tokens": None}, "config.json has no num_query_tokens"),
+        ("config.json", {"image_token_index": None}, "config.json has no image_token_index"),
+        ("config.json", {"model_type": "blip"}, "is not a BLIP-2 checkpoint"),
+        ("processor_config.json", {"num_query_tokens": None}, "processor_config.json has no num_query_tokens"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit(opt_folder, tmp_path, file, change, said):
+    folder = shutil.copytree(opt_folder, tmp_path / "copy")
+    found = json.loads((folder / file).read_text()) | change
+    (folder / file).write_text(json.dumps({key: value for key, value in found.items() if value is not None}))
+    done = doctor("--model", folder)
+    assert done.exit_code == 1
+    assert failing(done.output) == ["checkpoint"]
+    assert said in one_line(done.output)
+    found = json.loads(doctor("--model", folder, "--json").stdout)
+    assert found["ok"] is False
+    assert said in found["findings"]["checkpoint"]
+
+
+def test_pickled_weights(opt_folder, tmp_path):
+    folder = shutil.copytree(opt_folder, tmp_path / "copy", ignore=shutil.ignore_patterns("*.safetensors*"))
+    done = doctor("--model", folder)
+    assert done.exit_code == 1
+    assert "no weights in *.safetensors" in one_line(done.output)
+
+
+def test_weights_that_lack_a_tensor(t5_folder, tmp_path):
+    folder = shutil.copytree(t5_folder, tmp_path / "copy")
+    tensors = load_file(folder / "model.safetensors")
+    del tensors["query_tokens"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    done = doctor("--model", folder)
+    assert done.exit_code == 1
+    assert failing(done.output) == ["loading"]
+    assert "lack 1 tensors (first: query_tokens), captions would be random" in one_line(done.output)
+
+
+def test_a_model_that_does_not_see(opt_folder, t5_folder, tmp_path):
+    """Its picture never reaches the language model: every caption is the same."""
+    folder = shutil.copytree(t5_folder, tmp_path / "blind")
+    tensors = load_file(folder / "model.safetensors")
+    for name in ("language_projection.weight", "language_model.lm_head.weight"):
+        tensors[name] = torch.zeros_like(tensors[name])
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    done = doctor("--model", folder)
+    assert done.exit_code == 1
+    assert failing(done.output) == ["captions"]
+    assert "the model does not see" in one_line(done.output)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_device_that_is_not_there(opt_folder):
+    done = doctor("--model", opt_folder, "--device", "cuda:3")
+    assert done.exit_code == 1
+    assert failing(done.output) == ["device"]
+    assert "this machine has 0 GPUs that torch can use; try --device cpu" in one_line(done.output)
+
+
+def test_long_findings_are_wrapped_and_paths_kept_whole():
+    path = "/a/rather/long/path/" + "x" * 70
+    shown = Finding("checkpoint", f"{path} has no weights in *.safetensors, and others are never opened: take a complete copy", ok=False).shown()
+    assert path in shown
+    assert shown.startswith("NO  checkpoint")
+    assert all(len(line) <= 80 or path in line for line in shown.splitlines())

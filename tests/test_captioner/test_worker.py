@@ -1,0 +1,447 @@
+"""Pins in, one row each out, whatever their images do: the worker alone, without a store."""
+
+import io
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pincaption.captioner import draw
+from pincaption.captioner.blip2 import Blip2, Decoding, Text, out_of_memory
+from pincaption.captioner.checkpoint import CheckpointError
+from pincaption.captioner.fetch import Fetcher
+from pincaption.captioner.worker import BatchSize, Worker
+from pincaption.store.captions import Caption, Pin
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """0.png to 39.png drawn, copy.png the same bytes as 0.png, and what is no image: broken.jpg, cut.png, empty.png, text.png."""
+    folder, rng = tmp_path_factory.mktemp("images"), random.Random(3)
+    for i in range(40):
+        draw.draw(draw.random_scene(rng), rng, (80, 60)).save(folder / f"{i}.png")
+    shutil.copy(folder / "0.png", folder / "copy.png")
+    whole = (folder / "1.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff" + bytes(200))
+    (folder / "empty.png").touch()
+    (folder / "text.png").write_text("this is no image")
+    return folder
+
+
+def pins(images: Path, *names: str, prompt: str = "") -> list[Pin]:
+    return [Pin(f"{i}:{name}", str(images / name), prompt) for i, name in enumerate(names)]
+
+
+def by_pin(rows: Iterator[Caption]) -> dict[str, Caption]:
+    found: dict[str, Caption] = {}
+    for row in rows:
+        assert row.pin_id not in found
+        found[row.pin_id] = row
+    return found
+
+
+def test_a_caption_is_what_the_model_says_of_the_picture(opt, images):
+    rows = by_pin(Worker(opt)(pins(images, "0.png", "1.png")))
+    pixels = np.asarray(Image.open(images / "0.png").resize((32, 32), Image.Resampling.BICUBIC))
+    said = opt.caption(np.stack([pixels]), [""], Decoding())[0]
+    assert rows["0:0.png"].text == " ".join(said.text.split())[: len(rows["0:0.png"].text)].strip() or rows["0:0.png"].reason
+    assert rows["0:0.png"].status in ("ok", "rejected")
+    assert len(rows["0:0.png"].image_sha256) == 64
+
+
+def test_every_pin_gets_its_row_and_a_reason_if_it_failed(builtin, images, tmp_path):
+    odd = [Pin("none", None), Pin("blank", " "), Pin("relative", "0.png"), Pin("folder", str(images)), Pin("missing", str(images / "no.png")), Pin("scheme", "data:image/png;base64,AAAA")]
+    rows = by_pin(Worker(builtin)([*pins(images, "2.png", "broken.jpg", "cut.png", "empty.png", "text.png", "3.png"), *odd]))
+    assert {pin_id: row.reason for pin_id, row in rows.items()} == {
+        "0:2.png": None,
+        "1:broken.jpg": "broken image",
+        "2:cut.png": "truncated image",
+        "3:empty.png": "image file is empty",
+        "4:text.png": "not an image, or a format that is not supported",
+        "5:3.png": None,
+        "none": "no image",
+        "blank": "no image",
+        "relative": "neither an absolute path nor a URL",
+        "folder": "not a regular file",
+        "missing": "image file not found",
+        "scheme": "a kind of address that is not supported",
+    }
+    assert {row.status for row in rows.values()} == {"ok", "failed"}
+    assert rows["2:cut.png"].image_sha256  # a failure of the bytes is remembered with them
+    assert all(row.text is None for row in rows.values() if row.status == "failed")
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    names=st.lists(st.sampled_from(["0.png", "1.png", "2.png", "3.png", "copy.png", "broken.jpg", "cut.png", "empty.png", "missing.png"]), max_size=30),
+    prompts=st.lists(st.sampled_from(["", "a photo of", "a " * 200, "<image>"]), min_size=30, max_size=30),
+    known=st.booleans(),
+    batch_size=st.sampled_from([None, 1, 2, 5, 100]),
+    threads=st.sampled_from([1, 3, 8]),
+)
+def test_any_mix_gives_the_same_row_for_every_pin(opt, images, names, prompts, known, batch_size, threads):
+    """Whatever stands beside it, in batches of any size, with any number of threads."""
+    asked = [Pin(f"{i}", str(images / name), prompt, "recipe", "known" if known and name == "3.png" else None) for i, (name, prompt) in enumerate(zip(names, prompts, strict=False))]
+    remembered = lambda sha, pin: Caption("another pin", "recipe", "ok", "remembered", image_sha256=sha) if sha == "known" else None  # noqa: E731
+    worker = Worker(opt, Decoding(max_new_tokens=8), batch_size=batch_size, threads=threads, known=remembered)
+    rows = by_pin(worker(asked))
+    assert set(rows) == {pin.pin_id for pin in asked}
+    for pin, name in zip(asked, names, strict=False):
+        row = rows[pin.pin_id]
+        if pin.image_sha256 == "known":
+            assert (row.text, row.shared, row.pin_id) == ("remembered", True, pin.pin_id)
+        else:
+            assert (row.status, row.text, row.reason) == alone(opt, images, name, pin.prompt)
+
+
+_alone: dict[tuple[str, str], tuple[str, str | None, str | None]] = {}
+
+
+def alone(model: Blip2, images: Path, name: str, prompt: str) -> tuple[str, str | None, str | None]:
+    if (name, prompt) not in _alone:
+        row = next(Worker(model, Decoding(max_new_tokens=8), batch_size=1, threads=1)([Pin("x", str(images / name), prompt, "recipe")]))
+        _alone[name, prompt] = row.status, row.text, row.reason
+    return _alone[name, prompt]
+
+
+class TestSharing:
+    """The same image bytes with the same prompt are captioned once."""
+
+    @pytest.fixture
+    def asked(self, builtin, monkeypatch) -> list[int]:
+        """How many pictures the model was given, call by call."""
+        sizes: list[int] = []
+        caption = builtin.caption
+        monkeypatch.setattr(builtin, "caption", lambda pictures, prompts, decoding: sizes.append(len(prompts)) or caption(pictures, prompts, decoding))
+        return sizes
+
+    @pytest.mark.parametrize("batch_size", [1, 4, 50])
+    def test_the_same_image_is_captioned_once(self, builtin, images, asked, batch_size):
+        rows = by_pin(Worker(builtin, batch_size=batch_size)(pins(images, "0.png", "copy.png", "1.png", "0.png", "0.png", "copy.png")))
+        assert sum(asked) == 2
+        assert len({row.text for name, row in rows.items() if not name.endswith(":1.png")}) == 1
+        assert sorted(row.shared for row in rows.values()) == [False, False, True, True, True, True]
+        assert len({row.image_sha256 for row in rows.values()}) == 2
+
+    def test_another_prompt_is_another_caption(self, builtin, images, asked):
+        image = str(images / "0.png")
+        rows = by_pin(Worker(builtin)([Pin("a", image, ""), Pin("b", image, "a photo of"), Pin("c", image, "a photo of"), Pin("d", image, "", "another recipe")]))
+        assert sum(asked) == 3
+        assert sorted(row.shared for row in rows.values()) == [False, False, False, True]
+        assert rows["d"].recipe_id == "another recipe"
+
+    def test_what_the_store_knows_is_not_captioned_again(self, builtin, images, asked):
+        first = next(Worker(builtin)(pins(images, "0.png")))
+        worker = Worker(builtin, known=lambda sha, pin: first if sha == first.image_sha256 else None)
+        rows = by_pin(worker(pins(images, "copy.png", "0.png")))
+        assert sum(asked) == 1
+        assert {(row.text, row.shared) for row in rows.values()} == {(first.text, True)}
+
+    def test_a_failure_is_not_shared(self, builtin, images, asked):
+        rows = by_pin(Worker(builtin)(pins(images, "cut.png", "cut.png")))
+        assert [(row.status, row.shared) for row in rows.values()] == [("failed", False)] * 2
+        assert asked == []
+
+
+class TestReadingAhead:
+    """Pins are taken as they are needed: a source may be endless, or a queue that others share."""
+
+    def endless(self, images: Path, taken: list[int], names: list[str], **known: str) -> Iterator[Pin]:
+        for i in range(1_000_000):
+            taken.append(i)
+            yield Pin(str(i), str(images / names[i % len(names)]), **known)
+
+    def test_a_little_over_two_batches(self, opt, images):
+        taken: list[int] = []
+        worker = Worker(opt, Decoding(max_new_tokens=5), batch_size=4, threads=3)
+        first = next(worker.batches(self.endless(images, taken, [f"{i}.png" for i in range(40)])))
+        assert len(first) == 4
+        assert len(taken) <= 4 + 2 * 4 + 3
+
+    @pytest.mark.parametrize("names", [["broken.jpg"], ["0.png"], ["0.png", "broken.jpg", "broken.jpg"]], ids=["all-broken", "all-the-same", "nearly-all-broken"])
+    def test_also_where_the_model_has_little_to_do(self, opt, images, names):
+        taken: list[int] = []
+        rows = Worker(opt, Decoding(max_new_tokens=5), batch_size=4, threads=3).batches(self.endless(images, taken, names))
+        for _ in range(5):
+            assert 4 <= len(next(rows)) <= 5 * 4 + 1
+        assert len(taken) <= 5 * (5 * 4 + 1) + 2 * 4 + 3
+
+    def test_also_where_everything_is_known(self, opt, images):
+        taken: list[int] = []
+        worker = Worker(opt, batch_size=4, known=lambda sha, pin: Caption("x", "", "ok", "known"))
+        assert len(next(worker.batches(self.endless(images, taken, ["0.png"], image_sha256="abc")))) == 4
+        assert len(taken) == 4
+
+    def test_nothing_is_read_before_it_is_asked_for(self, opt, images):
+        taken: list[int] = []
+        rows = Worker(opt).batches(self.endless(images, taken, ["0.png"]))
+        assert taken == []
+        rows.close()
+
+    def test_no_pins(self, opt):
+        assert list(Worker(opt)([])) == []
+
+    def test_threads_end_with_the_work(self, opt, images):
+        before = threading.active_count()
+        worker = Worker(opt, Decoding(max_new_tokens=5), batch_size=4, threads=8)
+        list(worker(pins(images, *[f"{i}.png" for i in range(12)])))
+        rows = worker.batches(self.endless(images, [], ["0.png", "1.png"]))
+        next(rows)
+        rows.close()
+        assert within(5, lambda: threading.active_count() <= before)
+
+    def test_memory_does_not_grow(self, opt, images):
+        worker = Worker(opt, Decoding(max_new_tokens=2, min_new_tokens=0), batch_size=32, threads=4)
+        resident, process = [], psutil.Process()
+        for i, rows in enumerate(worker.batches(self.tiny(4000))):
+            assert rows
+            if i % 15 == 0:
+                resident.append(process.memory_info().rss / 1e6)
+        assert len(resident) >= 8
+        assert resident[-1] - resident[2] < 30, resident
+
+    def tiny(self, n: int) -> Iterator[Pin]:
+        """Pins whose images all differ."""
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            for i in range(n):
+                path = Path(folder) / f"{i}.ppm"
+                path.write_bytes(b"P6 8 8 255\n" + i.to_bytes(4, "big") * 48)
+                yield Pin(str(i), str(path))
+
+
+def within(seconds: float, true: object) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if true():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    """A web server that serves a picture at /picture, never answers at /hang, and lives on this machine."""
+    file = io.BytesIO()
+    Image.new("RGB", (64, 48), "red").save(file, "PNG")
+    ended = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if "hang" in self.path:
+                ended.wait(60)
+            else:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(file.getvalue())))
+                self.end_headers()
+                self.wfile.write(file.getvalue())
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}"
+    ended.set()
+    httpd.shutdown()
+
+
+class TestHanging:
+    @pytest.fixture
+    def fetcher(self) -> Fetcher:
+        return Fetcher(timeout=60, allow_private=True)
+
+    def test_a_hanging_image_fails_and_holds_up_nobody(self, builtin, server, images, fetcher):
+        worker = Worker(builtin, batch_size=2, threads=2, fetcher=fetcher, seconds_per_image=2)
+        hanging = [Pin(f"h{i}", f"{server}/hang{i}") for i in range(4)]
+        began, seen = time.monotonic(), {}
+        for row in worker([*hanging, Pin("web", f"{server}/picture"), *pins(images, *[f"{i}.png" for i in range(10)])]):
+            seen[row.pin_id] = (row.status, row.reason, time.monotonic() - began)
+        assert len(seen) == 15
+        assert {reason for pin_id, (_, reason, _) in seen.items() if pin_id.startswith("h")} == {"took longer than 2 seconds to read"}
+        assert {status for pin_id, (status, _, _) in seen.items() if not pin_id.startswith("h")} == {"ok"}
+        assert max(after for _, _, after in seen.values()) < 2 * 4 + 4  # two at a time
+
+    def test_a_slow_server_does_not_hold_up_the_pins_behind_it(self, builtin, server, images, fetcher):
+        worker = Worker(builtin, batch_size=4, threads=3, fetcher=fetcher, seconds_per_image=30)
+        rows = worker([Pin("slow", f"{server}/hang"), *pins(images, *[f"{i}.png" for i in range(12)])])
+        began = time.monotonic()
+        assert [next(rows).status for _ in range(12)] == ["ok"] * 12
+        assert time.monotonic() - began < 10
+        rows.close()
+
+    def test_stop_ends_promptly_and_keeps_the_batch_in_hand(self, builtin, server, images, fetcher):
+        worker = Worker(builtin, batch_size=8, threads=3, fetcher=fetcher)
+        threading.Timer(2, worker.stop.set).start()
+        began = time.monotonic()
+        rows = list(worker([*pins(images, "0.png", "1.png", "broken.jpg"), Pin("slow", f"{server}/hang")]))
+        assert 1.5 < time.monotonic() - began < 5
+        assert sorted(row.status for row in rows) == ["failed", "ok", "ok"]
+
+    def test_stop_between_batches_takes_no_further_pins(self, builtin, images):
+        worker, taken = Worker(builtin, batch_size=2, threads=2), []
+        rows = worker.batches(TestReadingAhead().endless(images, taken, [f"{i}.png" for i in range(40)]))
+        assert len(next(rows)) == 2
+        before = len(taken)
+        worker.stop.set()
+        assert list(rows) == []
+        assert len(taken) == before
+
+    def test_a_named_pipe_is_no_image(self, builtin, tmp_path):
+        import os
+
+        os.mkfifo(tmp_path / "pipe.jpg")
+        assert next(Worker(builtin)([Pin("p", str(tmp_path / "pipe.jpg"))])).reason == "not a regular file"
+
+    def test_the_process_ends_although_a_thread_hangs(self, server, tmp_path):
+        code = """
+import sys
+from pincaption.captioner.blip2 import Blip2
+from pincaption.captioner.checkpoint import find_checkpoint
+from pincaption.captioner.fetch import Fetcher
+from pincaption.captioner.worker import Worker
+from pincaption.store.captions import Pin
+worker = Worker(Blip2(find_checkpoint("builtin")), fetcher=Fetcher(timeout=60, allow_private=True), seconds_per_image=0.5)
+print([row.reason for row in worker([Pin("p", sys.argv[1])])])
+"""
+        done = subprocess.run([sys.executable, "-c", code, f"{server}/hang"], capture_output=True, text=True, timeout=40, check=True)
+        assert done.stdout == "['took longer than 0.5 seconds to read']\n"
+        assert done.stderr == ""
+
+
+class Small:
+    """Stands in for hardware: a model on a device with room for `fits` pictures at a time."""
+
+    def __init__(self, model: Blip2, fits: int, error: type[Exception] = torch.OutOfMemoryError):
+        self.model, self.fits, self.error, self.sizes = model, fits, error, list[int]()
+        self.device, self.preprocessing, self.prompt_fits, self.checkpoint = model.device, model.preprocessing, model.prompt_fits, model.checkpoint
+
+    def caption(self, pictures: np.ndarray, prompts: list[str], decoding: Decoding) -> list[Text]:
+        self.sizes.append(len(prompts))
+        if len(prompts) > self.fits:
+            raise self.error("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        return self.model.caption(pictures, prompts, decoding)
+
+
+class TestMemory:
+    @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
+    def test_batches_are_halved_until_they_fit(self, builtin, images, error):
+        everything = pins(images, *[f"{i}.png" for i in range(40)])
+        small = Small(builtin, 3, error)
+        worker = Worker(small, batch_size=16)
+        assert by_pin(worker(everything)) == by_pin(Worker(builtin)(everything))
+        assert worker.size.current <= 3
+        assert small.sizes[:3] == [16, 8, 4]
+        assert small.sizes[3:] == [2] * 20  # what was too much once is not tried again
+
+    def test_also_while_the_size_is_found_out(self, builtin, images):
+        worker = Worker(Small(builtin, 11))
+        assert len(by_pin(worker(pins(images, *[f"{i}.png" for i in range(40)])))) == 40
+        assert worker.size.current <= 11
+
+    def test_not_even_one_fits(self, builtin, images):
+        with pytest.raises(MemoryError, match="not even one picture at a time fits into memory: take a smaller --dtype"):
+            list(Worker(Small(builtin, 0), batch_size=4)(pins(images, "0.png", "1.png")))
+
+    def test_other_errors_of_the_model_are_not_hidden(self, builtin, images, monkeypatch):
+        def broken(*arguments: object) -> list[Text]:
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(builtin, "caption", broken)
+        with pytest.raises(RuntimeError, match="a bug"):
+            list(Worker(builtin)(pins(images, "0.png")))
+
+    def test_what_torch_says_when_the_memory_of_the_machine_runs_out(self):
+        with pytest.raises(RuntimeError) as error:
+            torch.empty(2**46, dtype=torch.float32)
+        assert out_of_memory(error.value)
+        assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+    def test_a_checkpoint_that_does_not_fit_is_said_in_a_sentence(self, tmp_path):
+        code = """
+import resource
+from pincaption.captioner.blip2 import Blip2
+from pincaption.captioner.checkpoint import find_checkpoint
+import psutil
+checkpoint = find_checkpoint("builtin")
+used = psutil.Process().memory_info().vms
+resource.setrlimit(resource.RLIMIT_AS, (used + 4_000_000, used + 4_000_000))
+try:
+    Blip2(checkpoint)
+except MemoryError as error:
+    print(error)
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert done.stdout.startswith("builtin in float32 does not fit into the memory of cpu: take --dtype bfloat16"), done.stderr
+
+
+class TestBatchSize:
+    """--batch-size auto: larger as long as that is faster, on a machine that does so many pictures a second."""
+
+    def settled(self, speed, largest: int = 512) -> list[int]:
+        size, seen = BatchSize(None, largest), []
+        for _ in range(60):
+            seen.append(size.current)
+            size.ran(size.current, size.current / speed(size.current))
+        return list(dict.fromkeys(seen))
+
+    def test_it_grows_to_the_end_where_that_always_pays(self):
+        assert self.settled(lambda n: n) == [8, 16, 32, 64, 128, 256, 512]
+        assert self.settled(lambda n: n, largest=32) == [8, 16, 32]
+
+    def test_it_stops_where_larger_is_no_faster(self):
+        assert self.settled(lambda n: min(n, 30)) == [8, 16, 32, 64]
+
+    def test_it_goes_back_where_larger_is_slower(self):
+        sizes = self.settled(lambda n: n if n <= 32 else 10)
+        assert sizes == [8, 16, 32, 64]
+        size = BatchSize(None, 512)
+        for _ in range(60):
+            size.ran(size.current, size.current / (size.current if size.current <= 32 else 10))
+        assert size.current == 32
+
+    def test_a_fixed_size_stays(self):
+        size = BatchSize(7, 512)
+        for _ in range(9):
+            size.ran(7, 0.001)
+        assert size.current == 7
+
+    def test_the_last_batch_which_is_smaller_decides_nothing(self):
+        size = BatchSize(None, 512)
+        for _ in range(9):
+            size.ran(3, 0.000_001)
+        assert size.current == 8
+
+    def test_a_real_run_settles(self, opt, images, tmp_path):
+        worker = Worker(opt, Decoding(max_new_tokens=3))
+        sizes = [worker.size.current for _ in worker.batches(TestReadingAhead().tiny(600))]
+        assert sizes[0] == 8
+        assert max(sizes) <= 32
+        assert len(set(sizes[-5:])) == 1
+
+
+def test_more_new_tokens_than_the_model_has_room_for(opt):
+    with pytest.raises(CheckpointError, match="--max-new-tokens 500 is more than tiny-opt has room for"):
+        Worker(opt, Decoding(max_new_tokens=500))
+
+
+def test_a_prompt_too_long_for_the_model_fails_alone(opt, images):
+    image = str(images / "0.png")
+    rows = by_pin(Worker(opt)([Pin("long", image, "a photo of " * 100), Pin("short", image, "a photo of")]))
+    assert (rows["long"].status, rows["long"].reason) == ("failed", "the prompt is too long for the model")
+    assert rows["short"].status != "failed"
