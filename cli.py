@@ -52,9 +52,10 @@ def verb(group: click.Group, name: str) -> Callable[[Callable[..., Any]], click.
             if as_json:
                 click.echo(json.dumps(found, ensure_ascii=False))
 
-        wrapped = click.option("--debug", is_flag=True, help="Show the traceback of an error.")(wrapped)
-        wrapped = click.option("--json", "as_json", is_flag=True, help="Print one JSON object to standard output.")(wrapped)
-        return group.command(name)(wrapped)
+        made = group.command(name)(wrapped)
+        made.params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object to standard output."))
+        made.params.append(click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."))
+        return made
 
     return decorate
 
@@ -68,7 +69,7 @@ def _sentence(error: Exception) -> str:
         return "the store cannot be written: the file and its folder must be writable to you"
     if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
         return "the disk is full: what was committed is kept, make room and run the same command again"
-    if type(error).__module__.startswith("pincaption") or isinstance(error, (MemoryError, ValueError, FileExistsError)) and str(error):
+    if type(error).__module__.startswith("pincaption") or (isinstance(error, (MemoryError, ValueError, FileExistsError)) and str(error)):
         return str(error)
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'} (--debug shows where)"
 
@@ -190,16 +191,16 @@ class DeviceType(click.ParamType[str]):
 @click.option("--model", metavar="builtin|NAME|PATH", help="BLIP-2 checkpoint: a name on the hub, a folder, or builtin (drawn pictures only). Default: the store's last.")
 @click.option("--revision", help="Commit, tag or branch of the model on the hub.")
 @click.option("--select", type=click.Choice(["missing-description", "missing-text", "all"]), default="missing-description", show_default=True, help="Which pins get a caption.")
-@click.option("--prompt", default="", help="Text that the caption continues; a pin's own prompt comes before it.")
-@click.option("--batch-size", type=BatchSizeType(), default="auto", show_default=True, help="Pictures per batch.")
-@click.option("--min-new-tokens", type=click.IntRange(0, 512), default=5, show_default=True)
-@click.option("--max-new-tokens", type=click.IntRange(1, 512), default=30, show_default=True)
-@click.option("--num-beams", type=click.IntRange(1, 32), default=1, show_default=True)
-@click.option("--no-repeat-ngram", type=click.IntRange(0, 32), default=0, show_default=True, help="Forbid repeating so many tokens; 0 is off.")
-@click.option("--device", type=DeviceType(), default="auto", show_default=True, help="all: a process per GPU.")
+@click.option("--prompt", default="", help="Text that the caption continues; a pin's own prompt wins over it.")
+@click.option("--batch-size", type=BatchSizeType(), metavar="auto|N", default="auto", show_default=True, help="Pictures per batch.")
+@click.option("--min-new-tokens", type=click.IntRange(0, 512), metavar="N", default=5, show_default=True, help="Shortest caption in tokens.")
+@click.option("--max-new-tokens", type=click.IntRange(1, 512), metavar="N", default=30, show_default=True, help="Longest caption in tokens.")
+@click.option("--num-beams", type=click.IntRange(1, 32), metavar="N", default=1, show_default=True, help="Width of the beam search; 1 is greedy.")
+@click.option("--no-repeat-ngram", type=click.IntRange(0, 32), metavar="N", default=0, show_default=True, help="Forbid repeating so many tokens; 0 is off.")
+@click.option("--device", type=DeviceType(), metavar="auto|all|cpu|cuda:N", default="auto", show_default=True, help="all: a process per GPU.")
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True)
-@click.option("--workers", type=click.IntRange(1, 256), help="Threads that fetch and decode.")
-@click.option("--limit", type=click.IntRange(1), help="Stop after so many pins.")
+@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads that fetch and decode.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after so many pins.")
 @click.option("--retry-failed", is_flag=True, help="Take pins up again that failed before.")
 def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
     """Write a caption for every pin that needs one, and go on where an earlier run stopped.
@@ -283,6 +284,19 @@ def _run_on_each(store: str, devices: list[str], choices: dict[str, Any], as_jso
     return found
 
 
+_COVERAGE = {
+    "native_text": "with native text",
+    "title": "  title",
+    "description": "  description",
+    "caption": "with caption",
+    "only_caption": "  and no native text",
+    "board_titles": "with board titles",
+    "engaged_queries": "with engaged queries",
+    "any_text": "with any text",
+    "waiting": "without description, not yet tried",
+}
+
+
 @verb(cli, "stats")
 @STORE
 def stats(store: str, as_json: bool) -> dict[str, Any]:
@@ -298,32 +312,22 @@ def stats(store: str, as_json: bool) -> dict[str, Any]:
     found = coverage(open_store(store))
     if as_json:
         return found
-    pins = found["pins"] or 1
-    share = lambda name: (found[name], found[name] / pins)  # noqa: E731
-    rows: list[tuple[str, int | str, float | None]] = [
-        ("pins", found["pins"], None),
-        *([("  of these products", found["products"], None)] if found["products"] else []),
-        ("with native text", *share("native_text")),
-        ("  title", *share("title")),
-        ("  description", *share("description")),
-        ("with caption", *share("caption")),
-        ("  that have no other native text", *share("only_caption")),
-        ("with board titles", *share("board_titles")),
-        ("with engaged queries", *share("engaged_queries")),
-        ("with any text", *share("any_text")),
-        ("without description, not yet tried", *share("waiting")),
-    ]
+    rows: list[tuple[str, int, bool]] = [("pins", found["pins"], False)]
+    if found["products"]:
+        rows.append(("  of these products", found["products"], False))
+    rows += [(label, found[name], True) for name, label in _COVERAGE.items()]
     for status in ("rejected", "failed"):
-        rows.append((status, *share(status)))
-        rows += [(f"  {reason[:31]}", n, None) for reason, n in found["reasons"][status].items()]
+        rows.append((status, found[status], True))
+        rows += [(f"  {reason}", n, False) for reason, n in found["reasons"][status].items()]
     if found["stale"]:
-        rows.append(("caption of an earlier image", *share("stale")))
-    rows += [("images shared between pins", found["shared_images"], None), ("  pins that share one", found["pins_sharing_images"], None)]
+        rows.append(("caption of an earlier image", found["stale"], True))
+    rows += [("images shared between pins", found["shared_images"], False), ("  pins that share one", found["pins_sharing_images"], False)]
     if found["rejected_rows"]:
-        rows.append(("rows rejected at ingest", found["rejected_rows"], None))
-    click.echo(table(rows))
+        rows.append(("rows rejected at ingest", found["rejected_rows"], False))
+    click.echo(table(rows, found["pins"]))
     for recipe, model in found["models"].items():
-        click.echo(f"{model['captions']:,} captions by {model['model']} in {model['dtype']}" + (f", prompt {model['prompt']!r}" if model["prompt"] else "") + f" (recipe {recipe})")
+        click.echo(f"{model['captions']:,} captions by {model['model']} in {model['dtype']}")
+        click.echo(f"  recipe {recipe}" + (f", prompt {model['prompt']!r}" if model["prompt"] else ""))
     return found
 
 
@@ -341,7 +345,7 @@ def demo(folder: str, as_json: bool) -> dict[str, Any]:
     from .terminal import progress, say
 
     with progress("captioning", "pins") as shown:
-        found = make_demo(Path(folder), say, on_progress=shown.update)
+        found = make_demo(Path(folder), say, on_progress=lambda done, total, batch: shown.update(done, total, f"batch {batch}"))
     if not as_json:
         _print_demo(folder, found)
     return found
@@ -364,7 +368,7 @@ def _print_demo(folder: str, found: dict[str, Any]) -> None:
 @verb(cli, "doctor")
 @click.option("--model", default="builtin", show_default=True, metavar="builtin|NAME|PATH", help="The checkpoint to look at.")
 @click.option("--revision", help="Commit, tag or branch of the model on the hub.")
-@click.option("--device", type=DeviceType(), default="auto", show_default=True)
+@click.option("--device", type=DeviceType(), metavar="auto|cpu|cuda:N", default="auto", show_default=True)
 @click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True)
 @click.option("--bench", is_flag=True, help="Also measure pictures per second at several batch sizes.")
 def doctor(model: str, revision: str | None, device: str, dtype: str, bench: bool, as_json: bool) -> dict[str, Any]:

@@ -77,12 +77,12 @@ def progress(what: str, unit: str, total: int | None = None) -> Iterator[Progres
         shown.close()
 
 
-def table(rows: Iterable[tuple[str, int | str, float | None]]) -> str:
-    """Lines of label, number and share (with a bar), aligned; fits into 80 columns."""
+def table(rows: Iterable[tuple[str, int, bool]], whole: int) -> str:
+    """Lines of label and number and, where wanted, its share of `whole` with a bar; fits into 80 columns."""
     lines = []
-    for label, number, share in rows:
-        shown = f"{number:>12,}" if isinstance(number, int) else f"{number:>12}"
-        lines.append(f"{label:<34}{shown}" + (f"  {share:>6.1%}  {bar(share)}" if share is not None else ""))
+    for label, number, with_share in rows:
+        share = number / whole if whole else 0.0
+        lines.append(f"{label:<36}{number:>11,}" + (f"  {share:>6.1%}  {bar(share)}" if with_share else ""))
     return "\n".join(line.rstrip() for line in lines)
 
 

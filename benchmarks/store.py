@@ -21,7 +21,32 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-WORDS = "red blue green kitchen garden wall art ideas small large mug lamp book chair window summer winter wedding recipe cake print vintage modern diy".split()
+WORDS = [
+    "red",
+    "blue",
+    "green",
+    "kitchen",
+    "garden",
+    "wall",
+    "art",
+    "ideas",
+    "small",
+    "large",
+    "mug",
+    "lamp",
+    "book",
+    "chair",
+    "window",
+    "summer",
+    "winter",
+    "wedding",
+    "recipe",
+    "cake",
+    "print",
+    "vintage",
+    "modern",
+    "diy",
+]
 MEASURED = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024); sys.exit(code)"
 
 
@@ -65,9 +90,19 @@ def main() -> None:
                 writer.write_table(table.set_column(0, "pin_id", pa.array([f"{part}-{i}" for i in range(n)])))
         del table
         found = {}
-        for name, store, source in (("parquet", "a.db", "pins.parquet"), ("parquet again", "a.db", "pins.parquet"), ("jsonl.gz", "b.db", "pins.jsonl.gz"), ("parquet, five times", "c.db", "five.parquet")):
+        for name, store, source in (
+            ("parquet", "a.db", "pins.parquet"),
+            ("parquet again", "a.db", "pins.parquet"),
+            ("jsonl.gz", "b.db", "pins.jsonl.gz"),
+            ("parquet, five times", "c.db", "five.parquet"),
+        ):
             seconds, megabytes = ingest(work / store, work / source)
-            found[name] = {"pins": 5 * n if "five" in name else n, "seconds": round(seconds, 2), "pins_per_second": round((5 * n if "five" in name else n) / seconds), "peak_mb": megabytes}
+            found[name] = {
+                "pins": 5 * n if "five" in name else n,
+                "seconds": round(seconds, 2),
+                "pins_per_second": round((5 * n if "five" in name else n) / seconds),
+                "peak_mb": megabytes,
+            }
             print(name, found[name], file=sys.stderr)
         print(json.dumps(found, indent=2))
 

@@ -172,7 +172,14 @@ def memory(work: Path, n: int) -> dict[str, object]:
 
     result = run(conn, Options(model="builtin"), on_batch=note)
     first = next(mb for done, mb in seen if done >= 1000)
-    return {"pictures": n, "captioned": result.captioned, "pictures_per_second": result.images_per_second, "mb_after_1000": round(first), "mb_most_after": round(max(mb for done, mb in seen if done >= 1000)), "grown_mb": round(max(mb for done, mb in seen if done >= 1000) - first)}
+    return {
+        "pictures": n,
+        "captioned": result.captioned,
+        "pictures_per_second": result.images_per_second,
+        "mb_after_1000": round(first),
+        "mb_most_after": round(max(mb for done, mb in seen if done >= 1000)),
+        "grown_mb": round(max(mb for done, mb in seen if done >= 1000) - first),
+    }
 
 
 def startup(work: Path, rounds: int) -> dict[str, object]:

@@ -20,7 +20,7 @@ import torch
 # Only the classes that are needed: the package's star import and AutoProcessor print pages of warnings.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-from transformers import AutoTokenizer, Blip2ForConditionalGeneration, GenerationConfig
+from transformers import AutoTokenizer, Blip2ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from .checkpoint import Checkpoint, CheckpointError
@@ -114,9 +114,6 @@ class Blip2:
         self._pad = _first_id(text.pad_token_id, self.tokenizer.pad_token_id, self._end)
         # T5 counts relative positions and takes any length; the bound is for memory's sake.
         self._positions = getattr(text, "max_position_embeddings", None) or 2048
-        # A stored generation configuration may hold sampling or lengths; a caption is to come from our parameters alone.
-        start = getattr(text, "decoder_start_token_id", None)
-        self.model.language_model.generation_config = GenerationConfig(eos_token_id=self._eos, pad_token_id=self._pad, bos_token_id=self._bos, decoder_start_token_id=start)
         shape = (1, 1, 1, 3)
         self._mean = torch.tensor(self.preprocessing["mean"], dtype=torch.float32, device=device).view(shape)
         self._std = torch.tensor(self.preprocessing["std"], dtype=torch.float32, device=device).view(shape)

@@ -141,7 +141,9 @@ def _check(checkpoint: Checkpoint) -> None:
     path, config = checkpoint.path, checkpoint.config
     config_path, processor_path = path / "config.json", path / "processor_config.json"
     if config.get("model_type") != "blip-2":
-        raise CheckpointError(f"{path} is not a BLIP-2 checkpoint: its config.json says model_type {config.get('model_type')!r}, not 'blip-2'; take one such as Salesforce/blip2-flan-t5-xl")
+        raise CheckpointError(
+            f"{path} is not a BLIP-2 checkpoint: its config.json says model_type {config.get('model_type')!r}, not 'blip-2'; take one such as Salesforce/blip2-flan-t5-xl"
+        )
     architectures = config.get("architectures") or ["Blip2ForConditionalGeneration"]
     if "Blip2ForConditionalGeneration" not in architectures:
         raise CheckpointError(f"{path} holds {', '.join(architectures)}, which does not write captions: take a checkpoint of Blip2ForConditionalGeneration")

@@ -89,9 +89,7 @@ def _reason(error: Exception, max_pixels: int) -> str:
         return "not enough memory to decode the image"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"more pixels than the limit of {max_pixels:,}"
-    if isinstance(error, EOFError) or re.search(
-        "(?i)truncated|buffer overrun|not enough image data|only got", str(error)
-    ):
+    if isinstance(error, EOFError) or re.search("(?i)truncated|buffer overrun|not enough image data|only got", str(error)):
         return "truncated image"
     return "broken image"
 

@@ -191,9 +191,7 @@ def _connection_pool(allow_private: bool) -> Any:
         def write(self, buffer: bytes, timeout: float | None = None) -> None:
             self._stream.write(buffer, _time_left())
 
-        def start_tls(
-            self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
-        ) -> Stream:
+        def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Stream:
             return Stream(self._stream.start_tls(ssl_context, server_hostname, _time_left()))
 
     class Backend(httpcore.SyncBackend):
@@ -207,9 +205,7 @@ def _connection_pool(allow_private: bool) -> Any:
             raise failed
 
     context = httpx.create_ssl_context(trust_env=False)
-    return httpcore.ConnectionPool(
-        context, max_connections=None, max_keepalive_connections=20, keepalive_expiry=5, network_backend=Backend()
-    )
+    return httpcore.ConnectionPool(context, max_connections=None, max_keepalive_connections=20, keepalive_expiry=5, network_backend=Backend())
 
 
 def _addresses(host: str, port: int, allow_private: bool) -> list[str]:

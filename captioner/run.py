@@ -73,7 +73,9 @@ class Result:
         return {name: getattr(self, name) for name in self.CONTRACT}
 
 
-def run(conn: sqlite3.Connection, options: Options, *, say: Callable[[str], None] = lambda text: None, on_batch: Callable[[int, int, int], None] = lambda done, total, batch: None) -> Result:
+def run(
+    conn: sqlite3.Connection, options: Options, *, say: Callable[[str], None] = lambda text: None, on_batch: Callable[[int, int, int], None] = lambda done, total, batch: None
+) -> Result:
     """Captions what `options` select. `say` gets lines for people, `on_batch` (done, total, batch size) after each commit.
 
     Raises CheckpointError if the model cannot be used, MemoryError if not even one picture fits.
@@ -184,9 +186,7 @@ def _add(result: Result, captions: list[Caption]) -> None:
 
 def _diversity(conn: sqlite3.Connection, run_id: int, result: Result) -> None:
     """How many captions differ and on which share of this run's pins the most common one is."""
-    rows = conn.execute(
-        "SELECT text, count(*) AS n FROM captions WHERE run_id = ? AND status = 'ok' GROUP BY text ORDER BY n DESC, text", [run_id]
-    ).fetchall()
+    rows = conn.execute("SELECT text, count(*) AS n FROM captions WHERE run_id = ? AND status = 'ok' GROUP BY text ORDER BY n DESC, text", [run_id]).fetchall()
     result.distinct = len(rows)
     if rows:
         result.most_common = rows[0]["text"], rows[0]["n"] / sum(row["n"] for row in rows)
@@ -199,7 +199,9 @@ def warnings(result: Result) -> list[str]:
     if attempted and result.rejected == attempted:
         found.append("every caption was rejected: look at the reasons, and at the model with `captioner doctor`")
     if result.most_common and result.captioned + result.shared >= COMMON_FROM and result.most_common[1] > COMMON_SHARE:
-        found.append(f"one caption covers {result.most_common[1]:.0%} of the pins: {result.most_common[0]!r}; do many pins share a placeholder picture, or does the model not fit these pictures?")
+        found.append(
+            f"one caption covers {result.most_common[1]:.0%} of the pins: {result.most_common[0]!r}; do many pins share a placeholder picture, or does the model not fit these pictures?"
+        )
     return found
 
 

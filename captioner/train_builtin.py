@@ -15,9 +15,9 @@ every patch, and for the layout of the picture. Without noun and colour learning
 from __future__ import annotations
 
 import argparse
+import copy
 import io
 import json
-import math
 import random
 import time
 from collections.abc import Iterator
@@ -39,6 +39,7 @@ PROMPTS = ("a photo of", "a picture of")
 NOUNS, COLOURS = list(draw.THINGS), list(draw.COLOURS)
 LAYOUTS = ("1", "2", "3", "left of", "above")
 ROLES = ("1", "2", "3", "left of 0", "left of 1", "above 0", "above 1", "background")  # 0: the thing named first
+AVERAGED = 0.998  # of the averaged weights stays at each step
 IGNORE = -100
 
 
@@ -85,7 +86,7 @@ def build(tokenizer: GPT2Tokenizer) -> Blip2ForConditionalGeneration:
     return model
 
 
-class Pictures(torch.utils.data.IterableDataset):
+class Pictures(torch.utils.data.IterableDataset[dict[str, torch.Tensor]]):
     """Endless fresh pictures: batches of (pixels uint8, token ids, first caption position, patch nouns, patch colours, patch roles, layout)."""
 
     def __init__(self, tokenizer: GPT2Tokenizer, batch: int, seed: int):
@@ -110,15 +111,19 @@ class Pictures(torch.utils.data.IterableDataset):
         things = scene.things if scene.relation else scene.things * scene.count
         best, most = cover.argmax(0), cover.max(0)
         nouns = np.where(most > 0.35, np.array([NOUNS.index(t.noun) for t in things])[best], np.where(most < 0.05, len(NOUNS), IGNORE))
-        colours = np.where(most > 0.35, np.array([COLOURS.index(t.colour) for t in things])[best], np.where(most < 0.05, len(COLOURS) + draw.BACKGROUNDS.index(scene.background), IGNORE))
+        colours = np.where(
+            most > 0.35, np.array([COLOURS.index(t.colour) for t in things])[best], np.where(most < 0.05, len(COLOURS) + draw.BACKGROUNDS.index(scene.background), IGNORE)
+        )
         of_thing = np.array([ROLES.index(f"{scene.relation} {i}" if scene.relation else str(scene.count)) for i in range(len(things))])
         roles = np.where(most > 0.35, of_thing[best], np.where(most < 0.05, len(ROLES) - 1, IGNORE))
         prompt = rng.choice(PROMPTS) if rng.random() < 0.15 else ""
         return pixels, prompt, scene.caption, nouns, colours, roles, LAYOUTS.index(scene.relation or str(scene.count))
 
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
     def _collate(self, rows: list[tuple[np.ndarray, str, str, np.ndarray, np.ndarray, np.ndarray, int]]) -> dict[str, torch.Tensor]:
-        encode = lambda text: self.tokenizer(text, add_special_tokens=False)["input_ids"]  # noqa: E731
-        texts = [(encode(p), encode(f"{p} {c}\n".lstrip(" "))) for _, p, c, *_ in rows]
+        texts = [(self._ids(p), self._ids(f"{p} {c}\n".lstrip(" "))) for _, p, c, *_ in rows]
         length = max(len(ids) for _, ids in texts) + 1
         ids, labels = torch.full((len(rows), length), 1), torch.full((len(rows), length), IGNORE)
         for i, (prompt, text) in enumerate(texts):
@@ -157,7 +162,9 @@ def losses(model: Blip2ForConditionalGeneration, heads: nn.ModuleDict, pixels: t
     keep = wanted != IGNORE
     caption = F.cross_entropy(model.language_model.lm_head(hidden[keep]), wanted[keep])
     patches = vision[:, 1:].flatten(0, 1)
-    patch = F.cross_entropy(heads["noun"](patches), batch["nouns"].flatten(), ignore_index=IGNORE) + F.cross_entropy(heads["colour"](patches), batch["colours"].flatten(), ignore_index=IGNORE)
+    patch = F.cross_entropy(heads["noun"](patches), batch["nouns"].flatten(), ignore_index=IGNORE) + F.cross_entropy(
+        heads["colour"](patches), batch["colours"].flatten(), ignore_index=IGNORE
+    )
     patch = patch + F.cross_entropy(heads["role"](patches), batch["roles"].flatten(), ignore_index=IGNORE)
     layout = F.cross_entropy(heads["layout"](vision[:, 0]), batch["layout"]) + F.cross_entropy(heads["seen"](queries.mean(1)), batch["layout"])
     return caption, patch, layout
@@ -189,7 +196,15 @@ def train(folder: Path, minutes: float, batch: int, rate: float, seed: int, resu
     model = build(tokenizer)
     if resume:
         model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    heads = nn.ModuleDict({"noun": nn.Linear(128, len(NOUNS) + 1), "colour": nn.Linear(128, len(COLOURS) + len(draw.BACKGROUNDS)), "role": nn.Linear(128, len(ROLES)), "layout": nn.Linear(128, len(LAYOUTS)), "seen": nn.Linear(128, len(LAYOUTS))})
+    heads = nn.ModuleDict(
+        {
+            "noun": nn.Linear(128, len(NOUNS) + 1),
+            "colour": nn.Linear(128, len(COLOURS) + len(draw.BACKGROUNDS)),
+            "role": nn.Linear(128, len(ROLES)),
+            "layout": nn.Linear(128, len(LAYOUTS)),
+            "seen": nn.Linear(128, len(LAYOUTS)),
+        }
+    )
     parameters = [*model.parameters(), *heads.parameters()]
     print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters, vocabulary {len(tokenizer)}", flush=True)
     decay = [p for p in parameters if p.ndim >= 2]
@@ -198,6 +213,7 @@ def train(folder: Path, minutes: float, batch: int, rate: float, seed: int, resu
     model.train()
     start = checked = time.monotonic()
     means: dict[str, float] = {}
+    average = copy.deepcopy(model).requires_grad_(False)  # of the weights over the last steps: what is evaluated and saved
     for step, rows in enumerate(data):
         # The schedule follows the clock, not the step, so that a noisy machine still ends with a decayed rate.
         done = (time.monotonic() - start) / (60 * minutes)
@@ -207,19 +223,22 @@ def train(folder: Path, minutes: float, batch: int, rate: float, seed: int, resu
             group["lr"] = rate * min(1, (step + 1) / 200) * (min(1.0, (1 - done) / 0.5) ** 1.5 * 0.99 + 0.01)
         caption, patch, layout = losses(model, heads, normalise(rows["pixels"], processor), rows)
         optimiser.zero_grad()
-        (caption + 0.3 * patch + 0.3 * layout).backward()
+        (caption + 0.3 * patch + 0.3 * layout).backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
+        with torch.no_grad():
+            for kept, new in zip(average.parameters(), model.parameters(), strict=True):
+                kept.lerp_(new, max(1 - AVERAGED, 1 / (step + 1)))
         for name, loss in (("caption", caption), ("patch", patch), ("layout", layout)):
             means[name] = 0.98 * means.get(name, loss.item()) + 0.02 * loss.item()
         if step % 100 == 0:
             print(f"{done:6.1%} step {step}: {', '.join(f'{n} {m:.3f}' for n, m in means.items())}, {(time.monotonic() - start) / (step + 1):.3f} s/step", flush=True)
         if time.monotonic() - checked > 300:
-            print(f"{done:6.1%} step {step}: exact {exact(model, tokenizer, processor, 200, show=3):.1%} of unseen combinations", flush=True)
-            save(model, tokenizer, processor, folder)
+            print(f"{done:6.1%} step {step}: exact {exact(average, tokenizer, processor, 200, show=3):.1%} of unseen combinations", flush=True)
+            save(average, tokenizer, processor, folder)
             checked = time.monotonic()
-    save(model, tokenizer, processor, folder)
-    print(f"{step} steps of {batch} in {minutes} minutes: {exact(model, tokenizer, processor, 1000, seed=2, show=10):.1%} of 1,000 unseen combinations exactly right")
+    save(average, tokenizer, processor, folder)
+    print(f"{step} steps of {batch} in {minutes} minutes: {exact(average, tokenizer, processor, 1000, seed=2, show=10):.1%} of 1,000 unseen combinations exactly right")
 
 
 def save(model: Blip2ForConditionalGeneration, tokenizer: GPT2Tokenizer, processor: BlipImageProcessor, folder: Path) -> None:

@@ -80,7 +80,7 @@ class Worker:
         same: list[tuple[_Key, Pin]] = []  # pins whose picture and prompt are in `ready` already
         try:
             while not self.stop.is_set():
-                while more and readers.unfinished < 2 * self.size.current + self.threads and not self.stop.is_set():
+                while more and readers.unfinished < 2 * self.size.current + self.threads and len(rows) < self.size.current and not self.stop.is_set():
                     if (pin := next(source, None)) is None:
                         more = False
                     elif pin.image_sha256 and (caption := self._shared(pin.image_sha256, pin)):

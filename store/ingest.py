@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +249,7 @@ def _identifier(value: Any) -> str:
         if not math.isfinite(value) or value != int(value):
             raise RowError("pin_id is neither text nor a whole number")
         if isinstance(value, float) and abs(value) > 2**53:
-            raise RowError("pin_id is a floating-point number too large to be exact: write it as text")
+            raise RowError("pin_id is a float too large to be exact: write it as text")
         value = int(value)
     text = _text("pin_id", value)
     if text is None or not text.strip():
@@ -267,22 +268,30 @@ def _kind(value: Any, default: str | None) -> str | None:
 
 
 def _time(value: Any) -> str | None:
-    """A moment as UTC ISO 8601 text, a date as it is. Without a zone it is in UTC; numbers are seconds or milliseconds since 1970."""
+    """A moment as UTC ISO 8601 text, a date as it is. Without a zone it is in UTC; numbers are seconds or milliseconds since 1970.
+
+    Besides ISO 8601, what mail and HTTP write ("Sun, 04 Apr 2021 05:43:58 +0000") is understood.
+    """
     if is_missing(value):
         return None
     try:
+        if isinstance(value, str) and value.strip().isdecimal() and len(value.strip()) > 8:
+            value = int(value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             value = datetime.fromtimestamp(value / 1000 if abs(value) > 1e11 else value, UTC)
         if isinstance(value, str):
             text = value.strip().removesuffix(" UTC")
-            value = date.fromisoformat(text) if len(text) <= 10 else datetime.fromisoformat(text)
+            if text[:3].isalpha():
+                value = parsedate_to_datetime(text)
+            else:
+                value = date.fromisoformat(text) if len(text) <= 10 else datetime.fromisoformat(text)
         if isinstance(value, datetime):
             return (value.astimezone(UTC) if value.tzinfo else value).replace(tzinfo=None).isoformat() + "Z"
         if isinstance(value, date):
             return value.isoformat()
     except (ValueError, OverflowError, OSError):
         pass
-    raise RowError(value.reason if isinstance(value, Unreadable) else "created_at is no date or time as in 2024-05-31 or 2024-05-31T12:00:00Z")
+    raise RowError(value.reason if isinstance(value, Unreadable) else "created_at is no date or time such as 2024-05-31T12:00:00Z")
 
 
 def _image(value: Any, base: str, image_root: str | None) -> tuple[str | None, str | None, str | None]:

@@ -114,9 +114,7 @@ class _Reader:
     def _stream(self, group: int) -> None:
         """Goes to the start of a row group. Batches never span two: a damaged one spoils no row of the other."""
         self._group = group
-        self._batches = self._file.iter_batches(
-            BATCH, row_groups=[group], columns=[".".join(self._fields)], use_threads=False
-        )
+        self._batches = self._file.iter_batches(BATCH, row_groups=[group], columns=[".".join(self._fields)], use_threads=False)
         self.next_row = self._group_starts[group]
 
     def reaches(self, row: int) -> bool:
@@ -137,9 +135,7 @@ class _Reader:
                 array = pc.struct_field(array, name)
             self._kept.append((self.next_row, array, array.nbytes))
             self.next_row += len(array)
-            while len(self._kept) > 1 and (
-                len(self._kept) > KEPT_BATCHES or sum(size for *_, size in self._kept) > KEPT_BYTES
-            ):
+            while len(self._kept) > 1 and (len(self._kept) > KEPT_BATCHES or sum(size for *_, size in self._kept) > KEPT_BYTES):
                 self._kept.popleft()
         start, array, _ = next(k for k in reversed(self._kept) if k[0] <= row)
         value: bytes | None = array[row - start].as_py()

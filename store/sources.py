@@ -277,7 +277,7 @@ def _csv_rows(source: str, lines: _Lines, delimiter: str, width: int) -> Iterato
         elif len(cells) > width:
             reason = "more cells than the header has columns"
         elif len(cells) < width and number <= lines.again_until:  # perhaps the rest of the cell that was not closed
-            reason = "fewer cells than the header has columns, after a quote that is never closed"
+            reason = "too few cells, after a quote that is never closed"
         yield number, BadRow(source, number, reason, "".join(lines.taken)[:2000]) if reason else cells + [""] * (width - len(cells))
 
 

@@ -63,8 +63,26 @@ def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vocabulary = [tuple(piece) for piece in json.loads(unigram.to_str())["model"]["vocab"]]
     tokenizer = T5Tokenizer(vocab=vocabulary, extra_ids=10)
     tokenizer.add_tokens(["<image>"], special_tokens=True)
-    language = {"model_type": "t5", "d_model": 48, "d_kv": 24, "d_ff": 96, "num_heads": 2, "num_layers": 2, "num_decoder_layers": 2, "feed_forward_proj": "gated-gelu", "dropout_rate": 0.0}
-    language |= {"vocab_size": len(tokenizer), "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1, "initializer_factor": 1.0, "tie_word_embeddings": False}
+    language = {
+        "model_type": "t5",
+        "d_model": 48,
+        "d_kv": 24,
+        "d_ff": 96,
+        "num_heads": 2,
+        "num_layers": 2,
+        "num_decoder_layers": 2,
+        "feed_forward_proj": "gated-gelu",
+        "dropout_rate": 0.0,
+    }
+    language |= {
+        "vocab_size": len(tokenizer),
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "bos_token_id": 1,
+        "initializer_factor": 1.0,
+        "tie_word_embeddings": False,
+    }
     model = random_model(language, tokenizer.convert_tokens_to_ids("<image>"))
     with torch.no_grad():
         for name, weight in model.language_model.named_parameters():
@@ -90,7 +108,15 @@ def image_processor() -> BlipImageProcessor:
 def random_model(language: dict, image_token: int) -> Blip2ForConditionalGeneration:
     """A BLIP-2 whose random weights are large enough that every picture and prompt gets another text."""
     torch.manual_seed(0)
-    bridge = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2, "encoder_hidden_size": 48, "vocab_size": 4, "cross_attention_frequency": 1}
+    bridge = {
+        "hidden_size": 48,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "encoder_hidden_size": 48,
+        "vocab_size": 4,
+        "cross_attention_frequency": 1,
+    }
     config = Blip2Config(
         vision_config={"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIDE, "patch_size": 8, "initializer_range": 0.2},
         qformer_config=bridge | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2},

@@ -32,7 +32,12 @@ def library(model: Blip2) -> tuple[Blip2Processor, Blip2ForConditionalGeneration
 def by_the_library(library, picture: Image.Image, prompt: str, decoding: Decoding, eos: list[int]) -> str:
     processor, model = library
     inputs = processor(images=picture, return_tensors="pt", **({"text": prompt} if prompt else {}))
-    parameters = {"max_new_tokens": decoding.max_new_tokens, "min_new_tokens": decoding.min_new_tokens, "num_beams": decoding.num_beams, "no_repeat_ngram_size": decoding.no_repeat_ngram}
+    parameters = {
+        "max_new_tokens": decoding.max_new_tokens,
+        "min_new_tokens": decoding.min_new_tokens,
+        "num_beams": decoding.num_beams,
+        "no_repeat_ngram_size": decoding.no_repeat_ngram,
+    }
     ids = model.generate(**inputs, do_sample=False, eos_token_id=eos, pad_token_id=model.config.text_config.pad_token_id, **parameters)[0]
     if model.config.use_decoder_only_language_model:
         ids = ids[inputs["input_ids"].shape[1] if prompt else model.config.num_query_tokens + 1 :]

@@ -54,7 +54,10 @@ def test_without_num_query_tokens(folder, missing):
 def test_without_processor_config(opt_folder, tmp_path):
     folder = shutil.copytree(opt_folder, tmp_path / "old")
     (folder / "processor_config.json").unlink()
-    assert 'processor_config.json, which holds num_query_tokens, is missing; it is older than transformers 4.46, which changed that: take a newer revision, or write it: {"num_query_tokens": 6}' in refusal(folder)
+    assert (
+        'processor_config.json, which holds num_query_tokens, is missing; it is older than transformers 4.46, which changed that: take a newer revision, or write it: {"num_query_tokens": 6}'
+        in refusal(folder)
+    )
 
 
 def test_num_query_tokens_that_disagree(folder):

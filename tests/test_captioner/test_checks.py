@@ -5,6 +5,7 @@ import time
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+
 from pincaption.captioner.checks import MAX_CHARS, REASONS, check, clean, reject_reason
 
 GOOD = """

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageCms
+
 from pincaption.captioner import decode as decode_module
 from pincaption.captioner.decode import ImageError, decode
 
@@ -28,30 +29,20 @@ def corners(width: int = 48, height: int = 32) -> Image.Image:
     """Red, green, blue and white in the upper left, upper right, lower left and lower right quarter."""
     picture = Image.new("RGB", (width, height))
     for i, colour in enumerate(CORNERS):
-        picture.paste(
-            colour, (i % 2 * width // 2, i // 2 * height // 2, (i % 2 + 1) * width // 2, (i // 2 + 1) * height // 2)
-        )
+        picture.paste(colour, (i % 2 * width // 2, i // 2 * height // 2, (i % 2 + 1) * width // 2, (i // 2 + 1) * height // 2))
     return picture
 
 
 def photo(width: int, height: int) -> Image.Image:
     """Smooth, with some detail: what JPEG is made for."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    bands = [
-        127 + 80 * np.sin(x / (37 + 9 * i) + i) * np.cos(y / (53 - 7 * i)) + 20 * np.sin((x + y) / 5) for i in range(3)
-    ]
+    bands = [127 + 80 * np.sin(x / (37 + 9 * i) + i) * np.cos(y / (53 - 7 * i)) + 20 * np.sin((x + y) / 5) for i in range(3)]
     return Image.fromarray(np.clip(np.stack(bands, -1), 0, 255).astype(np.uint8))
 
 
 def png(width: int, height: int, bits: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
     """A PNG by hand, for what Pillow cannot write."""
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
-        + extra
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
@@ -75,9 +66,7 @@ def reason(data: bytes, **options) -> str:
 
 @pytest.mark.parametrize("format", ["PNG", "GIF", "BMP", "TIFF", "PPM", "WEBP", "JPEG2000", "QOI", "ICO", "AVIF"])
 def test_common_formats_show_the_colours_they_were_given(format):
-    options = (
-        {"lossless": True} if format == "WEBP" else {"quality": 100, "subsampling": "4:4:4"} if format == "AVIF" else {}
-    )
+    options = {"lossless": True} if format == "WEBP" else {"quality": 100, "subsampling": "4:4:4"} if format == "AVIF" else {}
     picture = decode(encoded(corners(48, 48) if format == "ICO" else corners(), format, **options))
     width, height = picture.size
     for i, colour in enumerate(CORNERS.values()):
@@ -113,9 +102,7 @@ def test_invisible_pixels_are_white_whatever_colour_they_hide():
     )
 
 
-@pytest.mark.parametrize(
-    ("transparency", "expected"), [(1, (255, 255, 255)), (bytes([255, 128]), (127, 127, 255)), (None, (0, 0, 255))]
-)
+@pytest.mark.parametrize(("transparency", "expected"), [(1, (255, 255, 255)), (bytes([255, 128]), (127, 127, 255)), (None, (0, 0, 255))])
 def test_palettes_with_and_without_transparency(transparency, expected):
     picture = Image.new("P", (2, 1), 1)
     picture.putpalette([255, 0, 0, 0, 0, 255, 0, 255, 0])
@@ -301,21 +288,12 @@ def bomb(width: int, height: int) -> bytes:
     [
         bomb(60_000, 60_000),
         bomb(2**31 - 1, 2**31 - 1),
-        b"GIF89a"
-        + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0)
-        + b",\0\0\0\0"
-        + struct.pack("<HHB", 65535, 65535, 0)
-        + b"\x08\x01\0\0;",
+        b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b",\0\0\0\0" + struct.pack("<HHB", 65535, 65535, 0) + b"\x08\x01\0\0;",
         b"P6 50000 50000 255\n" + bytes(100),
         b"BM" + struct.pack("<IIIIiiHHIIIIII", 154, 0, 54, 40, 40_000, 40_000, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(100),
         # an icon whose directory says 16 x 16
-        b"\0\0\1\0\1\0"
-        + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(bomb(30_000, 30_000)), 22)
-        + bomb(30_000, 30_000),
-        b"\0\0\1\0\1\0"
-        + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, 140, 22)
-        + struct.pack("<IiiHHIIIIII", 40, 30_000, 30_000, 1, 32, 0, 0, 0, 0, 0, 0)
-        + bytes(100),
+        b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(bomb(30_000, 30_000)), 22) + bomb(30_000, 30_000),
+        b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, 140, 22) + struct.pack("<IiiHHIIIIII", 40, 30_000, 30_000, 1, 32, 0, 0, 0, 0, 0, 0) + bytes(100),
     ],
     ids=["png", "larger png", "gif", "ppm", "bmp", "png in ico", "bmp in ico"],
 )

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from pincaption.captioner.decode import ImageError
 from pincaption.captioner.fetch import Fetcher, is_public
 from pincaption.store.parquet_images import reference
@@ -186,9 +187,7 @@ def test_an_object_store(fetcher):
     fsspec = pytest.importorskip("fsspec")
     from fsspec.implementations.memory import MemoryFileSystem
 
-    fsspec.register_implementation(
-        "oss", MemoryFileSystem, clobber=True
-    )  # a real file system of fsspec under a store's name
+    fsspec.register_implementation("oss", MemoryFileSystem, clobber=True)  # a real file system of fsspec under a store's name
     MemoryFileSystem().pipe({"oss://bucket/a.png": IMAGE, "oss://bucket/large": bytes(2_000_000)})
     assert fetcher.fetch("oss://bucket/a.png") == IMAGE
     assert reason(fetcher, "oss://bucket/large") == "more bytes than the limit of 1,000,000"
@@ -259,9 +258,7 @@ def test_a_server_that_never_answers_or_is_not_there(fetcher, site):
     assert reason(fetcher, site.url + "/short/") == "the server broke off or sent no proper answer"
 
 
-@pytest.mark.parametrize(
-    "image", ["http://", "http://:80/", "http://[::1", "http://a b/", "https://\x01/", "http://127.0.0.1:99999/"]
-)
+@pytest.mark.parametrize("image", ["http://", "http://:80/", "http://[::1", "http://a b/", "https://\x01/", "http://127.0.0.1:99999/"])
 def test_broken_urls_have_a_reason(fetcher, image):
     assert reason(fetcher, image) in ("not a proper URL", "a kind of address that is not supported", "cannot connect")
 

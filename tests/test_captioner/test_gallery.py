@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
 from pincaption.captioner.gallery import is_current, write_gallery
 from pincaption.store import open_store
 from pincaption.store.captions import Caption, Queue, Recipe

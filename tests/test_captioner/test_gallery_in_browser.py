@@ -30,7 +30,12 @@ def test_every_picture_loads_from_the_page_itself(tmp_path: Path) -> None:
     assert done.stdout.count("data:image/jpeg;base64,") >= shown - 2  # two images are broken on purpose
     assert "Refused to" not in done.stderr  # nothing ran into the page's own policy
     picture = tmp_path / "page.png"
-    subprocess.run([str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,1400", f"--screenshot={picture}", page.as_uri()], capture_output=True, timeout=120, check=True)
+    subprocess.run(
+        [str(CHROMIUM), *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,1400", f"--screenshot={picture}", page.as_uri()],
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
     from PIL import Image
 
     colours = Image.open(picture).convert("RGB").resize((100, 140)).getcolors(14_000)

@@ -64,7 +64,14 @@ def test_a_caption_is_what_the_model_says_of_the_picture(opt, images):
 
 
 def test_every_pin_gets_its_row_and_a_reason_if_it_failed(builtin, images, tmp_path):
-    odd = [Pin("none", None), Pin("blank", " "), Pin("relative", "0.png"), Pin("folder", str(images)), Pin("missing", str(images / "no.png")), Pin("scheme", "data:image/png;base64,AAAA")]
+    odd = [
+        Pin("none", None),
+        Pin("blank", " "),
+        Pin("relative", "0.png"),
+        Pin("folder", str(images)),
+        Pin("missing", str(images / "no.png")),
+        Pin("scheme", "data:image/png;base64,AAAA"),
+    ]
     rows = by_pin(Worker(builtin)([*pins(images, "2.png", "broken.jpg", "cut.png", "empty.png", "text.png", "3.png"), *odd]))
     assert {pin_id: row.reason for pin_id, row in rows.items()} == {
         "0:2.png": None,
@@ -95,7 +102,9 @@ def test_every_pin_gets_its_row_and_a_reason_if_it_failed(builtin, images, tmp_p
 )
 def test_any_mix_gives_the_same_row_for_every_pin(opt, images, names, prompts, known, batch_size, threads):
     """Whatever stands beside it, in batches of any size, with any number of threads."""
-    asked = [Pin(f"{i}", str(images / name), prompt, "recipe", "known" if known and name == "3.png" else None) for i, (name, prompt) in enumerate(zip(names, prompts, strict=False))]
+    asked = [
+        Pin(f"{i}", str(images / name), prompt, "recipe", "known" if known and name == "3.png" else None) for i, (name, prompt) in enumerate(zip(names, prompts, strict=False))
+    ]
     remembered = lambda sha, pin: Caption("another pin", "recipe", "ok", "remembered", image_sha256=sha) if sha == "known" else None  # noqa: E731
     worker = Worker(opt, Decoding(max_new_tokens=8), batch_size=batch_size, threads=threads, known=remembered)
     rows = by_pin(worker(asked))

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
 from pincaption.captioner.checkpoint import BUILTIN, CheckpointError, find_checkpoint
 from pincaption.captioner.decode import ImageError, decode
 from pincaption.captioner.world import make_world

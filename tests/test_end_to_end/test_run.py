@@ -207,7 +207,11 @@ def test_a_picture_that_changed_is_captioned_anew(tmp_path: Path, pictures: Path
 
 def test_prompts_per_run_and_per_row(tmp_path: Path, pictures: Path) -> None:
     files = sorted(pictures.iterdir())
-    rows = [{"pin_id": "plain", "image": str(files[0])}, {"pin_id": "own", "image": str(files[0]), "prompt": "a photo of"}, {"pin_id": "long", "image": str(files[0]), "prompt": "word " * 400}]
+    rows = [
+        {"pin_id": "plain", "image": str(files[0])},
+        {"pin_id": "own", "image": str(files[0]), "prompt": "a photo of"},
+        {"pin_id": "long", "image": str(files[0]), "prompt": "word " * 400},
+    ]
     (tmp_path / "pins.jsonl").write_text("\n".join(map(json.dumps, rows)))
     store = tmp_path / "prompts.db"
     captioner("ingest", "pins", store, tmp_path / "pins.jsonl")

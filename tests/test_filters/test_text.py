@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from pincaption.filters import text as text_module
 from pincaption.filters.text import says_nothing
 

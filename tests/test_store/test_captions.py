@@ -197,7 +197,10 @@ def test_a_claimed_pin_is_nobody_elses_until_it_is_given_back(store: sqlite3.Con
     queue = Queue(store, RECIPE)
     assert len(queue.claim(3)) == 3
     other = subprocess.run(
-        [sys.executable, "-c", IN_ANOTHER_PROCESS + "print(len(queue.claim(9)), queue.count()); queue.release()", str(tmp_path / "pins.db")], capture_output=True, text=True, check=True
+        [sys.executable, "-c", IN_ANOTHER_PROCESS + "print(len(queue.claim(9)), queue.count()); queue.release()", str(tmp_path / "pins.db")],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert other.stdout == "2 5\n"
     queue.release()
@@ -265,7 +268,13 @@ def test_many_processes_share_the_work_and_no_pin_is_done_twice(store: sqlite3.C
 
 
 def test_counts_by_status_keep_shared_captions_apart() -> None:
-    captions = [Caption("1", "r", "ok"), Caption("2", "r", "ok", shared=True), Caption("3", "r", "rejected"), Caption("4", "r", "rejected", shared=True), Caption("5", "r", "failed")]
+    captions = [
+        Caption("1", "r", "ok"),
+        Caption("2", "r", "ok", shared=True),
+        Caption("3", "r", "rejected"),
+        Caption("4", "r", "rejected", shared=True),
+        Caption("5", "r", "failed"),
+    ]
     assert count_by_status(captions) == {"captioned": 1, "rejected": 1, "failed": 1, "shared": 2}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from pincaption.store import parquet_images
 from pincaption.store.parquet_images import ParquetImages, parse, reference
 
@@ -28,9 +29,7 @@ def table(rows: int, kind: pa.DataType | None = None) -> pa.Table:
 
 
 def test_references_are_readable_and_come_back():
-    assert (
-        reference("/data/pins.parquet", "image.bytes", 12) == "parquet:///data/pins.parquet?column=image.bytes&row=12"
-    )
+    assert reference("/data/pins.parquet", "image.bytes", 12) == "parquet:///data/pins.parquet?column=image.bytes&row=12"
     for path, column in [
         ("/a b/ü?#%&=.parquet", "im&age=? ü"),
         (os.fsdecode(b"/not utf-8 \xff.parquet"), "image"),
@@ -142,9 +141,7 @@ def test_many_threads_in_about_ascending_order(tmp_path):
     rows = sorted(range(3000), key=lambda row: row + random.Random(row).uniform(0, 60))
     images = ParquetImages()
     with ThreadPoolExecutor(8) as threads:
-        for row, data in zip(
-            rows, threads.map(lambda row: images.read(reference(path, "image", row)), rows), strict=True
-        ):
+        for row, data in zip(rows, threads.map(lambda row: images.read(reference(path, "image", row)), rows), strict=True):
             assert data == image(row)
     assert len(images._readers) <= 3  # a thread that slept for long may need one of its own
 
@@ -187,8 +184,6 @@ def test_a_large_row_group_is_streamed(tmp_path):
         images = ParquetImages()
         total = sum(len(images.read(reference({str(path)!r}, "image", row))) for row in range({rows}))
         print(total, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"""
-    total, kilobytes = map(
-        int, subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    )
+    total, kilobytes = map(int, subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
     assert total == size * rows
     assert kilobytes < 140_000

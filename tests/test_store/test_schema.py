@@ -131,9 +131,13 @@ def test_many_processes_may_make_the_same_store_at_once(tmp_path: Path) -> None:
 
 
 def test_a_transaction_is_all_or_nothing(store: sqlite3.Connection) -> None:
-    with pytest.raises(sqlite3.IntegrityError), transaction(store):
-        store.execute("INSERT INTO pins (pin_id) VALUES ('1')")
-        store.execute("INSERT INTO pins (pin_id, kind) VALUES ('2', 'cat')")
+    def write() -> None:
+        with transaction(store):
+            store.execute("INSERT INTO pins (pin_id) VALUES ('1')")
+            store.execute("INSERT INTO pins (pin_id, kind) VALUES ('2', 'cat')")
+
+    with pytest.raises(sqlite3.IntegrityError):
+        write()
     assert store.execute("SELECT count(*) FROM pins").fetchone()[0] == 0
 
 
@@ -175,7 +179,10 @@ def test_the_view_hides_deleted_pins_and_texts_that_say_nothing(store: sqlite3.C
 def test_board_titles_and_queries_are_shown_in_long_form_too(store: sqlite3.Connection) -> None:
     store.execute("""INSERT INTO board_titles VALUES ('not a pin yet', '["tea", "tea time"]', '[5, 2]', '[1.5, 0.25]')""")
     store.execute("""INSERT INTO engaged_queries VALUES ('1', '["mug"]', '[3]', '[2.5]', '["2026-01-01"]', '["2026-02-01"]')""")
-    assert [tuple(row) for row in store.execute("SELECT * FROM board_title_ranks ORDER BY rank")] == [("not a pin yet", 1, "tea", 5, 1.5), ("not a pin yet", 2, "tea time", 2, 0.25)]
+    assert [tuple(row) for row in store.execute("SELECT * FROM board_title_ranks ORDER BY rank")] == [
+        ("not a pin yet", 1, "tea", 5, 1.5),
+        ("not a pin yet", 2, "tea time", 2, 0.25),
+    ]
     assert [tuple(row) for row in store.execute("SELECT * FROM engaged_query_ranks")] == [("1", 1, "mug", 3, 2.5, "2026-01-01", "2026-02-01")]
 
 

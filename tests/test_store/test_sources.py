@@ -106,7 +106,7 @@ def test_csv_as_it_is_found(tmp_path: Path, content: bytes, rows: list) -> None:
         ("1,a\n2,b,c\n3,d\n", ["1", "3"], [(3, "more cells than the header has columns")]),
         ('1,a\n2,"b\n3,c\n4,d\n', ["1", "3", "4"], [(3, "a quote is never closed")]),
         ('1,"two\nlines"\n2,b,c\n', ["1"], [(4, "more cells than the header has columns")]),
-        ('1,a\n2,"the file ends\nwithin\n', ["1"], [(3, "a quote is never closed"), (4, "fewer cells than the header has columns, after a quote that is never closed")]),
+        ('1,a\n2,"the file ends\nwithin\n', ["1"], [(3, "a quote is never closed"), (4, "too few cells, after a quote that is never closed")]),
         (f"1,a\n2,{'x' * 3000}\n3,c\n", ["1", "3"], [(3, "the line is too long")]),
     ],
     ids=["too many cells", "an open quote", "after lines in a cell", "cut off", "a huge line"],
@@ -121,7 +121,16 @@ def test_a_csv_row_that_cannot_be_read_costs_itself_alone(tmp_path: Path, monkey
 
 def test_json_lines_that_cannot_be_read_are_named_by_their_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MAX_LINE", 100)
-    lines = [b'\xef\xbb\xbf{"pin_id": 1, "title": "mug"}', b"", b"{broken", b"[1, 2]", b"  ", b'{"pin_id": "caf\xe9"}', b'{"pin_id": "' + b"x" * 300 + b'"}', b'{"pin_id": 7, "other": {}}']
+    lines = [
+        b'\xef\xbb\xbf{"pin_id": 1, "title": "mug"}',
+        b"",
+        b"{broken",
+        b"[1, 2]",
+        b"  ",
+        b'{"pin_id": "caf\xe9"}',
+        b'{"pin_id": "' + b"x" * 300 + b'"}',
+        b'{"pin_id": 7, "other": {}}',
+    ]
     (tmp_path / "a.jsonl").write_bytes(b"\r\n".join(lines))
     rows, bad = read(tmp_path / "a.jsonl")
     assert rows == [(1, {"pin_id": 1, "title": "mug"}), (8, {"pin_id": 7})]

@@ -13,12 +13,14 @@ from pincaption.store.stats import coverage
 TEXTS = st.sampled_from([None, ("N/A", 0), ("Oak table", 1)])
 IMAGES = st.sampled_from([None, "a.jpg", "b.jpg"])
 DIGESTS = st.sampled_from([None, "x", "y"])
-CAPTION = st.tuples(
-    st.sampled_from(["ok x", "ok y", "rejected empty", "rejected too short", "failed no image", "failed timed out"]), st.integers(1, 3)
-)  # what came out and when
+CAPTION = st.tuples(st.sampled_from(["ok x", "ok y", "rejected empty", "rejected too short", "failed no image", "failed timed out"]), st.integers(1, 3))  # what came out and when
 PIN = st.fixed_dictionaries(
     {"kind": st.sampled_from(["pin", "product"]), "title": TEXTS, "description": TEXTS, "image": IMAGES, "image_sha256": DIGESTS, "deleted": st.booleans()}
-    | {"captions": st.dictionaries(st.sampled_from(["r1", "r2", "r3"]), CAPTION), "boards": st.sampled_from([None, "[]", '["tea"]']), "queries": st.sampled_from([None, "[]", '["mug"]'])}
+    | {
+        "captions": st.dictionaries(st.sampled_from(["r1", "r2", "r3"]), CAPTION),
+        "boards": st.sampled_from([None, "[]", '["tea"]']),
+        "queries": st.sampled_from([None, "[]", '["mug"]']),
+    }
 )
 
 
@@ -36,7 +38,8 @@ def write(conn: sqlite3.Connection, pins: list[dict[str, Any]]) -> None:
                 status, _, rest = outcome.partition(" ")
                 values = ("a dog", None, rest) if status == "ok" else (None, rest, None)
                 conn.execute(
-                    "INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)", [str(i), recipe_id, status, *values, str(when)]
+                    "INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    [str(i), recipe_id, status, *values, str(when)],
                 )
             if pin["boards"]:
                 conn.execute("INSERT INTO board_titles VALUES (?, ?, '[]', '[]')", [str(i), pin["boards"]])
