@@ -150,7 +150,8 @@ class Blip2:
     def pixel_values(self, pictures: np.ndarray) -> torch.Tensor:
         """uint8 [batch, height, width, 3] -> float32 [batch, 3, height, width] on the model's device, as BlipImageProcessor has it."""
         pixels = torch.from_numpy(pictures).to(self.device, non_blocking=True).to(torch.float32)
-        return ((pixels * self.preprocessing["scale"] - self._mean) / self._std).permute(0, 3, 1, 2).contiguous()
+        normal: torch.Tensor = (pixels * self.preprocessing["scale"] - self._mean) / self._std
+        return normal.permute(0, 3, 1, 2).contiguous()
 
     @torch.inference_mode()
     def caption(self, pictures: np.ndarray, prompts: Sequence[str], decoding: Decoding) -> list[Text]:

@@ -101,10 +101,13 @@ def _from_hub(model: str, revision: str | None) -> Checkpoint:
         return Checkpoint(model, path, path.name)
 
     def complete(checkpoint: Checkpoint | None) -> bool:
+        if checkpoint is None:
+            return False
         try:
-            return checkpoint is not None and _check(checkpoint) is None
+            _check(checkpoint)
         except CheckpointError:
             return False
+        return True
 
     found = on_disk(revision) if revision and _COMMIT.fullmatch(revision) else None
     if not complete(found):

@@ -1,5 +1,6 @@
 """Captions are those of the library's own, documented path, picture by picture, whatever stands beside them in a batch."""
 
+import itertools
 import json
 import shutil
 import threading
@@ -244,7 +245,7 @@ class TestDecoding:
 
     def test_no_repeat_ngram(self, model, pixels):
         def repeats(decoding: Decoding) -> int:
-            pairs = [list(zip(ids, ids[1:], strict=False)) for ids in new_tokens(model, pixels, decoding)]
+            pairs = [list(itertools.pairwise(ids)) for ids in new_tokens(model, pixels, decoding)]
             return sum(len(p) - len(set(p)) for p in pairs)
 
         assert repeats(Decoding(min_new_tokens=30)) > 20

@@ -253,7 +253,7 @@ def server() -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             if "hang" in self.path:
-                ended.wait(60)
+                ended.wait(300)
             else:
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(file.getvalue())))
@@ -325,10 +325,10 @@ from pincaption.captioner.checkpoint import find_checkpoint
 from pincaption.captioner.fetch import Fetcher
 from pincaption.captioner.worker import Worker
 from pincaption.store.captions import Pin
-worker = Worker(Blip2(find_checkpoint("builtin")), fetcher=Fetcher(timeout=60, allow_private=True), seconds_per_image=0.5)
+worker = Worker(Blip2(find_checkpoint("builtin")), fetcher=Fetcher(timeout=300, allow_private=True), seconds_per_image=0.5)
 print([row.reason for row in worker([Pin("p", sys.argv[1])])])
 """
-        done = subprocess.run([sys.executable, "-c", code, f"{server}/hang"], capture_output=True, text=True, timeout=40, check=True)
+        done = subprocess.run([sys.executable, "-c", code, f"{server}/hang"], capture_output=True, text=True, timeout=120, check=True)
         assert done.stdout == "['took longer than 0.5 seconds to read']\n"
         assert done.stderr == ""
 
