@@ -348,12 +348,25 @@ def demo(folder: str, as_json: bool) -> dict[str, Any]:
         found = make_demo(Path(folder), say, on_progress=lambda done, total, batch: shown.update(done, total, f"batch {batch}"))
     if not as_json:
         _print_demo(folder, found)
+    for warning in found["warnings"]:
+        say(f"warning: {warning}")
+    if found["stopped"]:
+        say(f"stopped; the same command goes on from here: captioner demo {folder}")
+        _end(found, as_json, 130)
     return found
 
 
 def _print_demo(folder: str, found: dict[str, Any]) -> None:
-    covered = found["coverage"]
+    run, covered = found["run"], found["coverage"]
     pins = covered["pins"] or 1
+    if run["selected"]:
+        click.echo(f"{run['captioned']} pins captioned, {run['shared']} more share a picture with one of them; {run['rejected']} rejected, {run['failed']} failed")
+    else:
+        click.echo("nothing to do: everything was done before")
+    if covered["failed"]:
+        click.echo(f"{covered['failed']} images are broken on purpose, to show how failures are kept: {'; '.join(covered['reasons']['failed'])}")
+    for pin_id, caption in found["examples"]:
+        click.echo(f"  {pin_id}: {caption}")
     click.echo(f"{covered['native_text'] / pins:.0%} of {covered['pins']} pins had text of their own; with captions it is {covered['any_text'] / pins:.0%}.")
     click.echo(
         "The captions come from the built-in checkpoint, which knows drawn pictures only.\n\n"

@@ -1,6 +1,7 @@
 """What the tests share: two small random BLIP-2 checkpoints in the published layout, drawn pictures, a store."""
 
 import json
+import os
 import random
 import shutil
 import sqlite3
@@ -26,7 +27,8 @@ SENTENCES = [draw.random_scene(random.Random(i)).caption for i in range(300)] + 
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
-    """The models are so small that more threads only get in one another's way."""
+    """The models are so small that more threads only get in one another's way; processes that tests start inherit it."""
+    os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 

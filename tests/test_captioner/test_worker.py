@@ -160,6 +160,13 @@ class TestSharing:
         assert sum(asked) == 1
         assert {(row.text, row.shared) for row in rows.values()} == {(first.text, True)}
 
+    def test_only_so_many_images_are_remembered(self, builtin, images, asked, monkeypatch):
+        monkeypatch.setattr("pincaption.captioner.worker.SHARED_MEMORY", 5)
+        rows = by_pin(Worker(builtin, batch_size=1, threads=1)(pins(images, *[f"{i}.png" for i in range(10)], "9.png", "0.png")))
+        assert rows["10:9.png"].shared
+        assert not rows["11:0.png"].shared
+        assert sum(asked) == 11
+
     def test_a_failure_is_not_shared(self, builtin, images, asked):
         rows = by_pin(Worker(builtin)(pins(images, "cut.png", "cut.png")))
         assert [(row.status, row.shared) for row in rows.values()] == [("failed", False)] * 2
@@ -245,7 +252,7 @@ def within(seconds: float, true: object) -> bool:
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """A web server that serves a picture at /picture, never answers at /hang, and lives on this machine."""
+    """A web server that serves a picture at /picture, never answers at /hang and late at /late, and lives on this machine."""
     file = io.BytesIO()
     Image.new("RGB", (64, 48), "red").save(file, "PNG")
     ended = threading.Event()
@@ -255,6 +262,8 @@ def server() -> Iterator[str]:
             if "hang" in self.path:
                 ended.wait(300)
             else:
+                if "late" in self.path:
+                    ended.wait(1.5)
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(file.getvalue())))
                 self.end_headers()
@@ -285,6 +294,11 @@ class TestHanging:
         assert {reason for pin_id, (_, reason, _) in seen.items() if pin_id.startswith("h")} == {"took longer than 2 seconds to read"}
         assert {status for pin_id, (status, _, _) in seen.items() if not pin_id.startswith("h")} == {"ok"}
         assert max(after for _, _, after in seen.values()) < 2 * 4 + 4  # two at a time
+
+    def test_a_picture_that_comes_too_late_is_not_counted_twice(self, builtin, server, fetcher):
+        worker = Worker(builtin, threads=2, fetcher=fetcher, seconds_per_image=1)
+        rows = by_pin(worker([Pin("late", f"{server}/late"), Pin("a", f"{server}/hang"), Pin("b", f"{server}/hang"), Pin("c", f"{server}/hang")]))
+        assert {row.reason for row in rows.values()} == {"took longer than 1 seconds to read"}
 
     def test_a_slow_server_does_not_hold_up_the_pins_behind_it(self, builtin, server, images, fetcher):
         worker = Worker(builtin, batch_size=4, threads=3, fetcher=fetcher, seconds_per_image=30)
