@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -367,14 +368,16 @@ def _print_demo(folder: str, found: dict[str, Any]) -> None:
         click.echo(f"{covered['failed']} images are broken on purpose, to show how failures are kept: {'; '.join(covered['reasons']['failed'])}")
     for pin_id, caption in found["examples"]:
         click.echo(f"  {pin_id}: {caption}")
+    # After `make demo` the command is in .venv alone, not on the path.
+    command = "captioner" if shutil.which("captioner") else os.path.relpath(sys.argv[0])
     click.echo(f"{covered['native_text'] / pins:.0%} of {covered['pins']} pins had text of their own; with captions it is {covered['any_text'] / pins:.0%}.")
     click.echo(
         "The captions come from the built-in checkpoint, which knows drawn pictures only.\n\n"
-        f"Look:   open {found['gallery']}\n"
-        f"Try:    captioner stats {folder}/demo.db\n"
+        f"Look:   {found['gallery']} in a browser\n"
+        f"Try:    {command} stats {folder}/demo.db\n"
         f"        sqlite3 {folder}/demo.db 'select pin_id, caption from enriched_features limit 5'\n"
-        "Yours:  captioner ingest images my.db ~/photos\n"
-        "        captioner run my.db --model Salesforce/blip2-flan-t5-xl"
+        f"Yours:  {command} ingest images my.db ~/photos\n"
+        f"        {command} run my.db --model Salesforce/blip2-flan-t5-xl"
     )
 
 
