@@ -226,7 +226,7 @@ def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
         result = run_store(conn, Options(**choices), say=say, on_batch=lambda done, total, batch: shown.update(done, total, f"batch {batch}"))
     attempted = result.captioned + result.rejected + result.failed + result.shared
     if not as_json:
-        _print_result(result, store)
+        _print_result(result)
     for warning in warnings(result):
         say(f"warning: {warning}")
     if result.stopped:
@@ -244,16 +244,14 @@ def _end(found: dict[str, Any], as_json: bool, code: int) -> None:
     sys.exit(code)
 
 
-def _print_result(result: Any, store: str) -> None:
+def _print_result(result: Any) -> None:
     if not result.selected:
-        click.echo("nothing to do: every selected pin has its caption" + (f" (recipe {result.recipe_id})" if result.recipe_id else ""))
+        click.echo("nothing to do: every selected pin has its caption, or failed before and waits for --retry-failed")
         return
     from .terminal import duration
 
-    click.echo(
-        f"{result.captioned:,} captioned, {result.shared:,} shared with the same picture, {result.rejected:,} rejected, {result.failed:,} failed"
-        f" in {duration(result.seconds)} ({result.images_per_second:,.1f} pins/s); {result.remaining:,} left"
-    )
+    click.echo(f"{result.captioned:,} captioned, {result.shared:,} shared, {result.rejected:,} rejected, {result.failed:,} failed; {result.remaining:,} left")
+    click.echo(f"{duration(result.seconds)}, {result.images_per_second:,.1f} pins/s")
     for reason, n in sorted(result.reasons.items(), key=lambda item: -item[1]):
         click.echo(f"  {n:>8,}  {reason}")
     if result.most_common:

@@ -29,7 +29,9 @@ class Progress:
         self._task: Any = None
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Sets how much is done so far."""
+        """Sets how much is done so far; nothing done yet starts the clock anew (a model may have been loaded meanwhile)."""
+        if not done:
+            self._began = time.monotonic()
         self.done, self.total = done, total if total is not None else self.total
         if sys.stderr.isatty():
             self._draw(note)

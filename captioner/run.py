@@ -106,6 +106,7 @@ def run(
     say(f"{recipe.model} in {recipe.dtype} on {device}, batch size {options.batch_size or 'auto'}, {worker.threads} threads; recipe {recipe.recipe_id}")
     began = time.monotonic()
     done = 0
+    on_batch(0, result.selected, worker.size.current)
     try:
         with _stop_on_signals(worker.stop, say):
             # A claim is as large as a batch, so that processes share a small store too.
