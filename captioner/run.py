@@ -101,7 +101,7 @@ def run(
     model = Blip2(checkpoint, device, recipe.dtype)
     worker = Worker(model, Decoding(**options.decoding()), batch_size=options.batch_size, threads=options.workers, known=_known(queue))
     result.device = device
-    arguments = asdict(options) | {"model": str(checkpoint.path) if recipe.model not in (BUILTIN, options.model) else options.model, "dtype": recipe.dtype}
+    arguments = asdict(options) | {"model": _name(checkpoint), "dtype": recipe.dtype}
     run_id = start_run(conn, "run", arguments, device=device, batch_size=options.batch_size)
     say(f"{recipe.model} in {recipe.dtype} on {device}, batch size {options.batch_size or 'auto'}, {worker.threads} threads; recipe {recipe.recipe_id}")
     began = time.monotonic()
@@ -152,8 +152,10 @@ def _recipe(conn: sqlite3.Connection, checkpoint: Checkpoint, options: Options) 
             conn.executemany("INSERT OR REPLACE INTO file_digests VALUES (?, ?, ?)", [(path, *found) for path, found in remembered.items() if before.get(path) != found])
     dtype: str = options.dtype
     if dtype == "auto":
-        row = conn.execute("SELECT dtype FROM recipes WHERE model = ? AND weights_digest = ? ORDER BY rowid DESC LIMIT 1", [checkpoint.model, digest]).fetchone()
-        dtype = row[0] if row else "auto"
+        last = conn.execute(
+            "SELECT arguments ->> 'dtype' FROM runs WHERE command = 'run' AND arguments ->> 'model' = ? ORDER BY run_id DESC LIMIT 1", [_name(checkpoint)]
+        ).fetchone()
+        dtype = last[0] if last else "auto"
     recipe = Recipe(checkpoint.model, checkpoint.revision, digest, options.prompt, options.decoding(), checkpoint.preprocessing | {"decoder": 1}, dtype)
     if dtype == "auto":
         if not Queue(conn, recipe, options.select).count():
@@ -162,6 +164,11 @@ def _recipe(conn: sqlite3.Connection, checkpoint: Checkpoint, options: Options) 
 
         recipe = replace(recipe, dtype=choose_dtype("auto", choose_device(options.device)))
     return recipe
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    """What finds the checkpoint again: a folder by its full path, not by its name alone."""
+    return checkpoint.model if checkpoint.model == BUILTIN or checkpoint.revision else str(checkpoint.path)
 
 
 def _claims(queue: Queue, worker: Any, limit: int | None) -> Iterator[Pin]:
