@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--startup", action="store_true")
     parser.add_argument("--pictures", type=int)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--dtypes", default="float32", help="comma-separated; bfloat16 pays where the processor computes in it")
     options = parser.parse_args()
@@ -222,7 +222,7 @@ def main() -> None:
         elif options.startup:
             found = startup(work, max(5, options.rounds))
         else:
-            found = speed(work, options.pictures or 96, options.batch, options.rounds, options.dtypes.split(","))
+            found = speed(work, options.pictures or 128, options.batch, options.rounds, options.dtypes.split(","))
     print(json.dumps(found, indent=2))
 
 

@@ -28,7 +28,7 @@ from .decode import ImageError, decode
 from .fetch import Fetcher
 
 _Key = tuple[str, str, str]  # SHA-256 of the image, recipe_id, prompt
-MAX_BATCH = {"cpu": 32, "cuda": 512}  # where --batch-size auto stops growing; beyond, larger batches gain little
+MAX_BATCH = {"cpu": 64, "cuda": 512}  # where --batch-size auto stops growing; beyond, larger batches gain little
 SHARED_MEMORY = 10_000  # images whose caption the worker itself remembers
 
 
