@@ -63,8 +63,6 @@ class Result:
     distinct: int = 0
     most_common: tuple[str, float] | None = None  # a caption and its share of the pins
     stopped: bool = False
-    device: str = ""
-    batch_size: int = 0
     examples: list[tuple[str, str]] = field(default_factory=list)  # (pin_id, caption)
 
     CONTRACT = ("recipe_id", "selected", "captioned", "rejected", "failed", "shared", "remaining", "seconds", "images_per_second")
@@ -100,7 +98,6 @@ def run(
     device = choose_device(options.device)
     model = Blip2(checkpoint, device, recipe.dtype)
     worker = Worker(model, Decoding(**options.decoding()), batch_size=options.batch_size, threads=options.workers, known=_known(queue))
-    result.device = device
     arguments = asdict(options) | {"model": _name(checkpoint), "dtype": recipe.dtype}
     run_id = start_run(conn, "run", arguments, device=device, batch_size=options.batch_size)
     say(f"{recipe.model} in {recipe.dtype} on {device}, batch size {options.batch_size or 'auto'}, {worker.threads} threads; recipe {recipe.recipe_id}")
@@ -120,7 +117,6 @@ def run(
         queue.release()
         result.images_per_second = round(done / max(result.seconds, 1e-3), 3)
         result.stopped = worker.stop.is_set()
-        result.batch_size = worker.size.current
         result.remaining = queue.count()
         finish_run(conn, run_id, result.counts(), batch_size=worker.size.current)
     _diversity(conn, run_id, result)

@@ -100,7 +100,3 @@ def _writing(folded: str) -> str:
 def _placeholders() -> frozenset[str]:
     lines = Path(__file__).with_name("placeholders.txt").read_text(encoding="utf-8").splitlines()
     return frozenset(_writing(_folded(line)) for line in lines if not line.startswith("#")) | {""}
-
-
-# DESIGN section 6: e-mail addresses, URLs and telephone numbers, looked for in raw text.
-PERSONAL_DATA = re.compile(r"\S+@\S+\.\S+|https?://|www\.|(?:\+?\d[\s().-]?){9,}")
