@@ -44,7 +44,7 @@ def check_sources(sources: Iterable[str], *, image_root: str | Path | None = Non
         raise SourceError(f"--map names no field of a pin: {', '.join(sorted(unknown))}; the fields are {', '.join(FIELDS)}")
     if image_root and not os.path.isdir(absolute(image_root)):
         raise SourceError(f"--image-root {image_root} is not a folder")
-    check_columns(sources, FIELDS, columns or {}, "pin_id")
+    check_columns(sources, FIELDS, columns or {}, ("pin_id",))
 
 
 def ingest_pins(
@@ -66,7 +66,7 @@ def ingest_pins(
     check_sources(sources, image_root=image_root, columns=columns)
     root = absolute(image_root) if image_root else None
     arguments = {"sources": sources, "kind": kind, "image_root": root, "map": columns}
-    tables = read_tables(sources, FIELDS, columns, "pin_id")
+    tables = read_tables(sources, FIELDS, columns, ("pin_id",))
     batches = (_Pins(bad=[rows]) if isinstance(rows, BadRow) else _pins(rows, kind, root) for rows in tables)
     return _ingest(conn, "ingest pins", arguments, find_sources(sources), batches, on_rows)
 

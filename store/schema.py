@@ -156,6 +156,38 @@ MIGRATIONS: dict[str, str] = {
     LEFT JOIN engaged_queries q ON q.pin_id = p.pin_id
     WHERE p.deleted_at IS NULL;
     """,
+    "0002_evidence": """
+    -- What `captioner aggregate` has read. The rows themselves stand as Parquet in STORE.partials/, see store/evidence.py.
+    CREATE TABLE evidence (
+        evidence_id INTEGER PRIMARY KEY,
+        kind TEXT NOT NULL CHECK (kind IN ('boards', 'saves', 'log')),
+        digest TEXT NOT NULL,      -- SHA-256 of the file's bytes and of the columns read from it
+        file TEXT NOT NULL,        -- in STORE.partials/
+        rows_read INTEGER NOT NULL,
+        counts TEXT NOT NULL CHECK (json_valid(counts)),
+        UNIQUE (kind, digest)
+    );
+    CREATE TABLE evidence_sources (
+        place INTEGER PRIMARY KEY, -- the order in which sources were first read; a source that is rewritten keeps its place
+        kind TEXT NOT NULL,
+        path TEXT NOT NULL,
+        stamp TEXT,                -- size, modification time and columns: while they stay, the file is not read again
+        evidence_id INTEGER NOT NULL REFERENCES evidence (evidence_id),
+        UNIQUE (kind, path)
+    );
+    CREATE INDEX evidence_sources_evidence ON evidence_sources (evidence_id);
+    -- The other files in STORE.partials/: texts by their number, and sums that spare adding up the log anew.
+    CREATE TABLE partials (file TEXT PRIMARY KEY NOT NULL, name TEXT NOT NULL, rows INTEGER NOT NULL, about TEXT NOT NULL CHECK (json_valid(about)));
+
+    -- What board_titles and engaged_queries were made of and with which options: nothing is done again in vain.
+    CREATE TABLE aggregates (
+        name TEXT PRIMARY KEY NOT NULL CHECK (name IN ('boards', 'queries')),
+        options TEXT NOT NULL CHECK (json_valid(options)),
+        state TEXT NOT NULL CHECK (json_valid(state)),   -- the contents that counted, in reading order
+        counts TEXT NOT NULL CHECK (json_valid(counts)),
+        run_id INTEGER REFERENCES runs (run_id)
+    );
+    """,
 }
 
 

@@ -95,7 +95,7 @@ def find_sources(sources: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def check_columns(sources: Iterable[str], fields: Sequence[str], columns: Mapping[str, str], required: str) -> None:
+def check_columns(sources: Iterable[str], fields: Sequence[str], columns: Mapping[str, str], required: Sequence[str]) -> None:
     """Opens every table and looks at its header alone. Raises SourceError as `read_tables` does."""
     for source in find_sources(sources):
         with _plain_errors(source):
@@ -109,10 +109,10 @@ def check_columns(sources: Iterable[str], fields: Sequence[str], columns: Mappin
                         _columns_of(source, names, fields, columns, required)
 
 
-def read_tables(sources: Iterable[str], fields: Sequence[str], columns: Mapping[str, str], required: str) -> Iterator[Rows | BadRow]:
+def read_tables(sources: Iterable[str], fields: Sequence[str], columns: Mapping[str, str], required: Sequence[str]) -> Iterator[Rows | BadRow]:
     """The rows of all `sources`, reading `fields` (from the column named in `columns`, else of the same name).
 
-    Raises SourceError for a missing file, a table without the `required` field's column, or a mapped column that is missing;
+    Raises SourceError for a missing file, a table without the columns of the `required` fields ("date|timestamp": one of the two), or a mapped column that is missing;
     in JSON a mapped column is missing if no row of any source has it, which shows at the end.
     """
     readers = {"parquet": _read_parquet, "csv": _read_csv, "tsv": _read_csv}
@@ -156,14 +156,16 @@ def _open(source: str) -> Iterator[IO[bytes]]:
         yield gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[misc]
 
 
-def _columns_of(source: str, names: Sequence[str], fields: Sequence[str], columns: Mapping[str, str], required: str) -> dict[str, str]:
+def _columns_of(source: str, names: Sequence[str], fields: Sequence[str], columns: Mapping[str, str], required: Sequence[str]) -> dict[str, str]:
     """field -> column for the fields that this table has."""
     for field, column in columns.items():
         if column not in names:
             raise SourceError(f"{source} has no column {column!r} (--map {field}={column}); its columns: {', '.join(names)}")
     taken = {field: columns.get(field, field) for field in fields if columns.get(field, field) in names}
-    if required not in taken:
-        raise SourceError(f"{source} has no column {required!r}; say which one it is with --map {required}=COLUMN; its columns: {', '.join(names)}")
+    for field in required:
+        if not taken.keys() & set(field.split("|")):
+            field = field.partition("|")[0]
+            raise SourceError(f"{source} has no column {field!r}; say which one it is with --map {field}=COLUMN; its columns: {', '.join(names)}")
     return taken
 
 
@@ -232,7 +234,7 @@ def _csv_header(source: str, lines: _Lines) -> tuple[list[str], str]:
     return names, delimiter
 
 
-def _read_csv(source: str, fields: Sequence[str], columns: Mapping[str, str], required: str) -> Iterator[Rows | BadRow]:
+def _read_csv(source: str, fields: Sequence[str], columns: Mapping[str, str], required: Sequence[str]) -> Iterator[Rows | BadRow]:
     with _open(source) as raw:
         lines = _Lines(raw)
         names, delimiter = _csv_header(source, lines)
@@ -281,7 +283,7 @@ def _csv_rows(source: str, lines: _Lines, delimiter: str, width: int) -> Iterato
         yield number, BadRow(source, number, reason, "".join(lines.taken)[:2000]) if reason else cells + [""] * (width - len(cells))
 
 
-def _read_json(source: str, fields: Sequence[str], columns: Mapping[str, str], required: str) -> Iterator[Rows | BadRow]:
+def _read_json(source: str, fields: Sequence[str], columns: Mapping[str, str], required: Sequence[str]) -> Iterator[Rows | BadRow]:
     taken = {field: columns.get(field, field) for field in fields}
     with _open(source) as raw:
         found = _json_values(source, raw)
@@ -366,7 +368,7 @@ def _parquet(source: str) -> Iterator[Any]:
         raise SourceError(f"{source} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from error
 
 
-def _read_parquet(source: str, fields: Sequence[str], columns: Mapping[str, str], required: str) -> Iterator[Rows | BadRow]:
+def _read_parquet(source: str, fields: Sequence[str], columns: Mapping[str, str], required: Sequence[str]) -> Iterator[Rows | BadRow]:
     with _parquet(source) as file:
         schema = file.schema_arrow
         taken = _columns_of(source, schema.names, fields, columns, required)

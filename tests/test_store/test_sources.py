@@ -23,7 +23,7 @@ def read(*paths: Path | str, **columns: str) -> tuple[list[tuple[int, dict[str, 
     """([(line, values)], [(line, reason)]) of some tables."""
     rows: list[tuple[int, dict[str, Any]]] = []
     bad = []
-    for part in read_tables([str(p) for p in paths], FIELDS, columns, "pin_id"):
+    for part in read_tables([str(p) for p in paths], FIELDS, columns, ("pin_id",)):
         if isinstance(part, Rows):
             rows += [(line, {name: column[i] for name, column in part.columns.items()}) for i, line in enumerate(part.lines)]
         else:
@@ -262,4 +262,4 @@ def test_standard_input_is_json_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bad_rows_carry_the_start_of_what_they_held(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("pin_id\n1,2\n")
-    assert next(read_tables([str(tmp_path / "a.csv")], FIELDS, {}, "pin_id")) == BadRow(str(tmp_path / "a.csv"), 2, "more cells than the header has columns", "1,2\n")
+    assert next(read_tables([str(tmp_path / "a.csv")], FIELDS, {}, ("pin_id",))) == BadRow(str(tmp_path / "a.csv"), 2, "more cells than the header has columns", "1,2\n")

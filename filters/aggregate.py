@@ -1,0 +1,39 @@
+"""What the two aggregations have in common: reading what is new, doing nothing twice, writing the result at once."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+OnStep = Callable[[str, int, int | None], None]  # what is being done, how much of it is done, of how much
+
+
+def sql(name: str) -> str:
+    """The text of sql/{name}.sql: one SELECT, as DuckDB and, transpiled, Spark run it."""
+    return (Path(__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def make(db: Any, name: str, parameters: Mapping[str, Any] | None = None) -> None:
+    """Runs sql/{name}.sql into a table of that name."""
+    db.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql(name)}", parameters or None)
+
+
+def done_before(conn: sqlite3.Connection, name: str, options: Mapping[str, Any], state: Any) -> dict[str, Any] | None:
+    """The counts of the last run of an aggregation, if it had the same options and contents."""
+    row = conn.execute("SELECT options, state, counts FROM aggregates WHERE name = ?", [name]).fetchone()
+    if row and json.loads(row["options"]) == options and json.loads(row["state"]) == state:
+        return dict(json.loads(row["counts"]))
+    return None
+
+
+def remember(conn: sqlite3.Connection, name: str, options: Mapping[str, Any], state: Any, counts: Mapping[str, Any], run_id: int) -> None:
+    """Notes what the result was made of; within the transaction that writes it."""
+    conn.execute("INSERT OR REPLACE INTO aggregates VALUES (?, ?, ?, ?, ?)", [name, json.dumps(options), json.dumps(state), json.dumps(counts), run_id])
+
+
+def pins_not_in_store(conn: sqlite3.Connection, table: str) -> int:
+    """How many pins of a table of evidence are not in the store (yet)."""
+    return int(conn.execute(f"SELECT count(*) FROM {table} e WHERE NOT EXISTS (SELECT 1 FROM pins p WHERE p.pin_id = e.pin_id)").fetchone()[0])

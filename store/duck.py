@@ -1,0 +1,54 @@
+"""DuckDB as this project uses it: bounded in memory, spilling beside the store, in UTC, one result at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from .schema import StoreError
+
+
+def connect(folder: Path, memory_limit: str | None) -> Any:
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be made: {error.strerror}; partial counts are kept beside the store") from None
+    db = duckdb.connect()
+    try:
+        db.execute(f"SET memory_limit = '{memory_limit or default_memory_limit()}'")
+    except duckdb.Error:
+        raise StoreError(f"--memory-limit {memory_limit} is no size such as 500MB or 4GB") from None
+    db.execute(f"SET temp_directory = '{escaped(folder / 'spill')}'")
+    db.execute("SET preserve_insertion_order = false; SET TimeZone = 'UTC'; SET enable_progress_bar = false")
+    return db
+
+
+def default_memory_limit() -> str:
+    """A sixteenth of the machine's memory, at least 600 MB: what does not fit is spilled to the disk, which costs little."""
+    import psutil
+
+    return f"{max(600, psutil.virtual_memory().total // 16 // 1_000_000)}MB"
+
+
+def one(db: Any, sql: str, parameters: Sequence[Any] | None = None) -> tuple[Any, ...]:
+    """The only row of a result, taken to its end."""
+    return tuple(db.execute(sql, parameters).fetchall()[0])
+
+
+def escaped(path: Path | str) -> str:
+    """A path within quotes of SQL."""
+    return str(path).replace("'", "''")
+
+
+def read_parquet(files: Iterable[str]) -> str:
+    """SQL for the rows of files."""
+    # Only what a file itself says counts: no columns from the names of folders, no globs in the names of files.
+    quoted = ", ".join(f"'{escaped(_literal(file))}'" for file in files)
+    return f"read_parquet([{quoted}], hive_partitioning = false, file_row_number = true)"
+
+
+def _literal(path: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path)
