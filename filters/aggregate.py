@@ -16,17 +16,21 @@ def sql(name: str) -> str:
     return (Path(__file__).parent / "sql" / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def make(db: Any, name: str, parameters: Mapping[str, Any] | None = None) -> None:
-    """Runs sql/{name}.sql into a table of that name."""
-    db.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {sql(name)}", parameters or None)
+def make(db: Any, text: str, parameters: Mapping[str, Any] | None = None, name: str | None = None) -> None:
+    """Runs sql/{text}.sql into a table of that name, or of another."""
+    db.execute(f"CREATE OR REPLACE TEMP TABLE {name or text} AS {sql(text)}", parameters or None)
 
 
 def done_before(conn: sqlite3.Connection, name: str, options: Mapping[str, Any], state: Any) -> dict[str, Any] | None:
     """The counts of the last run of an aggregation, if it had the same options and contents."""
-    row = conn.execute("SELECT options, state, counts FROM aggregates WHERE name = ?", [name]).fetchone()
-    if row and json.loads(row["options"]) == options and json.loads(row["state"]) == state:
-        return dict(json.loads(row["counts"]))
-    return None
+    row = conn.execute("SELECT counts FROM aggregates WHERE name = ?", [name]).fetchone()
+    return dict(json.loads(row["counts"])) if row and last_run(conn, name) == (options, state) else None
+
+
+def last_run(conn: sqlite3.Connection, name: str) -> tuple[dict[str, Any], list[list[int]]] | None:
+    """Options and state that the result of an aggregation stands for."""
+    row = conn.execute("SELECT options, state FROM aggregates WHERE name = ?", [name]).fetchone()
+    return (json.loads(row["options"]), json.loads(row["state"])) if row else None
 
 
 def remember(conn: sqlite3.Connection, name: str, options: Mapping[str, Any], state: Any, counts: Mapping[str, Any], run_id: int) -> None:

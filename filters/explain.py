@@ -5,17 +5,17 @@ The same SQL as for all pins runs over the rows of this one.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections import defaultdict
-from datetime import date, timedelta
+from datetime import date
 from typing import Any
 
 from ..store.evidence import Evidence, open_evidence
 from ..store.schema import StoreError
-from .aggregate import make
+from .aggregate import last_run, make
 from .boards import BEYOND_TOP, FEW_BOARDS, BoardOptions, generic_titles, prepare_titles
-from .queries import AFTER, BEFORE, FEW_ENGAGEMENTS, FEW_USERS, NO_WEIGHT, prepare_log, whole_weights
+from .log import Window, count_rows, prepare
+from .queries import AFTER, BEFORE, FEW_ENGAGEMENTS, FEW_USERS, NO_WEIGHT, whole_weights
 
 ALL = 2**31 - 1
 
@@ -27,14 +27,14 @@ def explain(conn: sqlite3.Connection, pin_id: str) -> dict[str, Any]:
     boards}, "idf", "score", "rank", "reason"}]}, "queries": None or {"options", "outdated", "queries": [{"query", "engagements", "actions", "users",
     "first_date", "last_date", "score", "rank", "reason"}]}}. `reason` is None for what is kept; `outdated` says that rows were read since. Raises StoreError.
     """
-    last = {row["name"]: (json.loads(row["options"]), json.loads(row["state"])) for row in conn.execute("SELECT name, options, state FROM aggregates")}
-    if not last:
+    last = {name: last_run(conn, name) for name in ("boards", "queries")}
+    if not any(last.values()):
         raise StoreError("nothing has been aggregated yet: run `captioner aggregate boards` or `captioner aggregate queries` first")
     in_store = conn.execute("SELECT 1 FROM pins WHERE pin_id = ?", [pin_id]).fetchone() is not None
     found: dict[str, Any] = {"pin_id": pin_id, "in_store": in_store, "boards": None, "queries": None}
     for name, part in (("boards", _titles), ("queries", _queries)):
-        if name in last:
-            options, state = last[name]
+        if then := last[name]:
+            options, state = then
             with open_evidence(conn, name) as evidence:
                 evidence.check_files()
                 code = evidence.db.execute(f"SELECT code FROM {evidence.codes('pins')} WHERE text = $1", [pin_id]).fetchall()
@@ -86,11 +86,11 @@ def _queries(evidence: Evidence, options: dict[str, Any], pin: int) -> dict[str,
     db = evidence.db
     weights, scale = whole_weights(options["weights"])
     as_of = date.fromisoformat(options["as_of"])
-    window = {"as_of": as_of, "after": as_of - timedelta(days=options["window_days"])}
+    window = Window.up_to(as_of, options["window_days"])
     rows = f"(SELECT * FROM {evidence.view('log')} WHERE pin = {pin})"
-    prepare_log(evidence, weights, rows)
-    for name in ("query_counts", "query_users"):
-        make(db, name, window)
+    prepare(evidence, weights)
+    count_rows(evidence, window, rows, name="counted")
+    make(db, "query_users", window.parameters())
     make(db, "query_ranks", {"top": ALL, "min_engagements": 1, "scale": scale})
     counted = {text: row for text, *row in db.execute("SELECT text, engagements, score, first_day, last_day, rank FROM query_ranks").fetchall()}
     users = dict(db.execute("SELECT q.text, users FROM query_users u JOIN queries q ON q.code = u.query").fetchall())
@@ -99,7 +99,7 @@ def _queries(evidence: Evidence, options: dict[str, Any], pin: int) -> dict[str,
     for text, reason, action, place, n in db.execute(
         f"""SELECT q.text, l.reason, l.action, CASE WHEN l.day <= $after THEN '{BEFORE}' WHEN l.day > $as_of THEN '{AFTER}' ELSE '' END, sum(l.count)::BIGINT
         FROM {rows} l LEFT JOIN queries q ON q.code = l.query GROUP BY ALL ORDER BY ALL""",
-        window,
+        window.parameters(),
     ).fetchall():
         key = (text, reason)
         if not place:

@@ -6,7 +6,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -15,7 +15,8 @@ from ..store.evidence import Evidence, open_evidence
 from ..store.ranks import write_ranks
 from ..store.runs import finish_run, start_run
 from ..store.schema import StoreError, transaction
-from .aggregate import OnStep, done_before, make, pins_not_in_store, remember
+from .aggregate import OnStep, done_before, last_run, make, pins_not_in_store, remember
+from .log import Core, Window, count_rows, find_touched, last_core, make_core, prepare
 
 WEIGHTS = {"save": 1.0, "long_click": 1.0, "click": 0.25}  # by action; what is not named weighs nothing
 MAX_DECIMALS = 6  # of a weight: sums of weights are kept exact as whole numbers
@@ -72,14 +73,25 @@ def aggregate_queries(
             counts |= {"pins": 0, "rows_written": 0}
         else:
             on_step("ranking", 0, None)
-            counts = _rank(evidence, options, as_of, weights, scale)
+            window = Window.up_to(as_of, options.window_days)
+            ranking = {"top": options.top, "min_engagements": options.min_engagements, "scale": scale}
+            prepare(evidence, weights)
+            core = _count(evidence, options, window, ranking, last_run(conn, "queries"), run_id)
+            of_pins = _rank(evidence, options, window, ranking)
+            counts = _counts(evidence, window, weights, of_pins if core else {})
             with transaction(conn):
-                conn.execute("DELETE FROM engaged_queries")
                 ranks = "SELECT r.pin, p.text AS pin_id, rank, r.text AS queries, r.engagements, score AS scores, first_day AS first_dates, last_day AS last_dates"
                 ranks += f" FROM query_ranks r JOIN {evidence.codes('pins')} p ON p.code = r.pin"
                 pins = counts["rows_written"]
+                if core:
+                    conn.execute("DELETE FROM engaged_queries")
+                    core.keep(evidence)
+                else:
+                    without = f"SELECT p.text FROM touched ANTI JOIN query_ranks USING (pin) JOIN {evidence.codes('pins')} p ON p.code = pin"
+                    conn.executemany("DELETE FROM engaged_queries WHERE pin_id = ?", evidence.db.execute(without).fetchall())
                 write_ranks(evidence.db, conn, "engaged_queries", ranks, ("text", "number", "score", "day", "day"), lambda done: on_step("writing", done, pins))
                 remember(conn, "queries", stated, state, counts, run_id)
+            evidence.drop_leftovers()
     counts = read | counts | {"rows_read": read["rows_read"], "pins_not_in_store": pins_not_in_store(conn, "engaged_queries")}
     finish_run(conn, run_id, counts)
     return counts
@@ -102,38 +114,57 @@ def newest_day(evidence: Evidence) -> date:
     return date.fromisoformat(max((day for day in days if day <= str(today)), default=str(today)))
 
 
-def _rank(evidence: Evidence, options: QueryOptions, as_of: date, weights: Mapping[str, int], scale: int) -> dict[str, Any]:
-    """Makes the table query_ranks and all it is made of."""
+def _count(evidence: Evidence, options: QueryOptions, window: Window, ranking: Mapping[str, Any], last: tuple[Any, Any] | None, run_id: int) -> Core | None:
+    """Makes the table counted: for pins that may have changed since the last run, named in the table touched; or for all, and then returns a new core."""
+    core = last_core(evidence)
+    by_users = options.min_users > 1
+    if last and core:
+        stated, state = last
+        known = {evidence_id for ids in state for evidence_id in ids}
+        before = Window.up_to(date.fromisoformat(stated["as_of"]), stated["window_days"])
+        same = {name: value for name, value in options.stated().items() if name not in ("as_of", "window_days")}
+        if same.items() <= stated.items() and known <= evidence.live("log").keys() and core.fits(evidence, window, before):
+            find_touched(evidence, core.rest(evidence), before, window, known)
+            if by_users:
+                count_rows(evidence, window, f"SELECT * FROM {evidence.view('log')} SEMI JOIN touched USING (pin)", name="counted")
+            else:
+                core.count_touched(evidence, window)
+            return None
+    core = make_core(evidence, window, run_id, ranking)
+    if by_users:
+        count_rows(evidence, window, evidence.view("log"), name="counted")
+    else:
+        core.count_all(evidence, window)
+    return core
+
+
+def _rank(evidence: Evidence, options: QueryOptions, window: Window, ranking: Mapping[str, Any]) -> dict[str, int]:
+    """Makes the table query_ranks; returns how many queries of pins were dropped, by reason."""
     db = evidence.db
-    window = {"as_of": as_of, "after": as_of - timedelta(days=options.window_days)}
-    prepare_log(evidence, weights)
-    make(db, "query_counts", window)
-    pairs, few_users = one(db, "SELECT count(*) FROM query_counts")[0], 0
-    if options.min_users > 1:
-        make(db, "query_users", window)
-        db.execute("DELETE FROM query_counts c WHERE NOT EXISTS (SELECT 1 FROM query_users u WHERE u.pin = c.pin AND u.query = c.query AND u.users >= $1)", [options.min_users])
-        few_users = pairs - one(db, "SELECT count(*) FROM query_counts")[0]
-    make(db, "query_ranks", {"top": options.top, "min_engagements": options.min_engagements, "scale": scale})
-    pins, few = one(db, "SELECT count(DISTINCT pin), count(*) FILTER (engagements < $1) FROM query_counts", [options.min_engagements])
-    queries, rows = one(db, "SELECT count(*), count(*) FILTER (rank = 1) FROM query_ranks")
+    pairs, few_users = one(db, "SELECT count(*) FROM counted")[0], 0
+    if options.min_users > 1:  # the view log still has the rows that were counted
+        make(db, "query_users", window.parameters())
+        db.execute("DELETE FROM counted c WHERE NOT EXISTS (SELECT 1 FROM query_users u WHERE u.pin = c.pin AND u.query = c.query AND u.users >= $1)", [options.min_users])
+        few_users = pairs - one(db, "SELECT count(*) FROM counted")[0]
+    make(db, "query_ranks", ranking)
+    few, *_ = one(db, "SELECT count(*) FROM counted WHERE engagements < $1", [options.min_engagements])
+    kept, *_ = one(db, "SELECT count(*) FROM query_ranks")
+    return {FEW_USERS: few_users, FEW_ENGAGEMENTS: few, BEYOND_TOP: pairs - few_users - few - kept}
+
+
+def _counts(evidence: Evidence, window: Window, weights: Mapping[str, int], of_pins: Mapping[str, int]) -> dict[str, Any]:
+    """What the ranking came to; rows that were dropped are those of all that was read."""
+    pins, queries, rows = one(evidence.db, "SELECT (SELECT count(DISTINCT pin) FROM counted), count(*), count(*) FILTER (rank = 1) FROM query_ranks")
     dropped, unweighted = Counter[str](), Counter[str]()
     for counts in evidence.counts():
         dropped.update(counts.get("dropped", {}))
         for day, n in counts.get("kept", {}).items():
-            dropped[BEFORE if day <= str(window["after"]) else AFTER if day > str(as_of) else ""] += n
+            dropped[BEFORE if day <= str(window.after) else AFTER if day > str(window.as_of) else ""] += n
         unweighted.update({action: n for action, n in counts.get("actions", {}).items() if action not in weights})
-    dropped |= Counter({NO_WEIGHT: unweighted.total(), FEW_USERS: few_users, FEW_ENGAGEMENTS: few, BEYOND_TOP: pairs - few_users - few - queries})
+    dropped.update(of_pins)
+    dropped[NO_WEIGHT] = unweighted.total()
     del dropped[""]
     return {
-        "pins": pins, "rows_written": rows, "unknown_boards": 0, "dropped": {reason: n for reason, n in dropped.most_common() if n}, "queries": queries, "as_of": str(as_of),
+        "pins": pins, "rows_written": rows, "unknown_boards": 0, "dropped": {reason: n for reason, n in dropped.most_common() if n}, "queries": queries, "as_of": str(window.as_of),
         "unweighted_actions": dict(unweighted.most_common(20)),
     }  # fmt: skip
-
-
-def prepare_log(evidence: Evidence, weights: Mapping[str, int], rows: str | None = None) -> None:
-    """The views log, of `rows` or all, and queries, and the table weights."""
-    db = evidence.db
-    db.execute(f"CREATE OR REPLACE TEMP VIEW log AS SELECT pin, query, action, day AS first_day, day AS last_day, count, user_id FROM {rows or evidence.view('log')}")
-    db.execute(f"CREATE OR REPLACE TEMP VIEW queries AS SELECT code, text FROM {evidence.codes('queries')}")
-    db.execute("CREATE OR REPLACE TEMP TABLE weights (action VARCHAR, weight DOUBLE)")
-    db.execute("INSERT INTO weights SELECT unnest($1), unnest($2)", [list(weights), list(weights.values())])

@@ -12,14 +12,14 @@ import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from .cells import file_stamp, keep_rejected, source_name
 from .duck import connect, read_parquet
-from .evidence_rows import KINDS, Source, read_batch
+from .evidence_rows import KINDS, Source, add_functions, read_batch
 from .schema import StoreError, transaction
 from .sources import SourceError, check_columns, find_sources
 
@@ -34,10 +34,7 @@ class Evidence:
         self.conn, self.name = conn, name
         self.folder = Path(f"{conn.execute('PRAGMA database_list').fetchone()['file']}.partials")
         self.db = connect(self.folder, memory_limit)
-
-    def files(self, kind: str) -> list[str]:
-        """The partials that hold rows of a kind (paths)."""
-        return [str(self.folder / row[0]) for row in self.conn.execute("SELECT DISTINCT file FROM evidence WHERE kind = ? ORDER BY file", [kind])]
+        add_functions(self.db)
 
     def codebook(self, name: str) -> list[str]:
         """The files of a codebook: tables (code, text)."""
@@ -58,9 +55,11 @@ class Evidence:
         """What the result depends on besides options: the contents that count, in reading order."""
         return [[evidence_id for evidence_id, place in sorted(self.live(kind).items(), key=lambda item: item[1])] for kind in TABLES[self.name]]
 
-    def view(self, kind: str) -> str:
-        """SQL for the rows of a kind that count."""
-        files, live = self.files(kind), self.live(kind)
+    def view(self, kind: str, leave: Collection[int] = ()) -> str:
+        """SQL for the rows of a kind that count, but those of some sources (evidence_id)."""
+        live = {evidence_id: place for evidence_id, place in self.live(kind).items() if evidence_id not in leave}
+        named = self.conn.execute("SELECT evidence_id, file FROM evidence WHERE kind = ?", [kind])
+        files = sorted({str(self.folder / file) for evidence_id, file in named if evidence_id in live})
         if not files:
             return f"(SELECT {KINDS[kind].empty} WHERE false)"
         self.db.execute(f"CREATE OR REPLACE TEMP TABLE live_{kind} (source INTEGER, place INTEGER)")
@@ -167,10 +166,11 @@ class Evidence:
                     [kind, source_name(source.named), source.stamp, known[source.digest]],
                 )
             self.conn.execute("DELETE FROM evidence WHERE kind = ? AND evidence_id NOT IN (SELECT evidence_id FROM evidence_sources)", [kind])
-        self._drop_leftovers()
+        self.drop_leftovers()
         return counts
 
-    def _drop_leftovers(self) -> None:
+    def drop_leftovers(self) -> None:
+        """Deletes files of this aggregation that the store does not name: of a process that was killed, or replaced."""
         named = {row[0] for row in self.conn.execute("SELECT file FROM evidence UNION SELECT file FROM partials")}
         for path in self.folder.iterdir():
             if path.name not in named and path.suffix == ".parquet":

@@ -164,7 +164,7 @@ def _read(db: Any, sources: Sequence[Source], plain: Mapping[str, tuple[str, ...
     db.execute("CREATE OR REPLACE TEMP VIEW good AS SELECT * FROM raw WHERE bad IS NULL")
     made = []
     if kind.spoken:
-        _normalise_all(db, kind.spoken, MAX_QUERY if kind.spoken == "query" else None)
+        _normalise_all(db, kind.spoken)
         if kind.spoken == "query":
             made.append(_number(db, "queries", "SELECT DISTINCT text FROM spoken WHERE text IS NOT NULL", books["queries"], folder, stem))
             db.execute("CREATE OR REPLACE TABLE spoken AS SELECT s.raw, s.reason, q.code FROM spoken s LEFT JOIN queries_codes q USING (text)")
@@ -292,27 +292,24 @@ def _whole_number(value: Any) -> int:
     return number
 
 
-def _normalise_all(db: Any, column: str, longest: int | None) -> None:
+def _normalise_all(db: Any, column: str) -> None:
     """The table spoken (raw, text, reason): what becomes of each distinct raw text; reason where it is dropped, whatever the options are."""
-    db.execute("CREATE OR REPLACE TABLE spoken (raw VARCHAR, text VARCHAR, reason VARCHAR)")
-    writer = db.cursor()
-    for raws in _column(db, f"SELECT DISTINCT {column} FROM good WHERE {column} IS NOT NULL"):
-        found, reasons = [], []
-        for raw in raws:
-            text = normalise(raw)
-            reason = EMPTY if not text else LONG_QUERY if longest and len(text) > longest else PERSONAL if holds_personal_data(raw) else None
-            found.append(None if reason else text)
-            reasons.append(reason)
-        made = pa.table({"raw": raws, "text": found, "reason": reasons}, schema=pa.schema([(name, pa.string()) for name in ("raw", "text", "reason")]))
-        writer.register("made", made)
-        writer.execute("INSERT INTO spoken SELECT * FROM made")
-        writer.unregister("made")
-    writer.close()
+    form, too_long = ("normalise", f"WHEN length(text) > {MAX_QUERY} THEN '{LONG_QUERY}'") if column == "query" else ("title_form", "")
+    db.execute(f"""CREATE OR REPLACE TABLE spoken AS SELECT raw, CASE WHEN reason IS NULL THEN text END AS text, reason FROM (
+        SELECT raw, text, CASE WHEN text = '' THEN '{EMPTY}' {too_long} WHEN personal THEN '{PERSONAL}' END AS reason FROM (
+        SELECT raw, {form}(raw) AS text, holds_personal_data(raw) AS personal FROM (SELECT DISTINCT {column} AS raw FROM good WHERE {column} IS NOT NULL)))""")
 
 
-def _column(db: Any, sql: str) -> Iterator[list[Any]]:
-    for batch in db.sql(sql).to_arrow_reader(TEXTS_AT_ONCE):
-        yield batch.column(0).to_pylist()
+def _title_form(raw: str) -> str:
+    """The normalised title, but empty where all that is left of emoji is the marks that tell how to draw them."""
+    text = normalise(raw)
+    return text if text.strip("\ufe0e\ufe0f\u20e3 ") else ""
+
+
+def add_functions(db: Any) -> None:
+    """Makes the text functions of this project known to SQL."""
+    for name, function, result in (("normalise", normalise, str), ("title_form", _title_form, str), ("holds_personal_data", holds_personal_data, bool)):
+        db.create_function(name, function, [str], result)
 
 
 def _number(db: Any, name: str, distinct: str, files: list[str], folder: Path, stem: str) -> tuple[str, str, int] | None:

@@ -19,16 +19,18 @@ _JSON = {"text": """'"' || {0} || '"'""", "number": "{0}", "score": "format('{{:
 
 
 def write_ranks(db: Any, conn: sqlite3.Connection, table: str, ranks: str, kinds: Iterable[str], on_pins: Callable[[int], None]) -> int:
-    """Writes `ranks`, SQL for rows (pin, pin_id, rank, a column for each array), within the caller's transaction; returns the number of pins.
+    """Writes `ranks`, SQL for rows (pin, pin_id, rank, a column for each array), within the caller's transaction; returns the number of rows that changed.
 
     `kinds` says of each array's values how they are written: "text", "number", "score" or "day".
     """
     names = TABLES[table]
     # What stands between two values goes before each but a pin's first: an array is then a slice of Arrow's buffer of the whole column.
     pieces = [f"CASE WHEN rank = 1 THEN '' ELSE ',' END || {_JSON[kind].format(name)} AS {name}" for name, kind in zip(names, kinds, strict=True)]
-    reader = db.sql(f"SELECT pin_id, rank, {', '.join(pieces)} FROM ({ranks}) ORDER BY pin, rank").to_arrow_reader(ROWS_AT_ONCE)
+    pieces.insert(0, "CASE WHEN rank = 1 THEN pin_id ELSE '' END AS pin_id")
+    reader = db.sql(f"SELECT rank::BIGINT AS rank, {', '.join(pieces)} FROM ({ranks}) ORDER BY pin, rank").to_arrow_reader(ROWS_AT_ONCE)
     upsert = f"""INSERT INTO {table} (pin_id, {", ".join(names)}) VALUES (?{", '[' || ? || ']'" * len(names)})
-        ON CONFLICT (pin_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in names)}"""
+        ON CONFLICT (pin_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in names)}
+        WHERE {" OR ".join(f"{table}.{name} <> excluded.{name}" for name in names)}"""
     written = 0
     for rows in _by_pin(reader):
         written += conn.executemany(upsert, rows).rowcount
@@ -41,7 +43,8 @@ def _by_pin(reader: Iterable[pa.RecordBatch]) -> Iterator[Iterable[tuple[str, ..
     for batch in reader:
         if rest is not None and rest.num_rows:
             batch = pa.concat_batches([rest, batch])
-        firsts = np.flatnonzero(batch.column("rank").to_numpy() == 1)
+        rank = batch.column("rank")
+        firsts = np.flatnonzero(np.frombuffer(rank.buffers()[1], dtype=np.int64)[rank.offset :][: len(rank)] == 1)
         if len(firsts) > 1:
             yield _arrays(batch, firsts)
         rest = batch.slice(firsts[-1]) if len(firsts) else batch
@@ -51,8 +54,7 @@ def _by_pin(reader: Iterable[pa.RecordBatch]) -> Iterator[Iterable[tuple[str, ..
 
 def _arrays(batch: pa.RecordBatch, firsts: Any) -> Iterable[tuple[str, ...]]:
     """(pin_id, array, ...) of each pin but the last, whose rows may go on in the next batch; `firsts` are the rows of rank 1."""
-    pin_ids = batch.column("pin_id").take(pa.array(firsts[:-1])).to_pylist()
-    return zip(pin_ids, *(_joined(column, firsts).to_pylist() for column in batch.columns[2:]), strict=True)
+    return zip(*(_joined(column, firsts).to_pylist() for column in batch.columns[1:]), strict=True)
 
 
 def _joined(column: pa.StringArray, firsts: Any) -> pa.StringArray:

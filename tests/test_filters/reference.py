@@ -71,7 +71,7 @@ def personal(text: str) -> bool:
 def title_reason(raw: str | None, options: TitleChoice) -> str | None:
     """Why no board may bring this title, whatever the other boards are called; None when one may."""
     title = normalise(raw or "")
-    if title == "":
+    if title == "" or all(character in "\ufe0e\ufe0f\u20e3 " for character in title):  # titles of emoji alone: the issue goes beyond the formula
         return "empty"
     if personal(raw or ""):
         return "personal"

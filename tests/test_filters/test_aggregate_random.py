@@ -76,9 +76,12 @@ ODD += [
 ODD += ["x" * 60, "x" * 61, "x" * 100, "x" * 101, "!" * 120 + "tea", "ﬁ" * 31, "a b c d e f g h i j", "a b c d e f g h i j k", "My Stuff", "my  stuff!!", "random"]
 ODD += ['tea, "green"', "tea\ngreen", "tea\tgreen", " tea ", "tea; green", "#tea", "\\tea", "{tea}", "[1]", "a", "é", "e\u0301", "茶"]
 
-PHRASE = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).flatmap(
-    lambda words: st.sampled_from([" ", "  ", "!! ", "-", "_", "\u00a0", "\u3000", ""]).map(lambda gap: gap.join(words))
-)
+
+def phrase(words: list[str], gap: str) -> str:
+    return gap.join(words)
+
+
+PHRASE = st.builds(phrase, st.lists(st.sampled_from(WORDS), min_size=1, max_size=3), st.sampled_from([" ", "  ", "!! ", "-", "_", "\u00a0", "\u3000", ""]))
 ANY = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=8)
 TEXT = st.one_of(PHRASE, PHRASE, st.sampled_from(ODD), ANY)
 
@@ -284,7 +287,9 @@ def play(plan: Plan, sources: dict[str, Sources]) -> Iterator[tuple[Step, dict[s
     for step in plan.steps:
         for name, which in step.writes.items():
             sources[kind_of[name]].write(name, plan.pools[kind_of[name]][which])
-        yield step, {kind: files.give([name for name in step.passed if kind_of[name] == kind]) for kind, files in sources.items()}
+        given = {kind: files.give([name for name in step.passed if kind_of[name] == kind]) for kind, files in sources.items()}
+        if any(files.read for files in sources.values()):  # before that there is nothing to aggregate, which is an error
+            yield step, given
         for name in step.gone:
             sources[kind_of[name]].remove(name)
 
