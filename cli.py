@@ -279,7 +279,7 @@ def demo(folder: str, as_json: bool) -> dict[str, Any]:
     """
     from pathlib import Path
 
-    from .captioner.demo import demo as make_demo
+    from .demo import demo as make_demo
     from .terminal import progress, say
 
     with progress("captioning", "pins") as shown:
@@ -307,11 +307,14 @@ def _print_demo(folder: str, found: dict[str, Any]) -> None:
         click.echo(f"  {pin_id}: {caption}")
     # After `make demo` the command is in .venv alone, not on the path.
     command = "captioner" if shutil.which("captioner") else os.path.relpath(sys.argv[0])
-    click.echo(f"{covered['native_text'] / pins:.0%} of {covered['pins']} pins had text of their own; with captions it is {covered['any_text'] / pins:.0%}.")
+    captioned = covered["native_text"] + covered["only_caption"]
+    shares = f"with captions it is {captioned / pins:.0%}, with board titles and queries {covered['any_text'] / pins:.0%}"
+    click.echo(f"{covered['native_text'] / pins:.0%} of {covered['pins']} pins had text of their own; {shares}.")
     click.echo(
         "The captions come from the built-in checkpoint, which knows drawn pictures only.\n\n"
         f"Look:   {found['gallery']} in a browser\n"
         f"Try:    {command} stats {folder}/demo.db\n"
+        f"        {command} aggregate explain {folder}/demo.db {found['examples'][0][0] if found['examples'] else 'pin-0001'}\n"
         f"        sqlite3 {folder}/demo.db 'select pin_id, caption from enriched_features limit 5'\n"
         f"Yours:  {command} ingest images my.db ~/photos\n"
         f"        {command} run my.db --model Salesforce/blip2-flan-t5-xl"

@@ -27,6 +27,7 @@ from .decode import ImageError, decode
 from .fetch import Fetcher
 
 SIDE = 240  # pixels of a picture's longer side
+EVIDENCE = 3  # board titles and queries shown of a pin
 MAX_TEXT = 300  # characters shown of a title, a description or a caption
 TITLE = "Pins and their captions"
 
@@ -42,7 +43,7 @@ _SECTIONS = {  # name in the navigation, heading, what it is
 _SHOWN = """
 WITH shown AS (
     SELECT e.pin_id, substr(e.title, 1, :chars) AS title, substr(e.description, 1, :chars) AS description, substr(e.caption, 1, :chars) AS caption,
-        e.image, e.image_sha256, e.locale, c.status, c.reason, substr(c.text, 1, :chars) AS rejected,
+        e.board_titles, e.engaged_queries, e.image, e.image_sha256, e.locale, c.status, c.reason, substr(c.text, 1, :chars) AS rejected,
         CASE WHEN e.caption IS NOT NULL THEN 'filled' WHEN c.status IS NOT NULL THEN 'failed'
             WHEN e.title IS NOT NULL OR e.description IS NOT NULL THEN 'native' ELSE 'waiting' END AS section
     FROM enriched_features e
@@ -264,6 +265,9 @@ def _card(pin: sqlite3.Row, picture: tuple[str, int, int] | str) -> str:
             lines.append(f'<p class="bad">{pin["status"].capitalize()}: {_text(pin["reason"])}</p>')
             lines += [f'<p dir="auto">“{_text(pin["rejected"])}”</p>'] if pin["rejected"] else []
         lines += [f'<p class="own" dir="auto">Its {name}: <span{language}>{_text(text)}</span></p>' for name, text in own]
+    for label, texts in (("Filed under", pin["board_titles"]), ("Found by", pin["engaged_queries"])):
+        if best := json.loads(texts or "[]")[:EVIDENCE]:
+            lines.append(f'<p class="own">{label}: {", ".join(f"<bdi>{_text(text)}</bdi>" for text in best)}</p>')
     if isinstance(picture, str):
         shown = f'<p class="none">{"no picture" if pin["status"] == "failed" else _text(picture)}</p>'
     else:

@@ -145,7 +145,7 @@ def builtin_is_there() -> bool:
 
 @pytest.mark.skipif(not builtin_is_there(), reason="the built-in checkpoint is not there")
 def test_demo_does_everything_once_and_nothing_twice(tmp_path):
-    from pincaption.captioner.demo import demo
+    from pincaption.demo import demo
 
     said = []
     first = demo(tmp_path / "demo", said.append, pins=24)
@@ -162,7 +162,7 @@ def test_demo_does_everything_once_and_nothing_twice(tmp_path):
     code = f"""if True:
         import sys
         from pathlib import Path
-        from pincaption.captioner.demo import demo
+        from pincaption.demo import demo
         again = demo(Path({str(tmp_path / "demo")!r}), print, pins=24)
         assert not again["drew"] and again["ingested"] == 0 and again["run"]["selected"] == 0, again
         assert "torch" not in sys.modules"""
@@ -173,8 +173,8 @@ def test_demo_does_everything_once_and_nothing_twice(tmp_path):
 
 @pytest.mark.skipif(not builtin_is_there(), reason="the built-in checkpoint is not there")
 def test_demo_goes_on_where_it_was_killed(tmp_path):
-    from pincaption.captioner.demo import demo
     from pincaption.captioner.run import Options
+    from pincaption.demo import demo
 
     part = demo(tmp_path / "demo", pins=24, options=Options(model=BUILTIN, limit=5))
     assert part["run"]["selected"] == 5

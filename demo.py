@@ -9,13 +9,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ..store import open_store
-from ..store.ingest import ingest_pins
-from ..store.stats import coverage
-from .checkpoint import BUILTIN
-from .gallery import is_current, write_gallery
-from .run import Options, run, warnings
-from .world import make_world
+from .captioner.checkpoint import BUILTIN
+from .captioner.gallery import is_current, write_gallery
+from .captioner.run import Options, run, warnings
+from .captioner.world import make_world
+from .filters.boards import aggregate_boards
+from .filters.queries import aggregate_queries
+from .store import open_store
+from .store.ingest import ingest_pins
+from .store.stats import coverage
 
 TITLE = "What captioner filled in"
 
@@ -28,7 +30,7 @@ def demo(
     pins: int = 300,
     options: Options | None = None,
 ) -> dict[str, Any]:
-    """Draws pins into `folder`, ingests them into demo.db, captions those without a description, writes gallery.html.
+    """Draws pins into `folder`, ingests them into demo.db, captions those without a description, gathers titles and queries, writes gallery.html.
 
     What is done already is left as it is, so that a call that was interrupted is gone on with by the next one. `say` gets lines for
     people, `on_progress` (done, total, batch size) after each batch. Returns {"folder", "store", "gallery": paths, "drew": bool,
@@ -46,6 +48,13 @@ def demo(
         if ingested:
             say(f"ingested {ingested} pins into {store}")
         result = run(conn, options or Options(model=BUILTIN), say=say, on_batch=on_progress)
+        aggregated = {row["name"] for row in conn.execute("SELECT name FROM aggregates")}
+        if "boards" not in aggregated:
+            counts = aggregate_boards(conn, boards=[str(folder / "boards.parquet")], saves=[str(folder / "saves")])
+            say(f"{counts['rows_read']:,} boards and saves came to {counts['titles']:,} board titles of {counts['rows_written']:,} pins")
+        if "queries" not in aggregated:
+            counts = aggregate_queries(conn, log=[str(folder / "log")])
+            say(f"{counts['rows_read']:,} rows of the query log came to {counts['queries']:,} queries of {counts['rows_written']:,} pins")
         if not is_current(conn, gallery):
             shown = write_gallery(conn, gallery, title=TITLE)
             say(f"wrote {shown} pictures with their captions to {gallery}")
