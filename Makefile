@@ -25,6 +25,7 @@ lint: .venv/dev
 bench: .venv/dev
 	$(BIN)/python benchmarks/worker.py
 	$(BIN)/python benchmarks/store.py
+	$(BIN)/python benchmarks/aggregate.py boards --saves 1000000 --rounds 1
 
 .venv/core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "captioner needs Python 3.11 or newer; name one with: make demo PYTHON=python3.11")'
