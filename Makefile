@@ -14,7 +14,7 @@ test: .venv/dev
 # What needs more than Python (a browser; Ray and Spark as they come); skipped with a message where it is missing.
 test-all: test test-slow
 
-test-slow: .venv/dev
+test-slow: .venv/slow
 	$(BIN)/python -m pytest -m slow
 
 lint: .venv/dev
@@ -36,6 +36,11 @@ bench: .venv/dev
 
 .venv/dev: .venv/core
 	@$(INSTALL) -e '.[dev]'
+	@touch $@
+
+# Java comes from the system: without one of version 17 or newer, the tests that need Spark say so and are skipped.
+.venv/slow: .venv/dev
+	@$(INSTALL) -e '.[dev,spark]'
 	@touch $@
 
 clean:

@@ -11,17 +11,14 @@ import duckdb
 from .schema import StoreError
 
 
-def connect(folder: Path, memory_limit: str | None) -> Any:
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{folder} cannot be made: {error.strerror}; partial counts are kept beside the store") from None
+def connect(spill: Path, memory_limit: str | None = None) -> Any:
+    """An empty database in memory, which spills what does not fit to the folder `spill`. Raises StoreError for a limit that is none."""
     db = duckdb.connect()
     try:
-        db.execute(f"SET memory_limit = '{memory_limit or default_memory_limit()}'")
+        db.execute(f"SET memory_limit = '{escaped(memory_limit or default_memory_limit())}'")
     except duckdb.Error:
         raise StoreError(f"--memory-limit {memory_limit} is no size such as 500MB or 4GB") from None
-    db.execute(f"SET temp_directory = '{escaped(folder / 'spill')}'")
+    db.execute(f"SET temp_directory = '{escaped(spill)}'")
     db.execute("SET preserve_insertion_order = false; SET TimeZone = 'UTC'; SET enable_progress_bar = false")
     return db
 

@@ -23,18 +23,15 @@ from .evidence_rows import KINDS, Source, add_functions, read_batch
 from .schema import StoreError, transaction
 from .sources import SourceError, check_columns, find_sources
 
-BATCH_BYTES = 512 << 20  # of sources that are read and committed together
+BATCH_BYTES = 128 << 20  # of sources that are read and committed together
 TABLES = {"boards": ("boards", "saves"), "queries": ("log",)}  # what each aggregation reads
 
 
 class Evidence:
-    """The evidence of one aggregation, `name` of TABLES; holds the lock of STORE.partials while it is open."""
+    """The evidence of one aggregation, `name` of TABLES: its sources in the store, its files in `folder`, and a DuckDB to work with them."""
 
-    def __init__(self, conn: sqlite3.Connection, name: str, memory_limit: str | None = None):
-        self.conn, self.name = conn, name
-        self.folder = Path(f"{conn.execute('PRAGMA database_list').fetchone()['file']}.partials")
-        self.db = connect(self.folder, memory_limit)
-        add_functions(self.db)
+    def __init__(self, conn: sqlite3.Connection, name: str, folder: Path, db: Any):
+        self.conn, self.name, self.folder, self.db = conn, name, folder, db
 
     def codebook(self, name: str) -> list[str]:
         """The files of a codebook: tables (code, text)."""
@@ -62,9 +59,8 @@ class Evidence:
         files = sorted({str(self.folder / file) for evidence_id, file in named if evidence_id in live})
         if not files:
             return f"(SELECT {KINDS[kind].empty} WHERE false)"
-        self.db.execute(f"CREATE OR REPLACE TEMP TABLE live_{kind} (source INTEGER, place INTEGER)")
-        self.db.execute(f"INSERT INTO live_{kind} SELECT unnest($1), unnest($2)", [list(live), list(live.values())])
-        return f"(SELECT * FROM {read_parquet(files)} JOIN live_{kind} USING (source))"
+        places = f"SELECT unnest({list(live)})::INTEGER AS source, unnest({list(live.values())})::INTEGER AS place"
+        return f"(SELECT * FROM {read_parquet(files)} JOIN ({places}) USING (source))"
 
     def codes(self, name: str) -> str:
         """SQL for a codebook."""
@@ -134,7 +130,7 @@ class Evidence:
         for source in batch:
             if source.digest not in known:
                 unread.setdefault(source.digest, source)
-        first = self.conn.execute("SELECT coalesce(max(evidence_id), 0) + 1 FROM evidence").fetchone()[0]
+        first = self.conn.execute("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'evidence'").fetchone()[0]
         counts = {"rows_read": 0, "rejected": 0, "sources": len(unread), "unchanged": len(batch) - len(unread)}
         made: list[tuple[str, str, int]] = []
         if unread:
@@ -190,17 +186,25 @@ class Evidence:
 @contextmanager
 def open_evidence(conn: sqlite3.Connection, name: str, memory_limit: str | None = None) -> Iterator[Evidence]:
     """The evidence of one aggregation; one process at a time works on STORE.partials. Raises StoreError."""
-    evidence = Evidence(conn, name, memory_limit)
-    with (evidence.folder / "lock").open("w") as lock:
+    folder = Path(f"{conn.execute('PRAGMA database_list').fetchone()['file']}.partials")
+    try:
+        folder.mkdir(exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written: {error.strerror}; what is counted is kept beside the store") from None
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise StoreError(f"another process aggregates into {evidence.folder}: try again when it is done") from None
+            raise StoreError(f"another process aggregates into {folder}: try again when it is done") from None
+        shutil.rmtree(folder / "spill", ignore_errors=True)
+        db = connect(folder / "spill", memory_limit)
         try:
-            yield evidence
+            add_functions(db)
+            yield Evidence(conn, name, folder, db)
         finally:
-            evidence.db.close()
-            shutil.rmtree(evidence.folder / "spill", ignore_errors=True)
+            db.close()
+            shutil.rmtree(folder / "spill", ignore_errors=True)
 
 
 def fields_of(kind: str, columns: Mapping[str, str], sources: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -159,7 +159,7 @@ MIGRATIONS: dict[str, str] = {
     "0002_evidence": """
     -- What `captioner aggregate` has read. The rows themselves stand as Parquet in STORE.partials/, see store/evidence.py.
     CREATE TABLE evidence (
-        evidence_id INTEGER PRIMARY KEY,
+        evidence_id INTEGER PRIMARY KEY AUTOINCREMENT, -- never given twice: results say by it what they were made of
         kind TEXT NOT NULL CHECK (kind IN ('boards', 'saves', 'log')),
         digest TEXT NOT NULL,      -- SHA-256 of the file's bytes and of the columns read from it
         file TEXT NOT NULL,        -- in STORE.partials/
