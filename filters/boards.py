@@ -14,7 +14,7 @@ from typing import Any
 from ..store.cells import absolute
 from ..store.duck import one
 from ..store.evidence import Evidence, open_evidence
-from ..store.ranks import write_ranks
+from ..store.ranks import sorted_ranks, write_ranks
 from ..store.runs import finish_run, start_run
 from ..store.schema import StoreError, transaction
 from .aggregate import OnStep, done_before, make, pins_not_in_store, remember
@@ -76,13 +76,12 @@ def aggregate_boards(
         else:
             on_step("ranking", 0, None)
             counts = _rank(evidence, options, generic)
+            ranks = "SELECT r.pin, p.text AS pin_id, rank, w.title AS titles, r.boards, score AS scores FROM board_ranks r JOIN title_weights w USING (place)"
+            ranks += f" JOIN {evidence.codes('pins')} p ON p.code = r.pin"
+            rows, pins = sorted_ranks(evidence.db, "board_titles", ranks, ("text", "number", "score")), counts["rows_written"]
             with transaction(conn):
                 conn.execute("DELETE FROM board_titles")
-                ranks = "SELECT r.pin, p.text AS pin_id, rank, w.title AS titles, r.boards, score AS scores FROM board_ranks r JOIN title_weights w USING (place)"
-                ranks += f" JOIN {evidence.codes('pins')} p ON p.code = r.pin"
-                pins = counts["rows_written"]
-                written = write_ranks(evidence.db, conn, "board_titles", ranks, ("text", "number", "score"), lambda done: on_step("writing", done, pins))
-                assert written == pins
+                write_ranks(conn, "board_titles", rows, lambda done: on_step("writing", done, pins))
                 remember(conn, "boards", stated, state, counts, run_id)
     counts = read | counts | {"rows_read": read["rows_read"], "pins_not_in_store": pins_not_in_store(conn, "board_titles")}
     finish_run(conn, run_id, counts)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..store.duck import one
 from ..store.evidence import Evidence, open_evidence
-from ..store.ranks import write_ranks
+from ..store.ranks import sorted_ranks, write_ranks
 from ..store.runs import finish_run, start_run
 from ..store.schema import StoreError, transaction
 from .aggregate import OnStep, done_before, last_run, make, pins_not_in_store, remember
@@ -79,17 +79,19 @@ def aggregate_queries(
             core = _count(evidence, options, window, ranking, last_run(conn, "queries"), run_id)
             of_pins = _rank(evidence, options, window, ranking)
             counts = _counts(evidence, window, weights, of_pins if core else {})
+            ranks = "SELECT r.pin, p.text AS pin_id, rank, r.text AS queries, r.engagements, score AS scores, first_day AS first_dates, last_day AS last_dates"
+            ranks += f" FROM query_ranks r JOIN {evidence.codes('pins')} p ON p.code = r.pin"
+            gone: list[tuple[str]] = []
+            if not core:
+                without = f"SELECT p.text FROM touched ANTI JOIN query_ranks USING (pin) JOIN {evidence.codes('pins')} p ON p.code = pin"
+                gone = evidence.db.execute(without).fetchall()
+            rows, pins = sorted_ranks(evidence.db, "engaged_queries", ranks, ("text", "number", "score", "day", "day")), counts["rows_written"]
             with transaction(conn):
-                ranks = "SELECT r.pin, p.text AS pin_id, rank, r.text AS queries, r.engagements, score AS scores, first_day AS first_dates, last_day AS last_dates"
-                ranks += f" FROM query_ranks r JOIN {evidence.codes('pins')} p ON p.code = r.pin"
-                pins = counts["rows_written"]
                 if core:
                     conn.execute("DELETE FROM engaged_queries")
                     core.keep(evidence)
-                else:
-                    without = f"SELECT p.text FROM touched ANTI JOIN query_ranks USING (pin) JOIN {evidence.codes('pins')} p ON p.code = pin"
-                    conn.executemany("DELETE FROM engaged_queries WHERE pin_id = ?", evidence.db.execute(without).fetchall())
-                write_ranks(evidence.db, conn, "engaged_queries", ranks, ("text", "number", "score", "day", "day"), lambda done: on_step("writing", done, pins))
+                conn.executemany("DELETE FROM engaged_queries WHERE pin_id = ?", gone)
+                write_ranks(conn, "engaged_queries", rows, lambda done: on_step("writing", done, pins))
                 remember(conn, "queries", stated, state, counts, run_id)
             evidence.drop_leftovers()
     counts = read | counts | {"rows_read": read["rows_read"], "pins_not_in_store": pins_not_in_store(conn, "engaged_queries")}

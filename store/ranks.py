@@ -18,24 +18,29 @@ TABLES = {
 _JSON = {"text": """'"' || {0} || '"'""", "number": "{0}", "score": "format('{{:.6g}}', {0})", "day": """'"' || {0} || '"'"""}
 
 
-def write_ranks(db: Any, conn: sqlite3.Connection, table: str, ranks: str, kinds: Iterable[str], on_pins: Callable[[int], None]) -> int:
-    """Writes `ranks`, SQL for rows (pin, pin_id, rank, a column for each array), within the caller's transaction; returns the number of rows that changed.
+def sorted_ranks(db: Any, table: str, ranks: str, kinds: Iterable[str]) -> Iterator[Iterable[tuple[str, ...]]]:
+    """Rows for `table`, many at a time, of `ranks`: SQL for rows (pin, pin_id, rank, a column for each array). They are sorted before this returns.
 
     `kinds` says of each array's values how they are written: "text", "number", "score" or "day".
     """
-    names = TABLES[table]
     # What stands between two values goes before each but a pin's first: an array is then a slice of Arrow's buffer of the whole column.
-    pieces = [f"CASE WHEN rank = 1 THEN '' ELSE ',' END || {_JSON[kind].format(name)} AS {name}" for name, kind in zip(names, kinds, strict=True)]
-    pieces.insert(0, "CASE WHEN rank = 1 THEN pin_id ELSE '' END AS pin_id")
-    reader = db.sql(f"SELECT rank::BIGINT AS rank, {', '.join(pieces)} FROM ({ranks}) ORDER BY pin, rank").to_arrow_reader(ROWS_AT_ONCE)
+    columns = [f"CASE WHEN rank = 1 THEN '' ELSE ',' END || {_JSON[kind].format(name)} AS {name}" for name, kind in zip(TABLES[table], kinds, strict=True)]
+    columns = ["rank::BIGINT AS rank", "CASE WHEN rank = 1 THEN pin_id ELSE '' END AS pin_id", *columns]
+    return _by_pin(db.sql(f"SELECT {', '.join(columns)} FROM ({ranks}) ORDER BY pin, rank").to_arrow_reader(ROWS_AT_ONCE))
+
+
+def write_ranks(conn: sqlite3.Connection, table: str, rows: Iterable[Iterable[tuple[str, ...]]], on_pins: Callable[[int], None]) -> None:
+    """Writes what `sorted_ranks` gives, within the caller's transaction; rows that are there as they are are not touched."""
+    names = TABLES[table]
     upsert = f"""INSERT INTO {table} (pin_id, {", ".join(names)}) VALUES (?{", '[' || ? || ']'" * len(names)})
         ON CONFLICT (pin_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in names)}
         WHERE {" OR ".join(f"{table}.{name} <> excluded.{name}" for name in names)}"""
-    written = 0
-    for rows in _by_pin(reader):
-        written += conn.executemany(upsert, rows).rowcount
-        on_pins(written)
-    return written
+    done = 0
+    for some in rows:
+        pins = list(some)
+        conn.executemany(upsert, pins)
+        done += len(pins)
+        on_pins(done)
 
 
 def _by_pin(reader: Iterable[pa.RecordBatch]) -> Iterator[Iterable[tuple[str, ...]]]:

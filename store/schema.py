@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 MIGRATION_SET = "pincaption"
-BUSY_SECONDS = 60  # how long a writer waits for another before it gives up
+BUSY_SECONDS = 300  # how long a writer waits for another: results of an aggregation of 80 million saves take a minute to write
 CACHE_KIB = 65_536  # pins come in any order of their ids: with SQLite's 2 MB every other one would touch the disk
 
 # Each entry is one migration and is never changed once released; a change to the schema is a new entry.
