@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -21,11 +22,9 @@ def aggregate() -> None:
     """Gather board titles and engaged queries for every pin."""
 
 
-def _titles_file(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    from .filters.boards import generic_titles
-
-    if value is not None:
-        generic_titles(value)
+def _share(ctx: click.Context, param: click.Parameter, value: float) -> float:
+    if math.isnan(value):
+        raise click.BadParameter("nan is no share")
     return value
 
 
@@ -37,6 +36,7 @@ def _titles_file(ctx: click.Context, param: click.Parameter, value: str | None) 
 @click.option("--min-boards", type=click.IntRange(1), metavar="N", default=1, show_default=True, help="Boards of a title that must hold the pin.")
 @click.option(
     "--max-board-share",
+    callback=_share,
     type=click.FloatRange(0, 1),
     metavar="SHARE",
     default=0.02,
@@ -66,6 +66,8 @@ def boards(
     from .filters.boards import BoardOptions, aggregate_boards
     from .store import open_store
 
+    if (*boards, *saves).count("-") > 1:
+        raise click.UsageError("standard input can be one table only: name a file for the other")
     conn = open_store(store)
     mapping = dict(map(pair, columns))
     with _steps() as on_step:
@@ -86,6 +88,12 @@ class WeightType(click.ParamType[tuple[str, float]]):
             equals = ""
         if not equals or not action:
             self.fail(f"{value!r} is no ACTION=W such as click=0.25", param, ctx)
+        from .filters.queries import whole_weights
+
+        try:
+            whole_weights({action: number})
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
         return action, number
 
 
@@ -133,7 +141,9 @@ def queries(
         _print(found, "engaged_queries", ("queries kept", found["queries"]), [])
         click.echo(f"{options['window_days']} days up to {found['as_of']}")
         if unweighted := found["unweighted_actions"]:
-            click.echo("actions of no weight (--weight ACTION=W): " + ", ".join(f"{action} ({n:,} rows)" for action, n in unweighted.items()))
+            some = ", ".join(f"{action} ({n:,} rows)" for action, n in list(unweighted.items())[:5])
+            more = f" and {len(unweighted) - 5} more" if len(unweighted) > 5 else ""
+            click.echo(click.wrap_text(f"actions of no weight (--weight ACTION=W): {some}{more}", 80, "", "  "))
     return found
 
 
@@ -230,7 +240,7 @@ def _print_below(text: str) -> None:
 
 
 def _columns(rank: Any, score: Any, count: Any, whole: Any, text: str) -> str:
-    return f"{rank:>4}  {score:>9}{count:>9}{whole:>8}  {text}"
+    return click.wrap_text(text, 80, f"{rank:>4}  {score:>9}{count:>9}{whole:>8}  ", " " * 34)
 
 
 def _number(number: float | None) -> str:

@@ -64,6 +64,8 @@ def _sentence(error: Exception) -> str:
         return "the store cannot be written: the file and its folder must be writable to you"
     if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
         return "the disk is full: what was committed is kept, make room and run the same command again"
+    if type(error).__name__ == "OutOfMemoryException":
+        return "the memory that --memory-limit allows is too little for this: allow more, for instance --memory-limit 1GB; what was committed is kept"
     if type(error).__module__.startswith("pincaption") or (isinstance(error, (MemoryError, ValueError, FileExistsError)) and str(error)):
         return str(error)
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'} (--debug shows where)"

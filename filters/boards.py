@@ -39,7 +39,8 @@ class BoardOptions:
     def stated(self, generic: frozenset[str]) -> dict[str, Any]:
         """As JSON has it, with a digest of the titles that say nothing."""
         path = self.generic_titles and absolute(self.generic_titles)
-        return asdict(self) | {"generic_titles": path, "generic_digest": hashlib.sha256("\n".join(sorted(generic)).encode()).hexdigest()[:16]}
+        own = sorted(generic) if path else None  # kept, as the file may be another tomorrow
+        return asdict(self) | {"generic_titles": path, "generic_own": own, "generic_digest": hashlib.sha256("\n".join(sorted(generic)).encode()).hexdigest()[:16]}
 
 
 def aggregate_boards(

@@ -38,7 +38,9 @@ def explain(conn: sqlite3.Connection, pin_id: str) -> dict[str, Any]:
             with open_evidence(conn, name) as evidence:
                 evidence.check_files()
                 code = evidence.db.execute(f"SELECT code FROM {evidence.codes('pins')} WHERE text = $1", [pin_id]).fetchall()
-                found[name] = {"options": options, "outdated": state != evidence.state()} | part(evidence, options, code[0][0] if code else -1)
+                found[name] = {"options": {key: value for key, value in options.items() if key != "generic_own"}, "outdated": state != evidence.state()} | part(
+                    evidence, options, code[0][0] if code else -1
+                )
     if not in_store and not any(found[name] and any(value for key, value in found[name].items() if key not in ("options", "outdated")) for name in ("boards", "queries")):
         raise StoreError(f"no pin {pin_id!r}: neither in the store nor in what was aggregated")
     return found
@@ -46,8 +48,9 @@ def explain(conn: sqlite3.Connection, pin_id: str) -> dict[str, Any]:
 
 def _titles(evidence: Evidence, options: dict[str, Any], pin: int) -> dict[str, Any]:
     db = evidence.db
-    chosen = BoardOptions(**{name: value for name, value in options.items() if name != "generic_digest"})
-    prepare_titles(evidence, chosen, generic_titles(chosen.generic_titles))
+    chosen = BoardOptions(**{name: value for name, value in options.items() if name not in ("generic_own", "generic_digest")})
+    own = options["generic_own"]
+    prepare_titles(evidence, chosen, generic_titles() if own is None else frozenset(own))
     db.execute(f"CREATE OR REPLACE TEMP TABLE saves AS SELECT DISTINCT pin, board FROM {evidence.view('saves')} WHERE pin = {pin}")
     make(db, "board_counts")
     make(db, "board_ranks", {"top": ALL, "min_boards": 1})

@@ -143,7 +143,7 @@ def keep_rejected(conn: sqlite3.Connection, rows: Iterable[BadRow], run_id: int)
 
 def source_name(source: str) -> str:
     """How `rejected_rows` names a source, however it was written on the command line."""
-    name = source if source == "-" else absolute(source)
+    name = source if source == "-" or source.startswith("-#") else absolute(source)
     return redact_credentials(os.fsencode(name).decode(errors="replace"))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ def connect(spill: Path, memory_limit: str | None = None) -> Any:
     """An empty database in memory, which spills what does not fit to the folder `spill`. Raises StoreError for a limit that is none."""
     db = duckdb.connect()
     try:
+        if memory_limit is not None and not re.fullmatch(r"\s*\d+(\.\d+)?\s*([KMGT]i?)?B\s*", memory_limit, re.IGNORECASE):
+            raise duckdb.ParserException
         db.execute(f"SET memory_limit = '{escaped(memory_limit or default_memory_limit())}'")
     except duckdb.Error:
         raise StoreError(f"--memory-limit {memory_limit} is no size such as 500MB or 4GB") from None
@@ -40,11 +43,11 @@ def escaped(path: Path | str) -> str:
     return str(path).replace("'", "''")
 
 
-def read_parquet(files: Iterable[str]) -> str:
-    """SQL for the rows of files."""
+def read_parquet(files: Iterable[str], numbered: bool = True) -> str:
+    """SQL for the rows of files, with their numbers as file_row_number."""
     # Only what a file itself says counts: no columns from the names of folders, no globs in the names of files.
     quoted = ", ".join(f"'{escaped(_literal(file))}'" for file in files)
-    return f"read_parquet([{quoted}], hive_partitioning = false, file_row_number = true)"
+    return f"read_parquet([{quoted}], hive_partitioning = false{', file_row_number = true' if numbered else ''})"
 
 
 def _literal(path: str) -> str:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .cells import file_stamp, keep_rejected, source_name
+from .cells import absolute, file_stamp, keep_rejected, source_name
 from .duck import connect, read_parquet
 from .evidence_rows import KINDS, Source, add_functions, read_batch
 from .schema import StoreError, transaction
@@ -76,6 +76,8 @@ class Evidence:
     def forget(self) -> None:
         """Starts afresh: nothing counts any more that this aggregation has read. Within the caller's transaction."""
         for kind in TABLES[self.name]:
+            paths = self.conn.execute("SELECT path FROM evidence_sources WHERE kind = ?", [kind]).fetchall()
+            self.conn.executemany("DELETE FROM rejected_rows WHERE source = ?", [(source_name(path),) for (path,) in paths])
             self.conn.execute("DELETE FROM evidence_sources WHERE kind = ?", [kind])
             self.conn.execute("DELETE FROM evidence WHERE kind = ?", [kind])
         self.conn.execute("DELETE FROM partials WHERE name LIKE ?", [f"{self.name} %"])
@@ -119,7 +121,7 @@ class Evidence:
     def _unchanged(self, kind: str, path: str, columns: Mapping[str, str]) -> bool:
         if path == "-":
             return False
-        row = self.conn.execute("SELECT stamp FROM evidence_sources WHERE kind = ? AND path = ?", [kind, source_name(path)]).fetchone()
+        row = self.conn.execute("SELECT stamp FROM evidence_sources WHERE kind = ? AND path = ?", [kind, _key(path)]).fetchone()
         return row is not None and row["stamp"] is not None and row["stamp"] == _stamp(path, columns)
 
     def _take(self, batch: list[Source], scratch: Path, run_id: int, *, forget: bool) -> dict[str, int]:
@@ -152,14 +154,14 @@ class Evidence:
                     "INSERT INTO evidence VALUES (?, ?, ?, ?, ?, ?)",
                     [source.evidence_id, kind, source.digest, f"{stem}-{kind}.parquet", source.rows_read, json.dumps(source.counts)],
                 )
-                self.conn.execute("DELETE FROM rejected_rows WHERE source = ?", [source_name(source.named)])
+            self.conn.executemany("DELETE FROM rejected_rows WHERE source = ?", [(source_name(source.named),) for source in batch])
             keep_rejected(self.conn, rows.bad if unread else (), run_id)
             self.conn.executemany("INSERT INTO partials VALUES (?, ?, ?, '{}')", made)
             for source in batch:
                 self.conn.execute(
                     """INSERT INTO evidence_sources (kind, path, stamp, evidence_id) VALUES (?, ?, ?, ?)
                     ON CONFLICT (kind, path) DO UPDATE SET stamp = excluded.stamp, evidence_id = excluded.evidence_id""",
-                    [kind, source_name(source.named), source.stamp, known[source.digest]],
+                    [kind, _key(source.named), source.stamp, known[source.digest]],
                 )
             self.conn.execute("DELETE FROM evidence WHERE kind = ? AND evidence_id NOT IN (SELECT evidence_id FROM evidence_sources)", [kind])
         self.drop_leftovers()
@@ -232,6 +234,11 @@ def _batches(sources: Iterable[Source]) -> Iterator[list[Source]]:
         size += grown
     if batch:
         yield batch
+
+
+def _key(path: str) -> str:
+    """A source by its place, whatever bytes its name is made of."""
+    return path if path.startswith("-#") else os.fsencode(absolute(path)).decode(errors="backslashreplace")
 
 
 def _stamp(path: str, columns: Mapping[str, str]) -> str | None:

@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,15 @@ import pyarrow.parquet as pq
 from ..filters.text import holds_personal_data, normalise
 from .cells import MAX_ID, RowError, cells, file_stamp, identifier, moment, text_of, texts
 from .duck import escaped, one, read_parquet
-from .sources import BadRow, is_missing, read_tables
+from .sources import BadRow, SourceError, is_missing, read_tables
 
 MAX_COUNT = 2**31 - 1
 MAX_QUERY = 100  # characters of a normalised query; what is longer was pasted, not typed
 SETTLED_NS = 2_000_000_000  # a file that changed less than 2 s before it is read may change again under the same time stamp
 EMPTY, PERSONAL, LONG_QUERY = "empty", "personal data", f"longer than {MAX_QUERY} characters"
-TEXTS_AT_ONCE = 50_000
+ROWS_AT_ONCE = 50_000
+# What no other reader would mend.
+_PROGRAMMING = (duckdb.OutOfMemoryException, duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ KINDS = {
         {"pins": "pin_id", "queries": ""},
         """SELECT r.source, p.code AS pin, t.code AS query, CASE WHEN r.query IS NULL THEN 'empty' ELSE t.reason END AS reason, r.action,
             coalesce(r.date, r.timestamp) AS day, coalesce(r.count, 1)::INTEGER AS count,
-            CASE WHEN contains(r.user_id, '@') THEN md5(r.user_id) ELSE r.user_id END AS user_id -- an address is nobody's business
+            CASE WHEN regexp_full_match(r.user_id, '[0-9A-Za-z_-]*') THEN r.user_id ELSE md5(r.user_id) END AS user_id -- addresses are nobody's business
         FROM good r JOIN pins_codes p ON p.text = r.pin_id LEFT JOIN spoken t ON t.raw = r.query""",
         """0::INTEGER AS source, 0 AS place, 0::INTEGER AS pin, 0::INTEGER AS query, ''::VARCHAR AS reason, ''::VARCHAR AS action, DATE '2000-01-01' AS day,
         1::INTEGER AS count, ''::VARCHAR AS user_id""",
@@ -89,7 +92,12 @@ KINDS = {
 }
 _SQL_TYPES = {"id": "VARCHAR", "text": "VARCHAR", "day": "DATE", "count": "BIGINT"}
 _ARROW_TYPES = {"id": pa.string(), "text": pa.string(), "day": pa.date32(), "count": pa.int64()}
-_TIME_TEXT = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"  # what DuckDB and `moment` read alike
+_BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001))))  # as Python strips them
+_TIME_TEXT = r"(000[1-9]|00[1-9]\d|0[1-9]\d\d|[1-9]\d{3})-\d\d-\d\d([T ]([01]\d|2[0-3]):\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"  # what DuckDB and `moment` read alike
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 @dataclass
@@ -121,7 +129,7 @@ class Source:
             digest = hashlib.file_digest(file, "sha256")
         digest.update(how.encode())
         self.digest = digest.hexdigest()
-        self.named = f"- {self.digest[:16]}" if self.path == "-" else self.path
+        self.named = f"-#{self.digest[:16]}" if self.path == "-" else self.path
         self.path = path
         settled = time.time_ns() - os.stat(path).st_mtime_ns > SETTLED_NS
         self.stamp = f"{self.seen} {how}" if settled else None
@@ -143,16 +151,20 @@ def read_batch(db: Any, sources: Sequence[Source], first_id: int, folder: Path, 
     plain = {s.path: sql for s in sources if (sql := _plain(db, s))}
     try:
         return _read(db, sources, plain, first_id, folder, stem, books, scratch)
-    except duckdb.InvalidInputException:
-        if not plain:
-            raise
+    except _PROGRAMMING:
+        raise
+    except duckdb.Error as error:
+        if not plain or isinstance(error, duckdb.FatalException):
+            raise SourceError(f"{' or '.join(s.path for s in sources[:3])}{' or another of these files' if len(sources) > 3 else ''} is damaged: {_first_line(error)}") from error
         # Text that is no UTF-8, or a damaged file: the other reader tells which row or file it is.
         return _read(db, sources, {}, first_id, folder, stem, books, scratch)
 
 
-def _read(db: Any, sources: Sequence[Source], plain: Mapping[str, tuple[str, ...]], first_id: int, folder: Path, stem: str, books: Mapping[str, list[str]], scratch: Path) -> Batch:
+def _read(
+    db: Any, sources: Sequence[Source], plain: Mapping[str, tuple[tuple[str, ...], ...]], first_id: int, folder: Path, stem: str, books: Mapping[str, list[str]], scratch: Path
+) -> Batch:
     kind = KINDS[sources[0].kind]
-    groups: dict[tuple[str, ...], list[Source]] = defaultdict(list)
+    groups: dict[tuple[tuple[str, ...], ...], list[Source]] = defaultdict(list)
     for source in sources:
         groups[plain.get(source.path, ())].append(source)
     parts = []
@@ -178,27 +190,30 @@ def _read(db: Any, sources: Sequence[Source], plain: Mapping[str, tuple[str, ...
     return Batch([m for m in made if m], _bad(db, sources))
 
 
-def _plain(db: Any, source: Source) -> tuple[str, ...] | None:
-    """SQL for each field of a Parquet file whose types need no look at single values, else None."""
+def _plain(db: Any, source: Source) -> tuple[tuple[str, ...], ...] | None:
+    """SQL and type of each field of a Parquet file whose types need no look at single values, else None."""
     if not source.path.lower().endswith(".parquet"):
         return None
-    schema = {name: kind for name, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM {read_parquet([source.path])}").fetchall()}
-    found = []
-    for name, wanted in KINDS[source.kind].fields.items():
-        column = source.columns.get(name, name)
-        have, sql = schema.get(column, ""), '"' + column.replace('"', '""') + '"'
-        integer = have in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT")
-        if not have:
-            found.append(f"NULL::{_SQL_TYPES[wanted]}")
-        elif wanted in ("id", "text") and (have == "VARCHAR" or integer):
-            found.append(f"nullif({sql}::VARCHAR, '')")
-        elif (wanted == "count" and integer) or (wanted == "day" and (have == "DATE" or have.startswith("TIMESTAMP"))):
-            found.append(f"{sql}::{_SQL_TYPES[wanted]}")
-        elif wanted == "day" and have == "VARCHAR" and _all_times(db, source.path, sql):
-            found.append(f"TRY_CAST(CASE WHEN length({sql}) > 10 THEN {sql}::TIMESTAMPTZ::DATE ELSE {sql}::DATE END AS DATE)")
-        else:
-            return None
-    return tuple(found)
+    try:
+        schema = {name: kind for name, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM {read_parquet([source.path], numbered=False)}").fetchall()}
+        found = []
+        for name, wanted in KINDS[source.kind].fields.items():
+            column = source.columns.get(name, name)
+            have, sql = schema.get(column, ""), '"' + column.replace('"', '""') + '"'
+            integer = have in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+            if not have:
+                found.append((f"NULL::{_SQL_TYPES[wanted]}", ""))
+            elif wanted in ("id", "text") and have == "VARCHAR":
+                found.append((f"nullif(CASE WHEN contains({sql}, chr(0)) THEN replace({sql}, chr(0), '') ELSE {sql} END, '')", have))
+            elif (wanted in ("id", "text", "count") and integer) or (wanted == "day" and (have == "DATE" or have.startswith("TIMESTAMP"))):
+                found.append((f"{sql}::{_SQL_TYPES[wanted]}", have))
+            elif wanted == "day" and have == "VARCHAR" and _all_times(db, source.path, sql):
+                found.append((f"TRY_CAST(CASE WHEN length({sql}) > 10 THEN {sql}::TIMESTAMPTZ::DATE ELSE {sql}::DATE END AS DATE)", have))
+            else:
+                return None
+    except (duckdb.InvalidInputException, duckdb.BinderException):  # text that is no UTF-8, a column named like one of DuckDB's own
+        return None
+    return (*found, ("", str("file_row_number" in schema or "file_index" in schema)))
 
 
 def _all_times(db: Any, path: str, column: str) -> bool:
@@ -208,30 +223,38 @@ def _all_times(db: Any, path: str, column: str) -> bool:
     return bool(others == 0)
 
 
-def _raw(kind: Kind, sql: tuple[str, ...], files: Sequence[str], first_id: int) -> str:
+def _raw(kind: Kind, plain: tuple[tuple[str, ...], ...], files: Sequence[str], first_id: int) -> str:
     """SQL for the rows of some files of one form: source, line, bad (why the row is none), content, and the fields."""
-    if not sql:
-        return f"SELECT {first_id} + file_index::INTEGER AS source, line, bad, content, {', '.join(kind.fields)} FROM {read_parquet(files)}"
-    fields = ", ".join(f"{expression} AS {name}" for name, expression in zip(kind.fields, sql, strict=True))
+    names = ", ".join(kind.fields)
     content = f"to_json(struct_pack({', '.join(f'{name} := {name}::VARCHAR' for name in kind.fields)}))::VARCHAR"
-    return f"""SELECT source, line, {_why_bad(kind)} AS bad, CASE WHEN {_why_bad(kind)} IS NOT NULL THEN {content} END AS content, {", ".join(kind.fields)}
-        FROM (SELECT {first_id} + file_index::INTEGER AS source, file_row_number + 1 AS line, {fields} FROM {read_parquet(files)})"""
+    if plain:
+        fields = ", ".join(f"{sql} AS {name}" for name, (sql, _) in zip(kind.fields, plain, strict=False))
+        rows = (
+            f"SELECT {first_id} + file_index::INTEGER AS source, file_row_number + 1 AS line, NULL::VARCHAR AS bad, NULL::VARCHAR AS content, {fields} FROM {read_parquet(files)}"
+        )
+    else:
+        rows = f"SELECT {first_id} + file_index::INTEGER AS source, line, bad, content, {names} FROM {read_parquet(files)}"
+    return f"""SELECT source, line, coalesce(bad, why) AS bad, CASE WHEN why IS NOT NULL THEN coalesce(content, {content}) ELSE content END AS content, {names}
+        FROM (SELECT *, {_why_bad(kind)} AS why FROM ({rows}))"""
 
 
 def _why_bad(kind: Kind) -> str:
-    """SQL that says of a row of plain types why it is rejected; the same reasons as `_stage` gives."""
+    """SQL that says of a row of the right types why it is rejected all the same."""
     tests = []
     for need in kind.required:
         names = need.split("|")
         if kind.fields[names[0]] == "id":
-            # What is blank sorts before '!', what is long in characters is long in bytes: most rows need the cheap half alone.
-            tests.append(f"WHEN {need} IS NULL OR ({need} < '!' AND trim({need}) = '') THEN 'no {need}'")
+            # What is blank begins with a blank, what is long in characters is long in bytes: most rows need the cheap half alone.
+            tests.append(f"WHEN {need} IS NULL OR (({need} < '!' OR {need} >= chr(127)) AND trim({need}, '{_BLANKS}') = '') THEN 'no {need}'")
             tests.append(f"WHEN strlen({need}) > {MAX_ID} AND length({need}) > {MAX_ID} THEN '{need} is longer than {MAX_ID} characters'")
         elif kind.fields[names[0]] == "day":
             tests.append(f"WHEN coalesce({', '.join(names)}) IS NULL THEN 'no {names[0]}'")
+    tests += [f"WHEN {name} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31' THEN '{name} is no date that can be'" for name, wanted in kind.fields.items() if wanted == "day"]
+    if "action" in kind.fields:
+        tests.append("WHEN contains(action, '@') OR contains(action, '://') OR strlen(action) > 100 THEN 'action is no name of an action'")
     if "count" in kind.fields:
         tests += ["WHEN count < 1 THEN 'count is below 1'", f"WHEN count > {MAX_COUNT} THEN 'count is above {MAX_COUNT:,}'"]
-    return f"CASE {' '.join(tests)} END"
+    return f"CASE {' '.join(tests)} END" if tests else "NULL::VARCHAR"
 
 
 def _stage(source: Source, kind: Kind, scratch: Path) -> str:
@@ -252,10 +275,15 @@ def _stage(source: Source, kind: Kind, scratch: Path) -> str:
                 if "|" in need:
                     lacking = [i for i, values in enumerate(zip(*(made[name] for name in need.split("|")), strict=True)) if not any(values)]
                     reasons = dict.fromkeys(lacking, f"no {need.partition('|')[0]}") | reasons
-            content = {i: json.dumps({name: column[i] for name, column in rows.columns.items()}, ensure_ascii=False, default=str) for i in reasons}
+            content = {i: json.dumps({name: _on_one_line(column[i]) for name, column in rows.columns.items()}, ensure_ascii=False, default=str) for i in reasons}
             arrays = [list(rows.lines), list(map(reasons.get, range(n))), [_clean(content.get(i)) for i in range(n)], *made.values()]
             writer.write_table(pa.table(arrays, schema=writer.schema))
     return path
+
+
+def _on_one_line(value: Any) -> Any:
+    """A text without line ends and tabs, whose escapes in JSON would hide a telephone number from redaction."""
+    return " ".join(value.split()) if isinstance(value, str) else value
 
 
 def _clean(text: str | None) -> str | None:
@@ -264,7 +292,7 @@ def _clean(text: str | None) -> str | None:
 
 def _converter(name: str, wanted: str, required: bool) -> Callable[[Any], Any]:
     if wanted == "id":
-        return lambda value: identifier(value, name) if required or not is_missing(value) else None
+        return functools.partial(identifier, name=name) if required else _identifier_if_any
     if wanted == "count":
         return _whole_number
 
@@ -276,14 +304,21 @@ def _converter(name: str, wanted: str, required: bool) -> Callable[[Any], Any]:
     return lambda value: day(value) if isinstance(value, (str, int, float, date)) else day(text_of(name, value))
 
 
+def _identifier_if_any(value: Any) -> str | None:
+    """An id that a row can do without."""
+    text = text_of("user_id", value) if isinstance(value, str) or is_missing(value) else identifier(value, "user_id")
+    return text if text and text.strip() else None
+
+
 def _whole_number(value: Any) -> int:
     if is_missing(value):
         return 1
     try:
-        number = int(value)
-        if isinstance(value, bool) or number != (float(value) if isinstance(value, str) else value):
+        exact = Decimal(value.strip()) if isinstance(value, str) else value
+        number = int(exact)
+        if isinstance(value, bool) or number != exact:
             raise ValueError
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, InvalidOperation):
         raise RowError("count is no whole number") from None
     if number < 1:
         raise RowError("count is below 1")
@@ -355,6 +390,6 @@ def _bad(db: Any, sources: Sequence[Source]) -> Iterator[BadRow]:
     names = {s.evidence_id: s.named for s in sources}
     if not any(s.rejected for s in sources):
         return
-    for batch in db.sql("SELECT source, line, bad, content FROM raw WHERE bad IS NOT NULL").to_arrow_reader(TEXTS_AT_ONCE):
+    for batch in db.sql("SELECT source, line, bad, content FROM raw WHERE bad IS NOT NULL").to_arrow_reader(ROWS_AT_ONCE):
         for source, line, reason, content in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             yield BadRow(names[source], line, reason, content or "")

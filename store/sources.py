@@ -143,7 +143,7 @@ def _plain_errors(source: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"{source} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        raise SourceError(f"{source} cannot be read: {getattr(error, 'strerror', None) or str(error).partition(chr(10))[0]}") from error
 
 
 @contextmanager
