@@ -52,6 +52,8 @@ _MACHINE_NAME = re.compile(
 # Personal data is looked for in raw text. With `_holds_address`, this is the pattern of docs/aggregate.md, searched in linear time.
 _PERSONAL = re.compile(r"https?://|www\.|(?:\+?\d[\s().-]?){9,}")
 _APOSTROPHES = "'\u2019\u02bc"  # what is typed for one; U+FF07 is U+0027 after NFKC
+_LONG_RUN = 1000  # characters: of fewer, no order takes long to mend
+_MARKS_IN_ONE = "\u0344\u0f73\u0f75\u0f81"  # characters that come apart into marks alone
 _NOT_KEPT_ASCII = str.maketrans({chr(code): " " for code in range(128) if not chr(code).isalnum()})
 
 
@@ -65,6 +67,8 @@ def normalise(text: str) -> str:
         text = text.lower()
     else:
         text = text.translate(_WITHOUT_FORMAT)
+        if len(text) > _LONG_RUN:
+            text = _in_order(text)
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     if not text.isascii():
         if any(mark in text for mark in _APOSTROPHES):
@@ -73,6 +77,19 @@ def normalise(text: str) -> str:
     if "'" in text:
         return " ".join(_with_apostrophes(text).translate(_KEPT).split())
     return " ".join(text.translate(_NOT_KEPT_ASCII).split())
+
+
+def _in_order(text: str) -> str:
+    """The same text to Unicode, its runs of combining marks in their canonical order: the library sorts them in quadratic time."""
+    ordered: list[str] = []
+    marks: list[str] = []
+    for character in "".join(unicodedata.normalize("NFD", c) if c in _MARKS_IN_ONE else c for c in text):
+        if unicodedata.combining(character):
+            marks.append(character)
+            continue
+        ordered += [*sorted(marks, key=unicodedata.combining), character]
+        marks = []
+    return "".join(ordered + sorted(marks, key=unicodedata.combining))
 
 
 def _with_apostrophes(text: str) -> str:

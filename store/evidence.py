@@ -203,7 +203,9 @@ def open_evidence(conn: sqlite3.Connection, name: str, memory_limit: str | None 
         db = connect(folder / "spill", memory_limit)
         try:
             add_functions(db)
-            yield Evidence(conn, name, folder, db)
+            evidence = Evidence(conn, name, folder, db)
+            evidence.drop_leftovers()
+            yield evidence
         finally:
             db.close()
             shutil.rmtree(folder / "spill", ignore_errors=True)
