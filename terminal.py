@@ -45,6 +45,8 @@ class Progress:
 
     def _numbers(self) -> str:
         seconds = time.monotonic() - self._began
+        if not self.unit:  # nothing to be counted
+            return duration(seconds)
         rate = self.done / max(seconds, 1e-9)
         if not self.total:
             return f"{self.done:,} {self.unit}, {rate:,.1f}/s"

@@ -154,7 +154,10 @@ class Evidence:
                     "INSERT INTO evidence VALUES (?, ?, ?, ?, ?, ?)",
                     [source.evidence_id, kind, source.digest, f"{stem}-{kind}.parquet", source.rows_read, json.dumps(source.counts)],
                 )
-            self.conn.executemany("DELETE FROM rejected_rows WHERE source = ?", [(source_name(source.named),) for source in batch])
+            held = dict(self.conn.execute("SELECT path, evidence_id FROM evidence_sources WHERE kind = ?", [kind]).fetchall())
+            others = [source for source in batch if held.get(_key(source.named)) != known[source.digest]]
+            # The same file may be a table of two kinds: what this run said of it stays.
+            self.conn.executemany("DELETE FROM rejected_rows WHERE source = ? AND run_id <> ?", [(source_name(source.named), run_id) for source in others])
             keep_rejected(self.conn, rows.bad if unread else (), run_id)
             self.conn.executemany("INSERT INTO partials VALUES (?, ?, ?, '{}')", made)
             for source in batch:

@@ -303,7 +303,6 @@ def test_progress_is_shown_on_a_terminal(drawn: str) -> None:
     assert re.search(r"writing .* 1 of 1 pins", drawn)
 
 
-@pytest.mark.xfail(strict=True, reason="'ranking ━━━ 0 , 0.0/s': there is nothing to be counted")
 def test_progress_shows_no_numbers_of_nothing(drawn: str) -> None:
     assert " 0 , 0.0/s" not in drawn
 
@@ -786,7 +785,6 @@ def test_rejected_rows_are_those_of_what_counts(tmp_path: Path, db: Path) -> Non
     assert rejected(db) == []
 
 
-@pytest.mark.xfail(strict=True, reason="since 8b8cfb1 a source that is hashed again and found unchanged loses its rejected rows")
 def test_rejected_rows_stay_where_a_source_is_looked_at_again(db: Path, boards: Path, saves: Path) -> None:
     for _ in range(3):
         counts("aggregate", "boards", db, "--boards", boards, "--saves", saves)
@@ -794,7 +792,6 @@ def test_rejected_rows_stay_where_a_source_is_looked_at_again(db: Path, boards: 
         saves.touch()
 
 
-@pytest.mark.xfail(strict=True, reason="reading the saves deletes the rejected rows of the boards, as the source has the same name")
 def test_a_file_of_boards_and_saves_keeps_the_rejected_rows_of_both(tmp_path: Path, db: Path) -> None:
     """One row for each save, with the board's title."""
     path = write(tmp_path / "both.csv", {"pin_id": ["1", "", "2"], "board_id": ["a", "a", ""], "title": ["Tea", "Tea", "Mug"]})
@@ -1107,7 +1104,7 @@ SECRETS = [
     "look at www.secret-zoe.example",
     "http://secret.example",
 ]
-TRACES = re.compile(r"zoe|secret|234.?567|23456789", re.IGNORECASE)
+TRACES = re.compile(r"zoe.?secret|secret.?zoe|secret.?example|mail.?example|151.?234.?567", re.IGNORECASE)
 
 
 def everything_written(store: Path) -> str:

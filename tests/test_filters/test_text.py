@@ -2,6 +2,7 @@
 
 import csv
 import json
+import random
 import re
 import time
 import unicodedata
@@ -11,7 +12,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pincaption.filters import text as text_module
@@ -336,8 +337,8 @@ def test_normalise_gives_the_same_for_every_form_of_the_examples(text: str, form
 
 
 def test_every_character_of_every_script_is_normalised_as_by_the_reference() -> None:
-    for first in range(0, 0x110000, 16):
-        for text in ("".join(map(chr, range(first, first + 16))), f"a{chr(first + first // 16 % 16)}b"):
+    for first in range(0, 0x110000, 32):
+        for text in ("".join(map(chr, range(first, first + 32))), f"a{chr(first + first // 32 % 32)}b"):
             normalised = normalise(text)
             assert normalised == reference.normalise(text), ascii(text)
             assert normalise(normalised) == normalised, ascii(text)
@@ -434,8 +435,35 @@ def test_200_000_characters_take_linear_time(piece: str) -> None:
         assert time.process_time() - start < 1
 
 
-@pytest.mark.parametrize("marks", ["\u0301\u0323", "\u0301\u0327\u0323"])
+HALF_WIDTH = pytest.mark.xfail(strict=True, reason="half-width sound marks become combining marks by NFKC only, after the others were put in order: quadratic")
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        "\u0301\u0323",
+        "\u0301\u0327\u0323",
+        "\u0345\u0301",
+        "\u0344\u0323",
+        "\u0f81\u0f71",
+        "e\u0301\u0323",
+        *(pytest.param(marks, marks=HALF_WIDTH) for marks in ("\u0301\uff9e", "\uff9f\u0301")),
+    ],
+)
 def test_marks_that_are_not_in_their_order_take_linear_time(marks: str) -> None:
+    """Python sorts them by insertion: 20,000 would take half a second, 200,000 half a minute."""
     start = time.process_time()
     normalise("a" + marks * 10_000)
-    assert time.process_time() - start < 0.1
+    assert time.process_time() - start < 0.25
+
+
+MARKS = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code))[0] == "M"]
+ODD_MARKS = list("\u0301\u0323\u0344\u0f73\u0f75\u0f81\u0345\uff9e\uff9f\u3099\u200d´aé가ｶ'")
+
+
+@given(st.randoms(use_true_random=False), st.sampled_from([MARKS + ODD_MARKS, ODD_MARKS]), st.integers(990, 1200))
+@settings(max_examples=30, deadline=None)
+def test_many_marks_are_normalised_as_by_the_reference(rng: random.Random, characters: list[str], n: int) -> None:
+    text = "".join(rng.choices(characters, k=n))
+    assert normalise(text) == reference.normalise(text)
+    assert normalise(unicodedata.normalize("NFC", text)) == normalise(text)
