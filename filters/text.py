@@ -53,7 +53,7 @@ _MACHINE_NAME = re.compile(
 _PERSONAL = re.compile(r"https?://|www\.|(?:\+?\d[\s().-]?){9,}")
 _APOSTROPHES = "'\u2019\u02bc"  # what is typed for one; U+FF07 is U+0027 after NFKC
 _LONG_RUN = 1000  # characters: of fewer, no order takes long to mend
-_MARKS_IN_ONE = "\u0344\u0f73\u0f75\u0f81"  # characters that come apart into marks alone
+_MARKS_IN_ONE = "\u0344\u0f73\u0f75\u0f81\uff9e\uff9f"  # characters that NFKC takes apart into marks alone
 _NOT_KEPT_ASCII = str.maketrans({chr(code): " " for code in range(128) if not chr(code).isalnum()})
 
 
@@ -83,7 +83,7 @@ def _in_order(text: str) -> str:
     """The same text to Unicode, its runs of combining marks in their canonical order: the library sorts them in quadratic time."""
     ordered: list[str] = []
     marks: list[str] = []
-    for character in "".join(unicodedata.normalize("NFD", c) if c in _MARKS_IN_ONE else c for c in text):
+    for character in "".join(unicodedata.normalize("NFKD", c) if c in _MARKS_IN_ONE else c for c in text):
         if unicodedata.combining(character):
             marks.append(character)
             continue

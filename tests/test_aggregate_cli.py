@@ -13,7 +13,7 @@ import sqlite3
 import subprocess
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -37,15 +37,15 @@ USER_COLUMNS = ("pin_id", "query", "action", "date", "user_id")
 Columns = dict[str, Any]  # column -> its values: a list, or an Arrow array where the type matters
 
 
-def captioner(*arguments: str | Path, stdin: str | bytes | None = None) -> Result:
+def captioner(*arguments: object, stdin: str | bytes | None = None) -> Result:
     return CliRunner().invoke(cli, [str(a) for a in arguments], input=stdin)
 
 
-def process(*arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+def process(*arguments: Any, stdin: bytes | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([CAPTIONER, *arguments], input=stdin, capture_output=True, cwd=cwd)
 
 
-def counts(*arguments: str | Path, stdin: str | bytes | None = None) -> dict[str, Any]:
+def counts(*arguments: object, stdin: str | bytes | None = None) -> dict[str, Any]:
     """The one JSON object of a command that did its work."""
     result = captioner(*arguments, "--json", stdin=stdin)
     assert (result.exit_code, result.stderr) == (0, "")
@@ -53,7 +53,7 @@ def counts(*arguments: str | Path, stdin: str | bytes | None = None) -> dict[str
     return dict(json.loads(result.stdout))
 
 
-def refused(*arguments: str | Path, code: int = 1, stdin: str | bytes | None = None) -> str:
+def refused(*arguments: object, code: int = 1, stdin: str | bytes | None = None) -> str:
     """What is said, in one sentence on standard error, where nothing could be done."""
     result = captioner(*arguments, stdin=stdin)
     assert (result.exit_code, result.stdout) == (code, ""), result.stderr
@@ -81,7 +81,7 @@ def write(path: Path, columns: Columns) -> Path:
     return path
 
 
-def boards_table(titles: dict[Any, str | None]) -> Columns:
+def boards_table(titles: Mapping[Any, str | None]) -> Columns:
     """board_id -> title"""
     return {"board_id": list(titles), "title": list(titles.values())}
 
@@ -136,7 +136,7 @@ def two_pins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def db(tmp_path: Path, two_pins: Path) -> Path:
     """A store with the pins 1 and 2."""
-    return shutil.copy(two_pins, tmp_path / "my.db")
+    return Path(shutil.copy(two_pins, tmp_path / "my.db"))
 
 
 @pytest.fixture
@@ -283,7 +283,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> str:
     open_store(folder / "my.db", create=True).close()
     saves = write(folder / "saves.csv", saves_table(("1", "a")))
     screen, terminal = pty.openpty()
-    arguments = ["aggregate", "boards", folder / "my.db", "--boards", write(folder / "boards.csv", boards_table({"a": "Tea"})), "--saves", saves]
+    arguments: list[str | Path] = ["aggregate", "boards", folder / "my.db", "--boards", write(folder / "boards.csv", boards_table({"a": "Tea"})), "--saves", saves]
     with subprocess.Popen([CAPTIONER, *arguments], stdout=subprocess.DEVNULL, stderr=terminal) as process:
         os.close(terminal)
         shown = b""
@@ -466,7 +466,8 @@ def test_map_names_the_columns_of_all_tables_or_of_one(tmp_path: Path, db: Path)
 def test_a_mistyped_map_is_said_and_nothing_is_read(db: Path, boards: Path, saves: Path, log: Path, kind: str, pair: str, code: int, said: str) -> None:
     sources = ["--boards", boards, "--saves", saves] if kind == "boards" else ["--log", log]
     assert said in refused("aggregate", kind, db, *sources, "--map", pair, code=code)
-    assert refused("aggregate", kind, db).startswith("no ")  # boards, saves or log have been read
+    with closing(sqlite3.connect(db)) as conn:
+        assert conn.execute("SELECT count(*) FROM evidence").fetchone() == (0,)
 
 
 def test_a_mapped_column_that_no_json_row_has_is_said(tmp_path: Path, db: Path) -> None:
@@ -553,7 +554,7 @@ def test_large_numbers_are_exact_in_parquet_and_csv(tmp_path: Path, db: Path) ->
         assert dict(conn.execute("SELECT pin_id, boards FROM board_titles")) == dict.fromkeys(everything, "[2]")
 
 
-@pytest.mark.parametrize("order", ["bac", "bca", "abc", "acb", "cab", "cba", "ab"])
+@pytest.mark.parametrize("order", ["abc", "bca", "cab", "ab"])
 def test_parquet_files_of_one_run_may_have_different_types(tmp_path: Path, db: Path, order: str) -> None:
     """One writer's ids are numbers, another's texts; a count fits into a byte on one day and not on the other."""
     ids = {"a": pa.array([7], pa.int32()), "b": pa.array(["07"]), "c": pa.array([2**40], pa.int64())}
@@ -622,7 +623,7 @@ BAD_LOG_REASONS = {
 }
 
 
-@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "json", "csv.gz", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "tsv.gz", "parquet"])
 def test_bad_rows_of_a_log_are_counted_and_kept_with_their_line_and_stop_nothing(tmp_path: Path, db: Path, ending: str) -> None:
     log = write(tmp_path / f"log.{ending}", log_table(*BAD_LOG_ROWS, names=("pin_id", "query", "action", "date", "count")))
     found = counts("aggregate", "queries", db, "--log", log)
@@ -729,7 +730,7 @@ def test_a_day_beyond_what_can_be_costs_its_row_alone(tmp_path: Path, db: Path, 
     assert queries(db) == {}
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_an_id_of_blanks_of_any_kind_is_none(tmp_path: Path, db: Path, ending: str) -> None:
     saves = write(tmp_path / f"saves.{ending}", saves_table(("1", "a"), *((blank, "a") for blank in ("\t", "\n", "\u00a0", "\u3000", " \u2003"))))
     boards = write(tmp_path / "boards.csv", boards_table({"a": "Tea"}))
@@ -754,7 +755,7 @@ def test_a_user_who_cannot_be_told_costs_no_row(tmp_path: Path, db: Path, ending
     assert (engagements(db), rejected(db)) == ({"1": {"mug": 3}}, [])
 
 
-@pytest.mark.parametrize("ending", ["jsonl", "parquet", "csv"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_count_of_2_0_is_two(tmp_path: Path, db: Path, ending: str) -> None:
     """What pandas writes for whole numbers where some are missing."""
     log = write(tmp_path / f"log.{ending}", log_table(("1", "mug", "save", "2024-05-01"), ("1", "mug", "save", "2024-05-01")) | {"count": [2.0, 3.0]})
@@ -762,7 +763,7 @@ def test_a_count_of_2_0_is_two(tmp_path: Path, db: Path, ending: str) -> None:
     assert engagements(db) == {"1": {"mug": 5}}
 
 
-@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_there_is_no_hour_24(tmp_path: Path, db: Path, ending: str) -> None:
     log = write(tmp_path / f"log.{ending}", log_table(("1", "mug", "save", "2024-05-01T24:00:00Z")))
     assert counts("aggregate", "queries", db, "--log", log)["rejected"] == 1
@@ -1079,7 +1080,7 @@ LANGUAGES = {
 NOTHING_LEFT = ["🍰", "👩‍🍳👨‍👩‍👧", "❤️", "☕️☕️", "♡ ♡", "...", "\u200b", " ", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "🇯🇵"]
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_titles_and_queries_of_every_language_come_out_as_expected(tmp_path: Path, db: Path, ending: str) -> None:
     raw = [*LANGUAGES, *NOTHING_LEFT]
     boards = write(tmp_path / f"boards.{ending}", boards_table(dict(enumerate(raw))))
@@ -1116,7 +1117,7 @@ def everything_written(store: Path) -> str:
     return "\n".join(texts)
 
 
-@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
 def test_addresses_links_and_telephone_numbers_in_titles_and_queries_reach_no_file(tmp_path: Path, db: Path, ending: str) -> None:
     raw = [*SECRETS, "harmless kitchen"]
     boards = write(tmp_path / f"boards.{ending}", {"board_id": [*map(str, range(len(raw))), None], "title": [*raw, "zoe@secret.example"]})

@@ -432,10 +432,7 @@ def test_200_000_characters_take_linear_time(piece: str) -> None:
         start = time.process_time()
         normalise(hostile)
         holds_personal_data(hostile)
-        assert time.process_time() - start < 1
-
-
-HALF_WIDTH = pytest.mark.xfail(strict=True, reason="half-width sound marks become combining marks by NFKC only, after the others were put in order: quadratic")
+        assert time.process_time() - start < 5  # a tenth of a second as a rule, the longest ligature (18 letters) a second
 
 
 @pytest.mark.parametrize(
@@ -447,14 +444,15 @@ HALF_WIDTH = pytest.mark.xfail(strict=True, reason="half-width sound marks becom
         "\u0344\u0323",
         "\u0f81\u0f71",
         "e\u0301\u0323",
-        *(pytest.param(marks, marks=HALF_WIDTH) for marks in ("\u0301\uff9e", "\uff9f\u0301")),
+        "\u0301\uff9e",
+        "\uff9f\u0301",
     ],
 )
 def test_marks_that_are_not_in_their_order_take_linear_time(marks: str) -> None:
-    """Python sorts them by insertion: 20,000 would take half a second, 200,000 half a minute."""
+    """Python sorts them by insertion: 40,000 would take more than a second, 200,000 half a minute."""
     start = time.process_time()
-    normalise("a" + marks * 10_000)
-    assert time.process_time() - start < 0.25
+    normalise("a" + marks * 20_000)
+    assert time.process_time() - start < 0.6
 
 
 MARKS = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code))[0] == "M"]

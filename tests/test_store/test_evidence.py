@@ -203,7 +203,7 @@ AGGREGATE: dict[str, Callable[..., dict[str, Any]]] = {"boards": aggregate_board
 
 @dataclass
 class Big:
-    """Files of 300,000 saves and a log of 100,000 rows, a store that has aggregated a part of them, and what the tables come to in the end."""
+    """Files of 300,000 saves and a log of 60,000 rows, a store that has aggregated a part of them, and what the tables come to in the end."""
 
     folder: Path
     old: dict[str, list[Any]]
@@ -240,11 +240,11 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Big:
     found = Big(folder, {}, {})
     with duckdb.connect() as db:
         for name, text in (
-            ("boards", "SELECT 'b' || i AS board_id, 'Title ' || (i % 5000) || ' ' || (i % 37) AS title FROM range(30000) r(i)"),
-            ("saves", "SELECT 'p' || (i % 10000) AS pin_id, 'b' || ((i * 104729 + i // 10000 * 17) % 30000) AS board_id FROM range(300000) r(i)"),
+            ("boards", "SELECT 'b' || i AS board_id, 'Title ' || (i % 5000) || ' ' || (i % 37) AS title FROM range(10000) r(i)"),
+            ("saves", "SELECT 'p' || (i % 6000) AS pin_id, 'b' || ((i * 104729 + i // 6000 * 17) % 10000) AS board_id FROM range(300000) r(i)"),
             (
                 "log",
-                "SELECT 'p' || (i % 10000) AS pin_id, 'query ' || (i * 7919 % 997) AS query, 'save' AS action, DATE '2024-01-01' + (i % 100)::INTEGER AS date FROM range(100000) r(i)",
+                "SELECT 'p' || (i % 6000) AS pin_id, 'query ' || (i * 7919 % 997) AS query, 'save' AS action, DATE '2024-01-01' + (i % 100)::INTEGER AS date FROM range(60000) r(i)",
             ),
         ):
             db.execute(f"COPY ({text}) TO '{folder / name}.parquet' (FORMAT parquet)")
@@ -255,7 +255,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Big:
             found.old[name] = table(conn, name)
             AGGREGATE[name](other, **found.all_sources[name])
             found.new[name] = table(other, name)
-            assert 0 < len(found.old[name]) < len(found.new[name]) == 10_000
+            assert 0 < len(found.old[name]) < len(found.new[name]) == 6000
     return found
 
 
