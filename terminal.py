@@ -82,11 +82,12 @@ def progress(what: str, unit: str, total: int | None = None) -> Iterator[Progres
 
 
 def table(rows: Iterable[tuple[str, int, bool]], whole: int) -> str:
-    """Lines of label and number and, where wanted, its share of `whole` with a bar; fits into 80 columns."""
-    lines = []
+    """Lines of label and number and, where wanted, its share of `whole` with a bar; fits into 80 columns as labels of up to 36 characters do."""
+    rows, lines = list(rows), []
+    width = 36 if any(row[2] for row in rows) else max([36, *(len(row[0]) for row in rows if len(row[0]) < 69)])
     for label, number, with_share in rows:
         share = number / whole if whole else 0.0
-        lines.append(f"{label:<36}{number:>11,}" + (f"  {share:>6.1%}  {bar(share)}" if with_share else ""))
+        lines.append(f"{label:<{width}}{number:>11,}" + (f"  {share:>6.1%}  {bar(share)}" if with_share else ""))
     return "\n".join(line.rstrip() for line in lines)
 
 
