@@ -26,7 +26,7 @@ from .reference import Board, LogRow, QueryChoice, Save, TitleChoice, board_titl
 
 Row = Sequence[Any]
 
-RANDOM = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+RANDOM = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 BOARD_FILES, SAVE_FILES, LOG_FILES = [f"boards-{i}" for i in range(3)], [f"saves-{i}" for i in range(3)], [f"log-{i}" for i in range(4)]
 BOARD_COLUMNS, SAVE_COLUMNS, LOG_COLUMNS = ("board_id", "title"), ("pin_id", "board_id"), ("pin_id", "query", "action", "date", "count", "user_id")
 UNSAID = "nobody ever called a board this"
