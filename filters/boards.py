@@ -80,6 +80,7 @@ def aggregate_boards(
             ranks = "SELECT r.pin, p.text AS pin_id, rank, w.title AS titles, r.boards, score AS scores FROM board_ranks r JOIN title_weights w USING (place)"
             ranks += f" JOIN {evidence.codes('pins')} p ON p.code = r.pin"
             rows, pins = sorted_ranks(evidence.db, "board_titles", ranks, ("text", "number", "score")), counts["rows_written"]
+            on_step("writing", 0, pins)
             with transaction(conn):
                 conn.execute("DELETE FROM board_titles")
                 write_ranks(conn, "board_titles", rows, lambda done: on_step("writing", done, pins))

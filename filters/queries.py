@@ -86,6 +86,7 @@ def aggregate_queries(
                 without = f"SELECT p.text FROM touched ANTI JOIN query_ranks USING (pin) JOIN {evidence.codes('pins')} p ON p.code = pin"
                 gone = evidence.db.execute(without).fetchall()
             rows, pins = sorted_ranks(evidence.db, "engaged_queries", ranks, ("text", "number", "score", "day", "day")), counts["rows_written"]
+            on_step("writing", 0, pins)
             with transaction(conn):
                 if core:
                     conn.execute("DELETE FROM engaged_queries")
