@@ -142,8 +142,8 @@ def queries(
         click.echo(f"{options['window_days']} days up to {found['as_of']}")
         if unweighted := found["unweighted_actions"]:
             some = ", ".join(f"{action} ({n:,} rows)" for action, n in list(unweighted.items())[:5])
-            more = f" and {len(unweighted) - 5} more" if len(unweighted) > 5 else ""
-            click.echo(click.wrap_text(f"actions of no weight (--weight ACTION=W): {some}{more}", 80, "", "  "))
+            more = " and more" if len(unweighted) > 5 else ""
+            click.echo(click.wrap_text(_printable(f"actions of no weight (--weight ACTION=W): {some}{more}"), 80, "", "  "))
     return found
 
 
@@ -234,9 +234,14 @@ def _print_queries(found: dict[str, Any]) -> None:
         _print_below("; ".join(filter(None, [f"dropped: {query['reason']}" if query["reason"] else "", actions, dates])))
 
 
+def _printable(text: str) -> str:
+    """Text of strangers without what would command the terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
 def _print_below(text: str) -> None:
     if text:
-        click.echo(click.wrap_text(text, 80, " " * 34, " " * 34))
+        click.echo(click.wrap_text(_printable(text), 80, " " * 34, " " * 34))
 
 
 def _columns(rank: Any, score: Any, count: Any, whole: Any, text: str) -> str:

@@ -41,6 +41,9 @@ def verb(group: click.Group, name: str) -> Callable[[Callable[..., Any]], click.
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(1)
             except Exception as error:
+                if type(error).__name__ == "InterruptException" or "Query interrupted" in str(error):  # how DuckDB hands on Ctrl-C
+                    click.echo("stopped at once; what was committed is kept, the same command goes on from there", err=True)
+                    sys.exit(130)
                 if debug:
                     raise
                 raise click.ClickException(_sentence(error)) from error

@@ -98,6 +98,8 @@ def moment(value: Any, name: str = "created_at") -> str | None:
     if is_missing(value):
         return None
     try:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
         if isinstance(value, int) and 19000101 <= value <= 21001231:
             value = str(value)  # the day as databases write it, not a moment of the year 1970
         if isinstance(value, str) and value.strip().isdecimal() and len(value.strip()) > 8:

@@ -154,6 +154,8 @@ def read_batch(db: Any, sources: Sequence[Source], first_id: int, folder: Path, 
     except _PROGRAMMING:
         raise
     except duckdb.Error as error:
+        if "nterrupt" in str(error):
+            raise KeyboardInterrupt from error
         if not plain or isinstance(error, duckdb.FatalException):
             raise SourceError(f"{' or '.join(s.path for s in sources[:3])}{' or another of these files' if len(sources) > 3 else ''} is damaged: {_first_line(error)}") from error
         # Text that is no UTF-8, or a damaged file: the other reader tells which row or file it is.

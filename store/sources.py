@@ -80,7 +80,7 @@ def find_sources(sources: Iterable[str]) -> list[str]:
             continue
         path = Path(source).expanduser()
         if path.is_dir():
-            files = sorted(str(p) for p in path.rglob("*") if p.is_file() and _ending(p.name))
+            files = sorted(str(p) for p in path.rglob("*") if p.is_file() and _ending(p.name) and not any(part.endswith(".partials") for part in p.relative_to(path).parts))
             if not files:
                 raise SourceError(f"no table below the folder {source}: {_READS}")
         elif path.exists():
