@@ -263,11 +263,13 @@ def _stage(source: Source, kind: Kind, scratch: Path) -> str:
     """Brings a source of any form into Parquet with plain types, in which each row says what is wrong with it; returns the path."""
     types = {"line": pa.int64(), "bad": pa.string(), "content": pa.string()} | {name: _ARROW_TYPES[wanted] for name, wanted in kind.fields.items()}
     path = str(scratch / f"{source.evidence_id}.parquet")
+    unseen: bool | None = None
     with pq.ParquetWriter(path, pa.schema(types.items())) as writer:
         for rows in read_tables([source.path], kind.names, source.columns, kind.required):
             if isinstance(rows, BadRow):
                 writer.write_table(pa.table([[rows.line], [rows.reason], [rows.content]] + [[None]] * len(kind.fields), schema=writer.schema))
                 continue
+            unseen = unseen is not False and kind.spoken not in rows.columns
             n, reasons = len(rows.lines), dict[int, str]()
             made: dict[str, Sequence[Any]] = {}
             for name, wanted in kind.fields.items():
@@ -280,6 +282,8 @@ def _stage(source: Source, kind: Kind, scratch: Path) -> str:
             content = {i: json.dumps({name: _on_one_line(column[i]) for name, column in rows.columns.items()}, ensure_ascii=False, default=str) for i in reasons}
             arrays = [list(rows.lines), list(map(reasons.get, range(n))), [_clean(content.get(i)) for i in range(n)], *made.values()]
             writer.write_table(pa.table(arrays, schema=writer.schema))
+    if kind.spoken and unseen:  # in JSON this shows at the end
+        raise SourceError(f"no row of {source.named} has {kind.spoken!r}: say which one it is with --map {kind.spoken}=COLUMN")
     return path
 
 
