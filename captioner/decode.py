@@ -46,6 +46,7 @@ def decode(
     data: bytes,
     size: tuple[int, int] | None = None,
     *,
+    side: int | None = None,
     max_pixels: int = 100_000_000,
     resample: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> Image.Image:
@@ -53,15 +54,16 @@ def decode(
 
     Of an animation, the first frame. With `size` (width, height in pixels) it is resized to exactly that, aspect ratio
     not kept, as `upright.resize(size, resample)` would; a JPEG at least four times as large both ways is decoded at a
-    half, a quarter or an eighth first, which changes pixels by a few levels at most. Colour profiles are ignored.
+    half, a quarter or an eighth first, which changes pixels by a few levels at most. With `side` (pixels) it is shrunk, its
+    aspect ratio kept, until neither side is longer. Colour profiles are ignored.
     Pictures above `max_pixels` are refused before any pixel is decoded. May be called from many threads.
 
     Raises `ImageError` for everything that is wrong with `data`, whose cause is Pillow's own error.
     """
     try:
         picture, pixels = _open(data, max_pixels)
-        if size and picture.format == "JPEG":
-            least = 2 * max(size)  # both ways, for the picture may lie on its side
+        if (size or side) and picture.format == "JPEG":
+            least = 2 * max(size) if size else side or 0  # both ways, for the picture may lie on its side
             if min(picture.size) >= 2 * least:
                 picture.draft(None, (least, least))
                 if not picture.info.get("progressive"):  # its coefficients are all kept, drafted or not
@@ -76,6 +78,8 @@ def decode(
                 upright = upright.resize(size, resample)
             elif upright is picture:
                 upright = upright.copy()  # without the file and its decoder
+            if side:
+                upright.thumbnail((side, side), Image.Resampling.LANCZOS)
             upright.info = {}  # nobody downstream is to turn it again
             return upright
     except ImageError:

@@ -6,29 +6,22 @@ Everything in it was written by strangers or by a model: all text is escaped, pi
 
 from __future__ import annotations
 
-import base64
 import hashlib
+import itertools
 import json
-import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from html import escape
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
+from ..pages import MAX_TEXT, STYLE, Picture, document, text, write_whole
 from ..store.stats import coverage
 from .checkpoint import BUILTIN
-from .decode import ImageError, decode
-from .fetch import Fetcher
+from .picture import pictures
 
 SIDE = 240  # pixels of a picture's longer side
 EVIDENCE = 3  # board titles and queries shown of a pin
-MAX_TEXT = 300  # characters shown of a title, a description or a caption
 TITLE = "Pins and their captions"
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8}){0,3}")
@@ -55,20 +48,9 @@ _ROWS = f"""{_SHOWN} SELECT * FROM shown WHERE section = :section
 ORDER BY CASE WHEN :sampled THEN image_sha256 ELSE title IS NOT NULL OR description IS NOT NULL END, pin_id LIMIT :n"""
 _TITLE_CAPTIONED = "SELECT count(*) FROM enriched_features WHERE title IS NOT NULL AND description IS NULL AND caption IS NOT NULL"
 
-_STYLE = """
-:root { color-scheme: light dark; --paper: #faf9f7; --ink: #1c1b19; --soft: #625e57; --line: #e3dfd8; --well: #efece7;
-  --filled: #0c7565; --native: #8492a6; --left: #dcd7cf; --bad: #a8371f; }
-@media (prefers-color-scheme: dark) { :root { --paper: #141413; --ink: #eceae6; --soft: #a8a49c; --line: #32302d; --well: #232220;
-  --filled: #45b8a3; --native: #76859b; --left: #3b3936; --bad: #f2937d; } }
-* { box-sizing: border-box; }
-html { scroll-behavior: smooth; scroll-padding-top: 4rem; -webkit-text-size-adjust: 100%; }
-@media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
-body { margin: 0 auto; max-width: 84rem; padding: clamp(1.5rem, 4vw, 3.5rem) clamp(1rem, 4vw, 3rem) 4rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
-h1 { margin: 0 0 .75rem; font-size: clamp(1.5rem, 1.2rem + 1.6vw, 2.25rem); font-weight: 650; line-height: 1.15; letter-spacing: -.02em; text-wrap: balance; }
-h2 { margin: 0; font-size: 1.25rem; font-weight: 650; letter-spacing: -.01em; }
-p { margin: 0; }
-.lead { max-width: 46rem; font-size: clamp(1rem, .95rem + .3vw, 1.15rem); text-wrap: pretty; }
+_STYLE = (
+    STYLE
+    + """
 .bar { display: block; width: 100%; height: 10px; margin: 1.75rem 0 .75rem; border-radius: 5px; }
 .bar .native { fill: var(--native); } .bar .filled { fill: var(--filled); } .bar .left { fill: var(--left); }
 .legend { display: flex; flex-wrap: wrap; gap: .25rem 1.75rem; margin: 0; padding: 0; list-style: none; color: var(--soft); font-size: .925rem; }
@@ -98,6 +80,7 @@ figcaption > p + p { margin-top: .3rem; }
 @media (max-width: 30rem) { .pins { columns: 2; column-gap: .875rem; } .pins > li { padding-bottom: 1.25rem; } figcaption { font-size: .875rem; } .own { font-size: .8rem; } }
 @media print { nav { display: none; } }
 """
+)
 
 
 def write_gallery(conn: sqlite3.Connection, path: Path, *, limit: int = 400, title: str = TITLE) -> int:
@@ -121,13 +104,7 @@ def write_gallery(conn: sqlite3.Connection, path: Path, *, limit: int = 400, tit
     finally:
         if began:
             conn.execute("COMMIT")
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("w", encoding="utf-8", errors="replace") as file:
-            file.writelines(_page(title, state, covered, counts, rows))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_whole(path, _page(title, state, covered, counts, rows))
     return sum(map(len, rows.values()))
 
 
@@ -158,38 +135,26 @@ def _quotas(counts: dict[str, int], limit: int) -> dict[str, int]:
 
 
 def _page(title: str, state: str, covered: dict[str, Any], counts: dict[str, int], rows: dict[str, list[sqlite3.Row]]) -> Iterator[str]:
-    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    yield f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="captioner-state" content="{state}">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="referrer" content="no-referrer">
-<title>{_text(title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<header>
-<h1>{_text(title)}</h1>
+    yield from document(title, _STYLE, _body(title, covered, counts, rows), head=f'<meta name="captioner-state" content="{state}">\n')
+
+
+def _body(title: str, covered: dict[str, Any], counts: dict[str, int], rows: dict[str, list[sqlite3.Row]]) -> Iterator[str]:
+    yield f"""<header>
+<h1>{text(title)}</h1>
 <p class="lead">{_summary(covered)}</p>
 {_bar(covered)}{_models(covered)}</header>
 """
     if rows:
         links = "".join(f'<li><a href="#{s}">{_SECTIONS[s][0]} <span class="number">{counts[s]:,}</span></a></li>' for s in rows)
         yield f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n<main>\n'
-        fetcher = Fetcher(timeout=5)
-        with ThreadPoolExecutor(8) as threads:
-            for section, pins in rows.items():
-                _, heading, what = _SECTIONS[section]
-                part = f" A sample of {len(pins):,} out of {counts[section]:,}." if len(pins) < counts[section] else ""
-                yield f'<section id="{section}" aria-labelledby="{section}-heading">\n<h2 id="{section}-heading">{heading}</h2>\n<p>{what}{part}</p>\n<ul class="pins">\n'
-                pictures = threads.map(lambda pin: _picture(fetcher, pin["image"]), pins)
-                yield from map(_card, pins, pictures)
-                yield "</ul>\n</section>\n"
+        shown = pictures(((pin["image"], None) for pins in rows.values() for pin in pins), SIDE)
+        for section, pins in rows.items():
+            _, heading, what = _SECTIONS[section]
+            part = f" A sample of {len(pins):,} out of {counts[section]:,}." if len(pins) < counts[section] else ""
+            yield f'<section id="{section}" aria-labelledby="{section}-heading">\n<h2 id="{section}-heading">{heading}</h2>\n<p>{what}{part}</p>\n<ul class="pins">\n'
+            yield from map(_card, pins, itertools.islice(shown, len(pins)))
+            yield "</ul>\n</section>\n"
         yield "</main>\n"
-    yield "</body>\n</html>\n"
 
 
 def _summary(covered: dict[str, Any]) -> str:
@@ -229,7 +194,7 @@ def _models(covered: dict[str, Any]) -> str:
         totals[recipe["model"]] = totals.get(recipe["model"], 0) + recipe["captions"]
     if not totals:
         return ""
-    names = ", ".join(f"<code>{_text(name)}</code> ({n:,})" if len(totals) > 1 else f"<code>{_text(name)}</code>" for name, n in totals.items())
+    names = ", ".join(f"<code>{text(name)}</code> ({n:,})" if len(totals) > 1 else f"<code>{text(name)}</code>" for name, n in totals.items())
     builtin = (
         f" The {BUILTIN} model is small and <strong>knows drawn pictures like these only</strong>; for photographs, give"
         " <code>captioner run</code> a full BLIP-2 model, for instance <code>--model Salesforce/blip2-flan-t5-xl</code>."
@@ -237,48 +202,28 @@ def _models(covered: dict[str, Any]) -> str:
     return f'<p class="note">Captions written by {names}.{builtin if BUILTIN in totals else ""}</p>\n'
 
 
-def _picture(fetcher: Fetcher, image: str | None) -> tuple[str, int, int] | str:
-    """A small JPEG as a data URI with its width and height, or the reason why there is none."""
-    try:
-        picture = decode(fetcher.fetch(image))
-    except ImageError as error:
-        return str(error)
-    except Exception as error:  # whatever an image does to a library, the page is written
-        return f"cannot be read ({type(error).__name__})"
-    picture.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-    file = BytesIO()
-    picture.save(file, "JPEG", quality=82, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}", *picture.size
-
-
-def _card(pin: sqlite3.Row, picture: tuple[str, int, int] | str) -> str:
+def _card(pin: sqlite3.Row, picture: Picture | str) -> str:
     own = [(name, pin[name]) for name in ("title", "description") if pin[name]]
     language = f' lang="{pin["locale"].replace("_", "-")}"' if _LANGUAGE.fullmatch(pin["locale"] or "") else ""
     alt = pin["caption"] or pin["title"] or pin["description"] or "a picture without a description"
     lines = []
     if pin["section"] == "native":
-        lines += [f'<p class="{"own" if i else "main"}" dir="auto"{language}>{_text(text)}</p>' for i, (_, text) in enumerate(own)]
+        lines += [f'<p class="{"own" if i else "main"}" dir="auto"{language}>{text(said)}</p>' for i, (_, said) in enumerate(own)]
     else:
         if pin["caption"]:
-            lines.append(f'<p class="main" dir="auto">{_text(pin["caption"])}</p>')
+            lines.append(f'<p class="main" dir="auto">{text(pin["caption"])}</p>')
         elif pin["status"]:
-            lines.append(f'<p class="bad">{pin["status"].capitalize()}: {_text(pin["reason"])}</p>')
-            lines += [f'<p dir="auto">“{_text(pin["rejected"])}”</p>'] if pin["rejected"] else []
-        lines += [f'<p class="own" dir="auto">Its {name}: <span{language}>{_text(text)}</span></p>' for name, text in own]
-    for label, texts in (("Filed under", pin["board_titles"]), ("Found by", pin["engaged_queries"])):
-        if best := json.loads(texts or "[]")[:EVIDENCE]:
-            lines.append(f'<p class="own">{label}: {", ".join(f"<bdi>{_text(text)}</bdi>" for text in best)}</p>')
+            lines.append(f'<p class="bad">{pin["status"].capitalize()}: {text(pin["reason"])}</p>')
+            lines += [f'<p dir="auto">“{text(pin["rejected"])}”</p>'] if pin["rejected"] else []
+        lines += [f'<p class="own" dir="auto">Its {name}: <span{language}>{text(said)}</span></p>' for name, said in own]
+    for label, found in (("Filed under", pin["board_titles"]), ("Found by", pin["engaged_queries"])):
+        if best := json.loads(found or "[]")[:EVIDENCE]:
+            lines.append(f'<p class="own">{label}: {", ".join(f"<bdi>{text(said)}</bdi>" for said in best)}</p>')
     if isinstance(picture, str):
-        shown = f'<p class="none">{"no picture" if pin["status"] == "failed" else _text(picture)}</p>'
+        shown = f'<p class="none">{"no picture" if pin["status"] == "failed" else text(picture)}</p>'
     else:
-        shown = f'<img src="{picture[0]}" width="{picture[1]}" height="{picture[2]}" alt="{_text(alt)}" decoding="async">'
-    return f'<li><figure>{shown}<figcaption>{"".join(lines)}<p class="id" dir="auto">{_text(pin["pin_id"])}</p></figcaption></figure></li>\n'
-
-
-def _text(text: str) -> str:
-    """Text for HTML content and quoted attributes: one line, of bounded length, nothing in it means anything."""
-    line = " ".join(re.sub(r"[\x00-\x1f\x7f-\x9f]", " ", text).split())
-    return escape(line if len(line) <= MAX_TEXT else line[:MAX_TEXT].rstrip() + "…")
+        shown = f'<img src="{picture.uri}" width="{picture.width}" height="{picture.height}" alt="{text(alt)}" decoding="async">'
+    return f'<li><figure>{shown}<figcaption>{"".join(lines)}<p class="id" dir="auto">{text(pin["pin_id"])}</p></figcaption></figure></li>\n'
 
 
 def _n(n: int, noun: str) -> str:

@@ -1,0 +1,76 @@
+"""Shares with honest intervals: weighted, stratified, for small shares and small samples; and how many items a margin takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+Z = 1.959963984540054  # the normal distribution's 97.5% point: intervals of 95%
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share with its 95% interval, all between 0 and 1, None without any item; `effective` is the size of a simple random sample that says as much."""
+
+    share: float | None
+    low: float | None
+    high: float | None
+    items: int
+    effective: float
+
+
+def wilson(share: float, n: float) -> tuple[float, float]:
+    """Wilson's 95% score interval (1927) of a share seen in `n` items; `n` need not be whole. Holds for small shares too, unlike the bootstrap's."""
+    middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
+    return (0.0 if share == 0 else max(0.0, middle - half)), (1.0 if share == 1 else min(1.0, middle + half))
+
+
+def effective_size(weights: Any) -> float:
+    """Kish's effective sample size (1965), (sum w)^2 / sum w^2: what uneven weights leave of a sample."""
+    w = np.asarray(weights, dtype=float)
+    return float(w.sum() ** 2 / (w**2).sum()) if len(w) else 0.0
+
+
+def share_of(hits: Any, weights: Any, strata: Sequence[Any]) -> Share:
+    """The weighted share of items that are hits, with Wilson's interval on the effective sample size.
+
+    The effective size is Kish's, or what the variance between and within the strata says if that is less: it is, where hits gather in
+    strata of large weight.
+    """
+    hit, w = np.asarray(hits, dtype=float), np.asarray(weights, dtype=float)
+    if not len(hit):
+        return Share(None, None, None, 0, 0.0)
+    share = float((w * hit).sum() / w.sum())
+    share = 0.0 if not hit.any() else 1.0 if hit.all() else share
+    effective = effective_size(w)
+    variance = _stratified_variance(hit, w, strata)
+    if variance > 0:
+        effective = min(effective, share * (1 - share) / variance)
+    return Share(share, *wilson(share, effective), len(hit), effective)
+
+
+def _stratified_variance(hit: np.ndarray, weights: np.ndarray, strata: Sequence[Any]) -> float:
+    """The estimated variance of a stratified share; a stratum of one item adds nothing."""
+    names = {name: i for i, name in enumerate(dict.fromkeys(strata))}
+    of = np.array([names[name] for name in strata])
+    n = np.bincount(of)
+    p = np.bincount(of, hit) / n
+    w = np.bincount(of, weights) / weights.sum()
+    return float((w**2 * p * (1 - p) / np.maximum(n - 1, 1))[n > 1].sum())
+
+
+def items_for_margin(margin: float) -> int:
+    """Items that make a 95% interval reach at most `margin` to each side, whatever the share (it is widest at one half): 0.02 takes 2,401."""
+    return math.ceil(Z**2 / (4 * margin**2))
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """The two-sided exact p of the sign test: how likely so uneven a result is if both are equally good. Ties are left out before."""
+    n, fewer = wins + losses, min(wins, losses)
+    logs = np.array([math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2) for k in range(fewer + 1)])
+    return min(1.0, 2 * float(np.exp(logs).sum()))
