@@ -94,7 +94,7 @@ class _Table:
     def _ac(self, times: np.ndarray, equal: np.ndarray, weights: float) -> np.ndarray:
         observed = times @ equal / (times @ self.paired)
         if self.categories == 1:
-            return observed  # nothing but agreement is possible: 1 where anything was rated twice  # type: ignore[no-any-return]
+            return np.asarray(observed)  # nothing but agreement is possible: 1 where anything was rated twice
         shares = times @ self.shares / times.sum(axis=1, keepdims=True)
         by_chance = weights / (self.categories * (self.categories - 1)) * (shares * (1 - shares)).sum(axis=1)
         return (observed - by_chance) / (1 - by_chance)  # type: ignore[no-any-return]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 Z = 1.959963984540054  # the normal distribution's 97.5% point: intervals of 95%
+FEW = 10  # effective hits
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def share_of(hits: Any, weights: Any, strata: Sequence[Any]) -> Share:
     """The weighted share of items that are hits, with Wilson's interval on the effective sample size.
 
     The effective size is Kish's, or what the variance between and within the strata says if that is less: it is, where hits gather in
-    strata of large weight.
+    strata of large weight. Where uneven weights leave few effective hits (or few that are none), half an item is added to either side, the
+    continuity correction (Newcombe 1998, method 4): without it such intervals cover 86 to 92%, see tests/test_eval/test_coverage.py.
     """
     hit, w = np.asarray(hits, dtype=float), np.asarray(weights, dtype=float)
     if not len(hit):
@@ -51,17 +53,19 @@ def share_of(hits: Any, weights: Any, strata: Sequence[Any]) -> Share:
     variance = _stratified_variance(hit, w, strata)
     if variance > 0:
         effective = min(effective, share * (1 - share) / variance)
-    return Share(share, *wilson(share, effective), len(hit), effective)
+    few = effective < 0.999 * len(hit) and effective * min(share, 1 - share) < FEW
+    half = 0.5 / effective if few else 0.0
+    return Share(share, wilson(max(share - half, 0.0), effective)[0], wilson(min(share + half, 1.0), effective)[1], len(hit), effective)
 
 
 def _stratified_variance(hit: np.ndarray, weights: np.ndarray, strata: Sequence[Any]) -> float:
-    """The estimated variance of a stratified share; a stratum of one item adds nothing."""
+    """The estimated variance of a stratified share; with equal weights and one stratum it is that of a plain sample, so that Wilson's interval is the plain one."""
     names = {name: i for i, name in enumerate(dict.fromkeys(strata))}
     of = np.array([names[name] for name in strata])
     n = np.bincount(of)
     p = np.bincount(of, hit) / n
     w = np.bincount(of, weights) / weights.sum()
-    return float((w**2 * p * (1 - p) / np.maximum(n - 1, 1))[n > 1].sum())
+    return float((w**2 * p * (1 - p) / n).sum())
 
 
 def items_for_margin(margin: float) -> int:

@@ -188,6 +188,60 @@ MIGRATIONS: dict[str, str] = {
         run_id INTEGER REFERENCES runs (run_id)
     );
     """,
+    "0003_samples": """
+    -- Captions drawn for people to judge. What was drawn stays as it was, whatever becomes of the pins.
+    CREATE TABLE samples (
+        sample_id TEXT PRIMARY KEY NOT NULL,
+        kind TEXT NOT NULL CHECK (kind IN ('captions', 'comparison')),
+        options TEXT NOT NULL CHECK (json_valid(options)),  -- seed, raters, stratify, duplicates, recipes, ...
+        strata TEXT NOT NULL CHECK (json_valid(strata)),    -- of each: its name, captions in the store, items drawn, weight
+        beside TEXT NOT NULL CHECK (json_valid(beside)),    -- pins that were tried and are not in the frame: rejected, failed, ...
+        created_at TEXT NOT NULL,
+        run_id INTEGER REFERENCES runs (run_id)
+    );
+    CREATE TABLE sample_items (
+        sample_id TEXT NOT NULL REFERENCES samples (sample_id),
+        item INTEGER NOT NULL,
+        pin_id TEXT NOT NULL,
+        stratum TEXT,               -- null: the pin has none
+        weight REAL,                -- captions in the stratum for each that was drawn; null: gold, which stands for nothing but itself
+        recipe_id TEXT,             -- null: a caption that a file of gold items gave
+        caption TEXT NOT NULL,
+        other_recipe_id TEXT,       -- in a comparison
+        other_caption TEXT,
+        image TEXT,
+        image_sha256 TEXT,
+        gold_relevance TEXT,        -- the right answers to a gold item
+        gold_quality TEXT,
+        PRIMARY KEY (sample_id, item)
+    );
+    CREATE INDEX sample_items_pin ON sample_items (pin_id);
+    CREATE TABLE sheet_rows (
+        item_id TEXT PRIMARY KEY NOT NULL, -- how the sheet names it: another name for each rater and each time, so that nobody sees which are repeats
+        sample_id TEXT NOT NULL,
+        rater TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        item INTEGER NOT NULL,
+        is_repeat INTEGER NOT NULL CHECK (is_repeat IN (0, 1)),
+        swapped INTEGER NOT NULL CHECK (swapped IN (0, 1)), -- in a comparison: the other caption is shown first
+        FOREIGN KEY (sample_id, item) REFERENCES sample_items (sample_id, item)
+    );
+    CREATE INDEX sheet_rows_sample ON sheet_rows (sample_id, rater, position);
+    CREATE TABLE ratings (
+        item_id TEXT PRIMARY KEY NOT NULL REFERENCES sheet_rows (item_id),
+        sample_id TEXT NOT NULL,
+        rater TEXT NOT NULL,
+        pin_id TEXT NOT NULL,
+        relevance TEXT CHECK (relevance IN ('relevant', 'partly', 'not', 'cannot judge')),
+        quality TEXT CHECK (quality IN ('good', 'acceptable', 'poor', 'cannot judge')),
+        better TEXT CHECK (better IN ('first', 'second', 'no difference', 'cannot judge')), -- as shown, see sheet_rows.swapped
+        comment TEXT,
+        seconds REAL,               -- looked at before it was answered
+        answered_at TEXT,
+        read_at TEXT NOT NULL
+    );
+    CREATE INDEX ratings_sample ON ratings (sample_id);
+    """,
 }
 
 

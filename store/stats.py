@@ -58,3 +58,11 @@ def coverage(conn: sqlite3.Connection) -> dict[str, Any]:
     found["rejected_rows"] = conn.execute("SELECT count(*) FROM rejected_rows").fetchone()[0]
     found["models"] = {row["recipe_id"]: {name: row[name] for name in ("model", "dtype", "prompt", "captions")} for row in conn.execute(_MODELS)}
     return found
+
+
+def tried_in_vain(conn: sqlite3.Connection) -> dict[str, int]:
+    """{"rejected", "failed", "stale"}: pins that were tried and have no caption that holds, counted as in `coverage`."""
+    counts = {"rejected": 0, "failed": 0, "stale": 0}
+    for status, _, _, n in conn.execute(_WITHOUT):
+        counts["stale" if status == "ok" else status] += n
+    return counts
