@@ -15,6 +15,7 @@ import click
 
 from . import __version__
 from .cli_aggregate import aggregate
+from .cli_eval import evaluate
 from .verbs import STORE, Verbs, pair, verb
 
 
@@ -221,6 +222,7 @@ def _run_on_each(store: str, devices: list[str], choices: dict[str, Any], as_jso
 
 
 cli.add_command(aggregate)
+cli.add_command(evaluate)
 
 _COVERAGE = {
     "native_text": "with native text",

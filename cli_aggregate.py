@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 import click
 
+from .terminal import printable, steps
 from .verbs import STORE, Verbs, pair, verb
 
 _MAP = click.option("--map", "columns", multiple=True, metavar="FIELD=COLUMN", help="Read FIELD (or TABLE.FIELD) from the source's COLUMN.")
 _MEMORY = click.option("--memory-limit", metavar="SIZE", help="For instance 500MB or 4GB; what does not fit is spilled beside the store. [default: 1/16 of the machine's]")
+_UNITS = {"reading": "sources", "writing": "pins"}
 _REBUILD = click.option("--rebuild", is_flag=True, help="Forget what was read before and start afresh from the sources named.")
 
 
@@ -70,7 +70,7 @@ def boards(
         raise click.UsageError("standard input can be one table only: name a file for the other")
     conn = open_store(store)
     mapping = dict(map(pair, columns))
-    with _steps() as on_step:
+    with steps(_UNITS) as on_step:
         found = aggregate_boards(conn, boards=boards, saves=saves, options=BoardOptions(**options), columns=mapping, memory_limit=memory_limit, rebuild=rebuild, on_step=on_step)
     if not as_json:
         _print(found, "board_titles", ("titles kept", found["titles"]), [("saves on unknown boards", found["unknown_boards"], False)])
@@ -135,7 +135,7 @@ def queries(
 
     conn = open_store(store)
     chosen = QueryOptions(as_of=as_of.date() if as_of else None, weights=WEIGHTS | dict(weights), **options)
-    with _steps() as on_step:
+    with steps(_UNITS) as on_step:
         found = aggregate_queries(conn, log=log, options=chosen, columns=dict(map(pair, columns)), memory_limit=memory_limit, rebuild=rebuild, on_step=on_step)
     if not as_json:
         _print(found, "engaged_queries", ("queries kept", found["queries"]), [])
@@ -143,29 +143,8 @@ def queries(
         if unweighted := found["unweighted_actions"]:
             some = ", ".join(f"{action} ({n:,} rows)" for action, n in list(unweighted.items())[:5])
             more = " and more" if len(unweighted) > 5 else ""
-            click.echo(click.wrap_text(_printable(f"actions of no weight (--weight ACTION=W): {some}{more}"), 80, "", "  "))
+            click.echo(click.wrap_text(printable(f"actions of no weight (--weight ACTION=W): {some}{more}"), 80, "", "  "))
     return found
-
-
-@contextmanager
-def _steps() -> Iterator[Callable[[str, int, int | None], None]]:
-    """A progress display for steps of several kinds."""
-    from .terminal import Progress
-
-    shown: list[Progress] = []
-
-    def on_step(what: str, done: int, total: int | None) -> None:
-        if not shown or shown[-1].what != what:
-            if shown:
-                shown[-1].close()
-            shown.append(Progress(what, {"reading": "sources", "writing": "pins"}.get(what, ""), total))
-        shown[-1].update(done, total)
-
-    try:
-        yield on_step
-    finally:
-        if shown:
-            shown[-1].close()
 
 
 def _print(found: dict[str, Any], table_name: str, kept: tuple[str, int], more: list[tuple[str, int, bool]]) -> None:
@@ -234,14 +213,9 @@ def _print_queries(found: dict[str, Any]) -> None:
         _print_below("; ".join(filter(None, [f"dropped: {query['reason']}" if query["reason"] else "", actions, dates])))
 
 
-def _printable(text: str) -> str:
-    """Text of strangers without what would command the terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)
-
-
 def _print_below(text: str) -> None:
     if text:
-        click.echo(click.wrap_text(_printable(text), 80, " " * 34, " " * 34))
+        click.echo(click.wrap_text(printable(text), 80, " " * 34, " " * 34))
 
 
 def _columns(rank: Any, score: Any, count: Any, whole: Any, text: str) -> str:

@@ -6,8 +6,9 @@ Everything of passage goes to standard error; standard output is for results alo
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,6 +80,43 @@ def progress(what: str, unit: str, total: int | None = None) -> Iterator[Progres
         yield shown
     finally:
         shown.close()
+
+
+@contextmanager
+def steps(units: dict[str, str]) -> Iterator[Callable[[str, int, int | None], None]]:
+    """A progress display for steps one after the other: call it with what is being done, how much of it is done, and of how much."""
+    shown: list[Progress] = []
+
+    def on_step(what: str, done: int, total: int | None) -> None:
+        if not shown or shown[-1].what != what:
+            if shown:
+                shown[-1].close()
+            shown.append(Progress(what, units.get(what, ""), total))
+        shown[-1].update(done, total)
+
+    try:
+        yield on_step
+    finally:
+        if shown:
+            shown[-1].close()
+
+
+def printable(text: str) -> str:
+    """Text of strangers without what would command the terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)
+
+
+def names(text: str | None, width: int = 40) -> str:
+    """What strangers called something, in one short line; None is what has no name."""
+    if text is None:
+        return "(none)"
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def wrapped(text: str) -> str:
+    """A sentence in lines of 80 columns, those after the first indented."""
+    return textwrap.fill(printable(text), 80, subsequent_indent="  ")
 
 
 def table(rows: Iterable[tuple[str, int, bool]], whole: int) -> str:

@@ -131,13 +131,12 @@ class Sample:
 
 
 def draw(conn: sqlite3.Connection, options: SampleOptions, *, gold: Sequence[Item] = ()) -> Sample:
-    """Draws current captions to be judged and records them in the store. Raises SampleError."""
-    found = _consistent(conn, lambda: _draw(conn, options, "captions", _CAPTIONS, _CAPTION + " WHERE e.pin_id = :pin_id", {}, tried_in_vain(conn), gold))
-    return _record(conn, "eval sample", found)
+    """Draws current captions to be judged. Raises SampleError."""
+    return _consistent(conn, lambda: _draw(conn, options, "captions", _CAPTIONS, _CAPTION + " WHERE e.pin_id = :pin_id", {}, tried_in_vain(conn), gold))
 
 
 def draw_pairs(conn: sqlite3.Connection, options: SampleOptions, recipe: str, other: str) -> Sample:
-    """Draws pins that two recipes captioned, to be compared, and records them. Equal captions need nobody: they are counted in `beside`. Raises SampleError."""
+    """Draws pins that two recipes captioned, to be compared. Equal captions need nobody: they are counted in `beside`. Raises SampleError."""
     recipes = {"a": find_recipe(conn, recipe), "b": find_recipe(conn, other)}
     if recipes["a"] == recipes["b"]:
         raise SampleError(f"{recipe} and {other} are the same recipe: a comparison takes two")
@@ -146,8 +145,7 @@ def draw_pairs(conn: sqlite3.Connection, options: SampleOptions, recipe: str, ot
         same = conn.execute(f"SELECT count(*) {_BOTH} AND a.text = b.text", recipes).fetchone()[0]
         return _draw(conn, options, "comparison", f"{_BOTH} AND a.text <> b.text", f"{_PAIR} {_BOTH} AND p.pin_id = :pin_id", recipes, {"equal": same}, ())
 
-    found = _consistent(conn, drawn)
-    return _record(conn, "eval compare", found)
+    return _consistent(conn, drawn)
 
 
 def find_recipe(conn: sqlite3.Connection, name: str) -> str:
@@ -287,11 +285,11 @@ def letters(text: str, n: int) -> str:
     return found
 
 
-def _record(conn: sqlite3.Connection, command: str, sample: Sample) -> Sample:
+def record(conn: sqlite3.Connection, sample: Sample) -> None:
     """Writes the sample into the store, all or nothing; one that is there already stays."""
     if conn.execute("SELECT 1 FROM samples WHERE sample_id = ?", [sample.sample_id]).fetchone():
-        return sample
-    run_id = start_run(conn, command, sample.options)
+        return
+    run_id = start_run(conn, {"captions": "eval sample", "comparison": "eval compare"}[sample.kind], sample.options)
     strata = [{"stratum": s.name, "captions": s.captions, "items": s.items, "weight": s.weight} for s in sample.strata]
     with transaction(conn):
         values = [sample.sample_id, sample.kind, json.dumps(sample.options), json.dumps(strata, ensure_ascii=False), json.dumps(sample.beside), now(), run_id]
@@ -299,12 +297,8 @@ def _record(conn: sqlite3.Connection, command: str, sample: Sample) -> Sample:
         _insert(conn, "sample_items", sample.sample_id, sample.items)
         _insert(conn, "sheet_rows", sample.sample_id, sample.rows)
     finish_run(conn, run_id, {"sample_id": sample.sample_id, "items": len(sample.items), "rows": len(sample.rows)})
-    return sample
 
 
 def _insert(conn: sqlite3.Connection, table: str, sample_id: str, rows: Iterable[Any]) -> None:
     rows = [{"sample_id": sample_id} | {name: getattr(row, name) for name in row.__dataclass_fields__} for row in rows]
     conn.executemany(f"INSERT OR IGNORE INTO {table} ({', '.join(rows[0])}) VALUES ({', '.join(f':{name}' for name in rows[0])})", rows)
-
-
-OnStep = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much

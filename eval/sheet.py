@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import itertools
 import json
 import math
 import tempfile
@@ -40,11 +41,11 @@ class Written:
 def write_sheets(sample: Sample, folder: Path, pictures: Pictures, *, on_step: OnStep = lambda what, done, total: None) -> Written:
     """Writes the sheets of every rater and the guidance into `folder`, each file whole or not at all.
 
-    The same sample gives the same files. Raises SheetError where answers, or the sheets of another sample, would be lost among them.
+    The same sample gives the same files. Raises SheetError as `check_folder` does, OSError if the folder cannot be written.
     """
-    sheets = {name: rows for rater in sample.raters for name, rows in _parts(rater, [row for row in sample.rows if row.rater == rater])}
+    check_folder(sample, folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _check(sample, folder, [f"{name}.csv" for name in sheets])
+    sheets = _sheets(sample)
     with tempfile.TemporaryFile(dir=folder) as kept:  # not in memory: ten thousand pictures are half a gigabyte
         places, missing = dict[int, tuple[int, int]](), dict[int, str]()
         shown = pictures((item.image, item.image_sha256) for item in sample.items)
@@ -71,20 +72,28 @@ def write_sheets(sample: Sample, folder: Path, pictures: Pictures, *, on_step: O
     return Written(["guidance.html", *(f"{name}.{ending}" for name in sheets for ending in ("html", "csv"))], {reason: reasons.count(reason) for reason in sorted(set(reasons))})
 
 
-def _parts(rater: str, rows: list[SheetRow]) -> Iterator[tuple[str, list[SheetRow]]]:
-    parts = math.ceil(len(rows) / ROWS_PER_FILE)
-    size = math.ceil(len(rows) / parts)
-    for i in range(parts):
-        yield rater if parts == 1 else f"{rater}-part-{i + 1:0{len(str(parts))}}", rows[i * size : (i + 1) * size]
-
-
-def _check(sample: Sample, folder: Path, tables: list[str]) -> None:
+def check_folder(sample: Sample, folder: Path) -> None:
+    """Raises SheetError where sheets in `folder` would lose answers, or get mixed with the sheets of another sample."""
+    if folder.exists() and not folder.is_dir():
+        raise SheetError(f"{folder} is a file: name a folder for the sheets")
     for path in sorted(folder.glob("*.csv")):
         other, answered = holds_answers(path)
         if other and other != sample.sample_id:
             raise SheetError(f"{path} is a sheet of another sample ({other}): name an empty folder, so that the two do not get mixed")
-        if answered and path.name in tables:
+        if answered and path.stem in _sheets(sample):
             raise SheetError(f"{path} holds answers already: they would be lost; name another folder, or move the file")
+
+
+def _sheets(sample: Sample) -> dict[str, list[SheetRow]]:
+    """The rows of each sheet by its name; those of a rater with many are in parts."""
+    sheets = {}
+    for rater, some in itertools.groupby(sample.rows, key=lambda row: row.rater):
+        rows = list(some)
+        parts = math.ceil(len(rows) / ROWS_PER_FILE)
+        size = math.ceil(len(rows) / parts)
+        for i in range(parts):
+            sheets[rater if parts == 1 else f"{rater}-part-{i + 1:0{len(str(parts))}}"] = rows[i * size : (i + 1) * size]
+    return sheets
 
 
 def _page(sample: Sample, name: str, rows: list[SheetRow], others: list[str], missing: dict[int, str], picture_of: Callable[[int], str | None]) -> Iterator[str]:
