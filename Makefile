@@ -40,7 +40,7 @@ bench: .venv/dev
 
 # Java comes from the system: without one of version 17 or newer, the tests that need Spark say so and are skipped.
 .venv/slow: .venv/dev
-	@$(INSTALL) -e '.[dev,spark]'
+	@$(INSTALL) -e '.[dev,spark,browser]'
 	@touch $@
 
 clean:

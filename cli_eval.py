@@ -114,11 +114,8 @@ def _print_sample(found: dict[str, Any], drawn: Any, store: str, seconds: float)
     extra = [f"{found['repeats']:,} hidden repeats"] if found["repeats"] else []
     extra += [f"{found['gold']:,} gold items"] if found["gold"] else []
     each = duration(60 * math.ceil(len(drawn.rows) / found["raters"] * seconds / 60)).removesuffix(" 00 s")
-    click.echo(
-        wrapped(
-            f"{found['raters']} raters, each all items{' and ' + ' and '.join(extra) if extra else ''}: about {each} each, {found['hours']:.1f} rater hours together, at {seconds:.0f} s an item"
-        )
-    )
+    click.echo(wrapped(f"{found['raters']} raters, each all items{' and ' + ' and '.join(extra) if extra else ''}"))
+    click.echo(f"about {each} each at {seconds:.0f} s an item: {found['hours']:,.1f} rater hours in all")
     click.echo(wrapped(f"a share is then known to ± {100 * found['margin']:.1f} points or better"))
     for reason, n in found["without_picture"].items():
         click.echo(wrapped(f"warning: {n:,} items have no picture to show: {reason}"), err=True)

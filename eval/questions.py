@@ -39,7 +39,7 @@ COLUMNS = {  # of a sheet as a table
     "comparison": ("sample", "rater", "number", "item_id", "first_caption", "second_caption", "better", "comment", "seconds", "answered_at"),
 }
 # A cell that begins like this is a formula to spreadsheet programs; after a semicolon too, where that is what they split at. sheet.js has the same.
-FORMULA = "(^|[;\\t\\r\\n])([ \\u00a0]*'*[=+\\-@\\uff1d\\uff0b\\uff0d\\uff20])"
+FORMULA = "(^|[;\\t\\r\\n])([ \\u00a0']*[=+\\-@\\uff1d\\uff0b\\uff0d\\uff20])"
 _DEFUSED = re.compile(FORMULA.replace(")([", ")'([", 1))
 
 
