@@ -29,6 +29,7 @@ def cli() -> None:
     captioner ingest images my.db ~/photos          a folder of images becomes a store
     captioner run my.db --model Salesforce/blip2-opt-2.7b
     captioner aggregate boards my.db --boards boards.parquet --saves saves.parquet
+    captioner eval sample my.db sheets/             let people judge the captions
     captioner stats my.db                           what is covered now
     """
 
@@ -315,6 +316,8 @@ def _print_demo(folder: str, found: dict[str, Any]) -> None:
     click.echo(
         "The captions come from the built-in checkpoint, which knows drawn pictures only.\n\n"
         f"Look:   {found['gallery']} in a browser\n"
+        f"Judge:  {found['sheets']}/rater-1.html in a browser; then\n"
+        f"        {command} eval score {folder}/demo.db {found['sheets']}/*.csv --report report.html\n"
         f"Try:    {command} stats {folder}/demo.db\n"
         f"        {command} aggregate explain {folder}/demo.db {found['examples'][0][0] if found['examples'] else 'pin-0001'}\n"
         f"        sqlite3 {folder}/demo.db 'select pin_id, caption from enriched_features limit 5'\n"

@@ -239,13 +239,14 @@ def _print_score(found: dict[str, Any]) -> None:
         click.echo("  " + ", ".join(f"{answer} {percent(share)}" for answer, share in of["distribution"].items()))
         for name in ("alpha_ordinal", "ac1", "ac2") if found["kind"] == "captions" else ("alpha_nominal", "ac1"):
             click.echo(f"  {AGREEMENT[name]:<30}{_measure(of[name], of['intervals'][name])}")
-    click.echo(f"\n{'rater':<20}{'judged':>8}{'repeats alike':>15}{'gold right':>12}{'seconds':>9}  {', '.join(found['questions'])} apart")
+    click.echo(f"\n{'rater':<14}{'judged':>8}{'repeats alike':>15}{'gold right':>12}{'seconds':>9}  apart in")
+    click.echo(" " * 60 + ", ".join(found["questions"]))
     for rater, of in found["by_rater"].items():
         repeats = f"{of['repeats_same']} of {of['repeats']}" if of["repeats"] else "-"
         gold = f"{of['gold_right']} of {of['gold']}" if of["gold"] else "-"
         seconds = f"{of['seconds']:.1f}" if of["seconds"] is not None else "-"
-        deviation = ", ".join(f"{value:+.2f}" for value in of["deviation"].values() if value is not None)
-        click.echo(f"{names(rater):<20}{of['judged']:>8,}{repeats:>15}{gold:>12}{seconds:>9}  {deviation or '-'}")
+        apart = ", ".join("-" if value is None else f"{value:+.2f}" for value in of["deviation"].values())
+        click.echo(f"{names(rater):<14}{of['judged']:>8,}{repeats:>15}{gold:>12}{seconds:>9}  {apart}")
     strata = found.get("strata", [])
     if len(strata) > 1:
         click.echo(f"\n{'stratum':<32}{'good':>7}  {'95% interval':>17}{'judged':>8}{'captions':>13}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 from collections.abc import Callable
@@ -11,8 +12,11 @@ from typing import Any
 
 from .captioner.checkpoint import BUILTIN
 from .captioner.gallery import is_current, write_gallery
+from .captioner.picture import pictures
 from .captioner.run import Options, run, warnings
 from .captioner.world import make_world
+from .eval.sample import SampleOptions, draw, record
+from .eval.sheet import MAX_BYTES, SIDE, write_sheets
 from .filters.boards import aggregate_boards
 from .filters.queries import aggregate_queries
 from .store import open_store
@@ -30,15 +34,15 @@ def demo(
     pins: int = 300,
     options: Options | None = None,
 ) -> dict[str, Any]:
-    """Draws pins into `folder`, ingests them into demo.db, captions those without a description, gathers titles and queries, writes gallery.html.
+    """Draws pins into `folder`, ingests them into demo.db, captions those without a description, gathers titles and queries, writes gallery.html and sheets/.
 
     What is done already is left as it is, so that a call that was interrupted is gone on with by the next one. `say` gets lines for
-    people, `on_progress` (done, total, batch size) after each batch. Returns {"folder", "store", "gallery": paths, "drew": bool,
+    people, `on_progress` (done, total, batch size) after each batch. Returns {"folder", "store", "gallery", "sheets": paths, "drew": bool,
     "ingested": rows, "run": counts, "coverage": counts, "stopped": bool, "warnings": sentences, "examples": [(pin_id, caption)]}.
     Raises what its parts raise: CheckpointError, StoreError, SourceError, FileExistsError for a folder with somebody else's images.
     """
     folder = Path(folder)
-    store, gallery = folder / "demo.db", folder / "gallery.html"
+    store, gallery, sheets = folder / "demo.db", folder / "gallery.html", folder / "sheets"
     drew = make_world(folder, pins)
     if drew:
         say(f"drew {pins} pins, boards, saves and a query log into {folder}")
@@ -55,12 +59,18 @@ def demo(
         if "queries" not in aggregated:
             counts = aggregate_queries(conn, log=[str(folder / "log")])
             say(f"{counts['rows_read']:,} rows of the query log came to {counts['queries']:,} queries of {counts['rows_written']:,} pins")
+        covered = coverage(conn)
+        if not sheets.exists() and covered["caption"]:
+            sample = draw(conn, SampleOptions(n=40, raters=2, stratify="kind"))
+            record(conn, sample)
+            write_sheets(sample, sheets, functools.partial(pictures, side=SIDE, max_bytes=MAX_BYTES))
+            say(f"wrote sheets for two people to judge 40 captions to {sheets}")
         if not is_current(conn, gallery):
             shown = write_gallery(conn, gallery, title=TITLE)
             say(f"wrote {shown} pictures with their captions to {gallery}")
         return {
-            "folder": str(folder), "store": str(store), "gallery": str(gallery), "drew": drew, "ingested": ingested, "run": result.counts(),
-            "coverage": coverage(conn), "stopped": result.stopped, "warnings": warnings(result), "examples": result.examples,
+            "folder": str(folder), "store": str(store), "gallery": str(gallery), "sheets": str(sheets), "drew": drew, "ingested": ingested, "run": result.counts(),
+            "coverage": covered, "stopped": result.stopped, "warnings": warnings(result), "examples": result.examples,
         }  # fmt: skip
 
 

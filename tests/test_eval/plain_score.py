@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reference import ac, alpha, sign_test, stratified_share, verdict, wilson
+from .reference import ac, alpha, sign_test, stratified_share, verdict, wilson
 
 VALUES = {
     "relevance": {"relevant": 2, "partly": 1, "not": 0},
@@ -50,13 +50,9 @@ class Place(NamedTuple):
 def expected(conn: sqlite3.Connection, calls: Sequence[Sequence[Path]]) -> dict[str, Any]:
     """The JSON after several calls of `score`, each with some sheets of one sample; the report is that of the last call."""
     places = {row[0]: Place(*row) for row in conn.execute("SELECT item_id, rater, item, is_repeat, swapped FROM sheet_rows ORDER BY rowid")}
-    said: dict[str, Row] = {}
-    for call in calls:
-        for item_id, row in taken_together(call).items():
-            if any(row.get(name) is not None for name in (*VALUES, "comment")):  # a row that says nothing leaves what was said before
-                said[item_id] = said.get(item_id, {}) | {name: value for name, value in row.items() if value is not None}
+    said = gathered(calls)
     named = {places[item_id].rater for path in calls[-1] for item_id in read(path)} or {places[item_id].rater for item_id in said}
-    sample_id = next(sample for item_id in said or read(calls[-1][0]) for sample, in conn.execute("SELECT sample_id FROM sheet_rows WHERE item_id = ?", [item_id]))
+    sample_id = next(sample for item_id in said or read(calls[-1][0]) for (sample,) in conn.execute("SELECT sample_id FROM sheet_rows WHERE item_id = ?", [item_id]))
     kind, strata = conn.execute("SELECT kind, strata FROM samples WHERE sample_id = ?", [sample_id]).fetchone()
     items = {}
     for item, pin_id, stratum, weight, relevance, quality in conn.execute(
@@ -85,6 +81,16 @@ def expected(conn: sqlite3.Connection, calls: Sequence[Sequence[Path]]) -> dict[
 
 
 # The sheets
+
+
+def gathered(calls: Sequence[Sequence[Path]]) -> dict[str, Row]:
+    """What was said by item_id after several calls; a row that says nothing leaves what was said before."""
+    said: dict[str, Row] = {}
+    for call in calls:
+        for item_id, row in taken_together(call).items():
+            if any(row.get(name) is not None for name in (*VALUES, "comment")):
+                said[item_id] = said.get(item_id, {}) | {name: value for name, value in row.items() if value is not None}
+    return said
 
 
 def read(path: Path) -> dict[str, Row]:
@@ -153,7 +159,9 @@ def shares_of_captions(items: dict[int, Drawn], first: dict[int, dict[str, Row]]
                 within = [hit for item, hit in zip(judged, hits, strict=True) if item.stratum == stratum["stratum"]]
                 of = share_and_interval(within, [1.0] * len(within), [""] * len(within))
                 size = sum(item.stratum == stratum["stratum"] and item.weight is not None for item in items.values())
-                found["strata"].append({"stratum": stratum["stratum"], "captions": stratum["captions"], "items": size, "judged": len(within)} | {k: of[k] for k in ("share", "low", "high")})
+                found["strata"].append(
+                    {"stratum": stratum["stratum"], "captions": stratum["captions"], "items": size, "judged": len(within)} | {k: of[k] for k in ("share", "low", "high")}
+                )
     return found
 
 
