@@ -14,13 +14,13 @@ from .verbs import STORE, Verbs, verb
 
 SHARE = click.FloatRange(0, 0.5)
 _OPTIONS = [
-    click.option("--n", type=click.IntRange(1, 1_000_000), default=200, show_default=True, help="Items to judge."),
+    click.option("--n", type=click.IntRange(1, 1_000_000), metavar="N", help="Items to judge.  [default: 200]"),
     click.option("--margin", type=click.FloatRange(0.002, 0.5), metavar="X", help="In place of --n: as many items as a 95% interval of ± X takes."),
-    click.option("--raters", type=click.IntRange(1, 100), default=3, show_default=True, help="Sheets to write; every rater gets all items."),
+    click.option("--raters", type=click.IntRange(1, 100), metavar="N", default=3, show_default=True, help="Sheets to write; every rater gets all items."),
     click.option("--stratify", metavar="COLUMN", help="Draw by kind, category, locale, native_text or caption_recipe."),
     click.option("--allocation", type=click.Choice(["equal", "proportional"]), default="equal", show_default=True, help="Items per stratum: as many of each, or by its size."),
     click.option("--duplicates", type=SHARE, metavar="X", default=0.05, show_default=True, help="Share of items that each rater gets twice."),
-    click.option("--seed", type=int, default=0, show_default=True, help="The same seed on the same store gives the same sheets."),
+    click.option("--seed", type=int, metavar="N", default=0, show_default=True, help="The same seed on the same store gives the same sheets."),
 ]
 
 
@@ -41,9 +41,9 @@ def evaluate() -> None:
 @_with_options
 @click.option("--gold", type=click.Path(), metavar="FILE", help="Table of items whose answers are known: pin_id, [caption], relevance, quality.")
 def sample(store: str, folder: str, gold: str | None, as_json: bool, **options: Any) -> dict[str, Any]:
-    """Draw captions to be judged, and write a sheet per rater into OUT_DIR.
+    """Draw captions to be judged and write a sheet per rater.
 
-    A sheet is one HTML file that opens without network or server, and the same as a table for spreadsheet programs. Give
+    A sheet in OUT_DIR is one HTML file that opens without network or server, and the same as a table for spreadsheet programs. Give
     each rater one of them and guidance.html; score what they send back.
 
     \b
@@ -51,11 +51,11 @@ def sample(store: str, folder: str, gold: str | None, as_json: bool, **options: 
     captioner eval sample my.db sheets/ --margin 0.02
     """
     from .eval.gold import read_gold
-    from .eval.sample import SampleOptions, draw
+    from .eval.sample import draw
     from .store import open_store
 
     conn = open_store(store)
-    drawn = draw(conn, SampleOptions(**options), gold=read_gold(conn, gold) if gold else ())
+    drawn = draw(conn, _chosen(options), gold=read_gold(conn, gold) if gold else ())
     return _write(conn, store, folder, drawn, as_json)
 
 
@@ -65,18 +65,28 @@ def sample(store: str, folder: str, gold: str | None, as_json: bool, **options: 
 @click.option("--recipe", "recipes", multiple=True, required=True, metavar="A", help="Two of them: ids (or how they start) or models of the store's recipes.")
 @_with_options
 def compare(store: str, folder: str, recipes: tuple[str, ...], as_json: bool, **options: Any) -> dict[str, Any]:
-    """Write sheets that ask which of two captions is better, without telling whose they are.
+    """Write sheets that ask which of two captions is better.
+
+    Nothing tells which recipe wrote which; sides are random for each item and rater.
 
     \b
     captioner eval compare my.db sheets/ --recipe 3c38d468 --recipe a91f
     """
-    from .eval.sample import SampleOptions, draw_pairs
+    from .eval.sample import draw_pairs
     from .store import open_store
 
     if len(recipes) != 2:
         raise click.UsageError("--recipe is given twice: --recipe A --recipe B")
     conn = open_store(store)
-    return _write(conn, store, folder, draw_pairs(conn, SampleOptions(**options), *recipes), as_json)
+    return _write(conn, store, folder, draw_pairs(conn, _chosen(options), *recipes), as_json)
+
+
+def _chosen(options: dict[str, Any]) -> Any:
+    from .eval.sample import SampleOptions
+
+    if options["n"] and options["margin"]:
+        raise click.UsageError("--margin takes the place of --n: give one of them")
+    return SampleOptions(**options | {"n": options["n"] or 200})
 
 
 def _write(conn: Any, store: str, folder: str, drawn: Any, as_json: bool) -> dict[str, Any]:
@@ -144,7 +154,7 @@ def _beside(frame: dict[str, Any]) -> str:
 @click.option("--sample", "sample_id", metavar="ID", help="Without sheets: the sample to score (default: the one drawn last).")
 @click.option("--ratings", type=click.Path(), metavar="FILE", help="In place of store and sheets: any table item, rater, question, value.")
 def score(store: str | None, sheets: tuple[str, ...], report: str | None, sample_id: str | None, ratings: str | None, as_json: bool) -> dict[str, Any]:
-    """Take in filled sheets and say how good the captions are, and how far the raters agree.
+    """Take in filled sheets and say how good the captions are.
 
     Answers are kept in the store: sheets may come one by one, and the same sheet again changes nothing. The result is that
     of the raters whose sheets are named; without sheets, of everything the store has.

@@ -15,7 +15,7 @@ from .agreement import MEASURES, agreement, bootstrap
 
 FIELDS = ("item", "rater", "question", "value")
 QUESTION = "rating"  # the one question of a table that names none
-MAX_VALUES = 200  # different numbers; more is no scale that people answer on
+MAX_VALUES = 1000  # different numbers; more is no scale that people answer on
 _MISSING = {"", "na", "n/a", "nan", "null", "none", ".", "*"}  # how tools write that there is no answer
 
 

@@ -70,7 +70,7 @@ def test_a_table_of_one_question_needs_not_name_it_and_gaps_are_fine(tmp_path: P
         ([(1, "a", "q", 1), (1, "a", "q", 2)], "line 3: rater a has answered q for item 1 before: one answer each"),
         ([("", "a", "q", 1)], "line 2: no item"),
         ([(1, "a", "q", "")], "holds no ratings: it takes a row for each, with the columns item, rater, question, value"),
-        ([(i, "a", "q", i / 7) for i in range(500)], "have 500 different values: agreement is for scales of at most 200"),
+        ([(i, "a", "q", i / 7) for i in range(1500)], "have 1,500 different values: agreement is for scales of at most 1000"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, rows: list[Any], said: str) -> None:
