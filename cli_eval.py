@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import math
+import shlex
 from pathlib import Path
 from typing import Any
 
 import click
 
-from .terminal import duration, names, steps, wrapped
+from .terminal import duration, names, plural, steps, wrapped
 from .verbs import STORE, Verbs, verb
 
 SHARE = click.FloatRange(0, 0.5)
@@ -105,7 +106,7 @@ def _write(conn: Any, store: str, folder: str, drawn: Any, as_json: bool) -> dic
         "repeats": sum(row.is_repeat for row in drawn.rows) // len(drawn.raters), "raters": len(drawn.raters), "hours": round(hours, 2),
         "margin": round(drawn.margin, 4), "captions": sum(s.captions for s in drawn.strata), **drawn.beside,
         "strata": [{"stratum": s.name, "captions": s.captions, "items": s.items, "weight": s.weight} for s in drawn.strata],
-        "without_picture": written.without_picture, "folder": folder, "files": written.files,
+        "without_picture": written.without_picture, "folder": str(Path(folder)), "files": written.files,
     }  # fmt: skip
     if not as_json:
         _print_sample(found, drawn, store, seconds_per_item(conn))
@@ -121,18 +122,20 @@ def _print_sample(found: dict[str, Any], drawn: Any, store: str, seconds: float)
         if len(found["strata"]) > 20:
             click.echo(f"  and {len(found['strata']) - 20:,} more strata")
     click.echo(wrapped(f"beside these: {_beside(found)}"))
-    extra = [f"{found['repeats']:,} hidden repeats"] if found["repeats"] else []
-    extra += [f"{found['gold']:,} gold items"] if found["gold"] else []
+    extra = [plural(found[name], noun) for name, noun in (("repeats", "hidden repeat"), ("gold", "gold item")) if found[name]]
     each = duration(60 * math.ceil(len(drawn.rows) / found["raters"] * seconds / 60)).removesuffix(" 00 s")
-    click.echo(wrapped(f"{found['raters']} raters, each all items{' and ' + ' and '.join(extra) if extra else ''}"))
+    click.echo(wrapped(f"{plural(found['raters'], 'rater')}, each all items{' with ' + ' and '.join(extra) if extra else ''}"))
     click.echo(f"about {each} each at {seconds:.0f} s an item: {found['hours']:,.1f} rater hours in all")
+    wanted = drawn.options["margin"]
+    if wanted and found["margin"] > wanted + 1e-4:
+        click.echo(wrapped(f"note: ± {100 * wanted:g} points take more than the captions that there are: all are drawn"))
     click.echo(wrapped(f"a share is then known to ± {100 * found['margin']:.1f} points or better"))
     for reason, n in found["without_picture"].items():
-        click.echo(wrapped(f"warning: {n:,} items have no picture to show: {reason}"), err=True)
+        click.echo(wrapped(f"warning: no picture to show for {plural(n, 'item')}: {reason}"), err=True)
     sheets = [name for name in found["files"] if name.endswith(".html") and name != "guidance.html"]
     click.echo(f"sample {found['sample_id']}, written to {found['folder']}:")
     click.echo(wrapped(f"  {', '.join(sheets[:4])}{f', ... ({len(sheets)} files)' if len(sheets) > 4 else ''}, a .csv beside each, guidance.html"))
-    click.echo(f"when they are filled in:\n  captioner eval score {store} {Path(found['folder']) / '*.csv'} --report report.html")
+    click.echo(f"when they are filled in:\n  captioner eval score {shlex.quote(store)} {shlex.quote(found['folder'])}/*.csv --report report.html")
 
 
 def _beside(frame: dict[str, Any]) -> str:
@@ -141,7 +144,7 @@ def _beside(frame: dict[str, Any]) -> str:
         both = frame["captions"] + frame["equal"]
         return f"{frame['equal']:,} pairs that are equal ({frame['equal'] / both:.1%} of all pairs)"
     tried = frame["captions"] + frame["rejected"] + frame["failed"] + frame["stale"]
-    said = [f"{frame[name]:,} pins {what} ({frame[name] / tried:.1%})" for name, what in (("rejected", "whose caption was rejected"), ("failed", "that failed"))]
+    said = [f"{plural(frame[name], 'pin')} {what} ({frame[name] / tried:.1%})" for name, what in (("rejected", "whose caption was rejected"), ("failed", "that failed"))]
     if frame["stale"]:
         said.append(f"{frame['stale']:,} with a caption of an earlier image ({frame['stale'] / tried:.1%})")
     return ", ".join(said)
@@ -163,12 +166,16 @@ def score(store: str | None, sheets: tuple[str, ...], report: str | None, sample
     captioner eval score my.db sheets/*.csv --report report.html
     captioner eval score --ratings ratings.csv
     """
-    if report and Path(report).is_dir():
-        raise click.ClickException(f"{report} is a folder: name a file, for instance {Path(report) / 'report.html'}")
+    from .eval.report import check_report
+
+    if report is not None:
+        check_report(Path(report))
     if ratings:
         if store or sheets or sample_id:
             raise click.UsageError("--ratings takes the place of store and sheets: give one or the other")
         return _score_table(ratings, report, as_json)
+    if sheets and sample_id:
+        raise click.UsageError("--sample is for scoring without sheets: the sheets say which sample they are of")
     if not store:
         raise click.UsageError("which store? captioner eval score STORE SHEET..., or --ratings FILE")
     from .captioner.picture import pictures
@@ -202,11 +209,11 @@ def _score_table(path: str, report: str | None, as_json: bool) -> dict[str, Any]
     if not as_json:
         for question, of in found.items():
             between = intervals(answers[question])
-            click.echo(f"{names(question)}: {of['ratings']:,} ratings of {of['items']:,} items by {len(of['by_rater']):,} raters, mean {of['mean']:.3f}")
+            click.echo(f"{names(question)}: {plural(of['ratings'], 'rating')} of {plural(of['items'], 'item')} by {plural(len(of['by_rater']), 'rater')}, mean {of['mean']:.3f}")
             for name, label in AGREEMENT.items():
-                click.echo(f"  {label:<30}{_measure(of[name], between[name])}")
+                click.echo(f"  {label:<31}{_measure(of, name, between)}")
             for rater, own in list(of["by_rater"].items())[:20]:
-                click.echo(f"  {names(rater)}: {own['ratings']:,} ratings, mean {own['mean']:.3f}")
+                click.echo(f"  {names(rater)}: {plural(own['ratings'], 'rating')}, mean {own['mean']:.3f}")
         if report:
             click.echo(f"report: {report}")
     return {"questions": found}
@@ -221,9 +228,10 @@ AGREEMENT = {
 }
 
 
-def _measure(value: float | None, interval: Any) -> str:
+def _measure(of: dict[str, Any], name: str, intervals: dict[str, Any]) -> str:
+    value, interval = of[name], intervals[name]
     if value is None:
-        return "not defined: nobody differs, or no item was rated twice"
+        return "not defined: no item was rated twice" if of["ac1"] is None else "not defined: all answers are the same"
     return f"{value:6.3f}" + (f"  ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
@@ -231,24 +239,25 @@ def _print_score(found: dict[str, Any]) -> None:
     from .eval.score import percent
 
     if found["read"]:
-        click.echo(f"{found['read']['new']:,} rows of answers new, {found['read']['changed']:,} changed, {found['read']['unchanged']:,} as before")
+        click.echo(f"answers of {plural(found['read']['new'], 'row')} new, {found['read']['changed']:,} changed, {found['read']['unchanged']:,} as before")
     click.echo("\n" + wrapped(found["sentence"]) + "\n")
     shares = {"relevant and good": found.get("relevant_and_good"), "irrelevant and poor": found.get("irrelevant_and_poor")}
     if found["kind"] == "comparison":
         recipes = found["recipes"]
-        shares = {f"{recipes[n]['recipe']} better": found["shares"][n] for n in ("first", "second")} | {"no difference": found["shares"]["no_difference"]}
-        shares[f"{recipes['first']['recipe']} where decided"] = found["preference"]
+        shares = {f"{names(recipes[n]['name'], 24)} better": found["shares"][n] for n in ("first", "second")} | {"no difference": found["shares"]["no_difference"]}
+        shares[f"{names(recipes['first']['name'], 17)} where decided"] = found["preference"]
     click.echo(f"{'':<32}{'share':>7}  {'95% interval':>17}{'items':>8}{'effective':>11}")
     for label, share in shares.items():
         if share is not None:
             between = f"{percent(share['low'])} to {percent(share['high'])}" if share["items"] else "-"
             click.echo(f"{label:<32}{percent(share['share']):>7}  {between:>17}{share['items']:>8,}{share['effective_items']:>11,.1f}")
     click.echo(wrapped(f"beside these: {_beside(found['frame'])}"))
+    called = {name: names(of["name"]) for name, of in found.get("recipes", {}).items()}
     for question, of in found["questions"].items():
-        click.echo(f"\n{question}: {of['ratings']:,} answers to {of['items']:,} items, {of['cannot_judge']:,} times cannot judge")
-        click.echo("  " + ", ".join(f"{answer} {percent(share)}" for answer, share in of["distribution"].items()))
+        click.echo(f"\n{question}: {plural(of['ratings'], 'answer')} to {plural(of['items'], 'item')}, {of['cannot_judge']:,} times cannot judge")
+        click.echo("  " + ", ".join(f"{called.get(answer, answer)} {percent(share)}" for answer, share in of["distribution"].items()))
         for name in ("alpha_ordinal", "ac1", "ac2") if found["kind"] == "captions" else ("alpha_nominal", "ac1"):
-            click.echo(f"  {AGREEMENT[name]:<30}{_measure(of[name], of['intervals'][name])}")
+            click.echo(f"  {AGREEMENT[name]:<31}{_measure(of, name, of['intervals'])}")
     click.echo(f"\n{'rater':<14}{'judged':>8}{'repeats alike':>15}{'gold right':>12}{'seconds':>9}  apart in")
     click.echo(" " * 60 + ", ".join(found["questions"]))
     for rater, of in found["by_rater"].items():

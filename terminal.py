@@ -106,6 +106,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
+def plural(n: int, noun: str) -> str:
+    """'1 rater', '3 raters', '2,401 items'."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def names(text: str | None, width: int = 40) -> str:
     """What strangers called something, in one short line; None is what has no name."""
     if text is None:

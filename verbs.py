@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from .terminal import printable
+
 STORE = click.argument("store", type=click.Path(dir_okay=True))
 
 
@@ -46,7 +48,7 @@ def verb(group: click.Group, name: str) -> Callable[[Callable[..., Any]], click.
                     sys.exit(130)
                 if debug:
                     raise
-                raise click.ClickException(_sentence(error)) from error
+                raise click.ClickException(printable(_sentence(error))) from error
             if as_json:
                 click.echo(json.dumps(found, ensure_ascii=False))
 

@@ -30,13 +30,13 @@ def agreement(counts: Any, values: Any) -> dict[str, float | None]:
 def bootstrap(counts: Any, values: Any, *, replicates: int = 1000, seed: int = 0) -> dict[str, tuple[float, float] | None]:
     """95% percentile intervals of the five measures. Items are drawn anew, not ratings: those of one picture are not independent.
 
-    None where a measure is not defined in half of the `replicates` or more. The same seed gives the same intervals.
+    None where a measure is not defined in half of the `replicates` or more, or there is one item alone. The same seed gives the same intervals.
     """
     table = _Table(counts, values)
     draws: dict[str, list[np.ndarray]] = {name: [] for name in MEASURES}
     rng = np.random.default_rng(seed)
     at_once = max(1, _AT_ONCE // max(1, len(table.times)))
-    for start in range(0, replicates if table.items else 0, at_once):
+    for start in range(0, replicates if table.items > 1 else 0, at_once):
         times = rng.multinomial(table.items, table.times / table.items, min(at_once, replicates - start))
         for name, found in table.measures(times.astype(float)).items():
             draws[name].append(found)

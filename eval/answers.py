@@ -22,7 +22,9 @@ from .questions import CANNOT_JUDGE, QUESTIONS, restored
 
 MAX_BYTES = 100_000_000  # of a sheet
 MAX_COMMENT = 10_000  # characters
-_NAMES = [question.name for questions in QUESTIONS.values() for question in questions]
+_TITLE_ROWS = 10  # above the header, at most
+_QUESTIONS = {question.name: question for questions in QUESTIONS.values() for question in questions}
+_NAMES = list(_QUESTIONS)
 
 
 class SheetError(Exception):
@@ -41,6 +43,8 @@ class Answer:
     comment: str | None
     seconds: float | None
     answered_at: str | None
+    number: str = ""
+    captions: tuple[str, ...] = ()  # as the sheet shows them now
 
     @property
     def place(self) -> str:
@@ -62,7 +66,7 @@ def read_sheet(path: str | Path) -> list[Answer]:
     """The rows of a sheet, those without answers too. Raises SheetError."""
     columns, rows = _cells(Path(path))
     if "item_id" not in columns:
-        raise SheetError(f"{path} has no column item_id, so it is no sheet; its columns: {', '.join(filter(None, columns)) or 'none'}")
+        raise SheetError(f"{path} has no column item_id, so it is no sheet; its columns: {_shown(', '.join(filter(None, columns)), 200) or 'none'}")
     found, seen = [], dict[str, int]()
     for number, cells in rows:
         row = dict(zip(reversed(columns), reversed(cells), strict=True))  # of two columns of one name the first counts
@@ -76,9 +80,14 @@ def read_sheet(path: str | Path) -> list[Answer]:
         seen[item_id] = number
         values = {name: answer for name in _NAMES if (answer := _answer(row.get(name, ""), name, f"{path}, row {number}"))}
         comment = restored(row.get("comment", "")).strip()[:MAX_COMMENT] or None
-        found.append(
-            Answer(str(path), number, row.get("sample", "").strip().lower(), item_id, values, comment, _seconds(row.get("seconds", "")), _moment(row.get("answered_at", "")))
-        )
+        captions = tuple(row.get(name, "") for name in ("caption", "first_caption", "second_caption"))
+        told: dict[str, Any] = {
+            "seconds": _seconds(row.get("seconds", "")),
+            "answered_at": _moment(row.get("answered_at", "")),
+            "number": row.get("number", "").strip(),
+            "captions": captions,
+        }
+        found.append(Answer(str(path), number, row.get("sample", "").strip().lower(), item_id, values, comment, **told))
     return found
 
 
@@ -97,8 +106,8 @@ def holds_answers(path: str | Path) -> tuple[str | None, bool]:
 def take(conn: sqlite3.Connection, paths: Sequence[str | Path]) -> Taken:
     """Takes the answers of some sheets of one sample into `ratings`; taken again, they change nothing.
 
-    Where two sheets answer one row, the later answer counts, if both say when. A row that says nothing leaves what was answered
-    before. Raises SheetError, and then takes nothing, for rows that are not of the sample and for answers that contradict.
+    Where two sheets answer one row, now or in an earlier call, the later answer counts, if both say when. A row that says nothing
+    leaves what was answered before. Raises SheetError, and then takes nothing, for rows that are not of the sample and for answers that contradict.
     """
     answers = [answer for path in dict.fromkeys(Path(path).absolute() for path in paths) for answer in read_sheet(_as_named(path, paths))]
     if not answers:
@@ -121,6 +130,9 @@ def take(conn: sqlite3.Connection, paths: Sequence[str | Path]) -> Taken:
                 continue
             said = {name: answer.values.get(name) for name in _NAMES} | {"comment": answer.comment, "seconds": answer.seconds, "answered_at": answer.answered_at}
             old = before.get(item_id)
+            if old and (old["answered_at"] or "") > (answer.answered_at or old["answered_at"] or ""):
+                counts["unchanged"] += 1  # an earlier state of what was read before
+                continue
             row = {name: value if value is not None or old is None else old[name] for name, value in said.items()}
             same = old is not None and all(old[name] == value for name, value in row.items())
             counts["unchanged" if same else "changed" if old else "new"] += 1
@@ -138,7 +150,7 @@ def _as_named(path: Path, paths: Iterable[str | Path]) -> str | Path:
 
 def _rows_of(conn: sqlite3.Connection, answers: list[Answer]) -> tuple[str, dict[str, sqlite3.Row]]:
     """The sample that all these rows are of, and its rows by item_id. Raises SheetError."""
-    sql = "SELECT s.*, i.pin_id FROM sheet_rows s JOIN sample_items i USING (sample_id, item) WHERE"
+    sql = "SELECT s.*, i.pin_id, i.caption, i.other_caption FROM sheet_rows s JOIN sample_items i USING (sample_id, item) WHERE"
     ids = [answer.item_id for answer in answers]
     first = next((row["sample_id"] for item_id in ids if (row := conn.execute(f"{sql} s.item_id = ?", [item_id]).fetchone())), None)
     if first is None:
@@ -158,7 +170,24 @@ def _rows_of(conn: sqlite3.Connection, answers: list[Answer]) -> tuple[str, dict
                 if other
                 else f"{answer.place}: {_shown(answer.item_id)} is no item_id of sample {first}: was it edited? The sheet as it was written has the right one"
             )
+    _check_place(answers, known)
     return first, known
+
+
+def _check_place(answers: Iterable[Answer], known: dict[str, sqlite3.Row]) -> None:
+    """Raises SheetError where ids and captions were moved apart, as when a part of a table is sorted. Captions may have been mended, numbers not."""
+    others = {key for row in known.values() for caption in (row["caption"], row["other_caption"]) if (key := _key(caption))}
+    for answer in answers:
+        row = known[answer.item_id]
+        own = {_key(row["caption"]), _key(row["other_caption"])}
+        moved = any(key in others and key not in own for key in map(_key, answer.captions))
+        if moved or (answer.number.isdecimal() and int(answer.number) != row["position"]):
+            raise SheetError(f"{answer.place}: item_id {answer.item_id} does not belong to the {'caption' if moved else 'number'} beside it: were cells moved or sorted apart?")
+
+
+def _key(caption: str | None) -> str:
+    """What of a caption survives every spreadsheet program."""
+    return re.sub(r"[^a-z0-9]+", "", (caption or "").lower())
 
 
 def _merge(a: Answer, b: Answer) -> Answer:
@@ -167,7 +196,9 @@ def _merge(a: Answer, b: Answer) -> Answer:
     if early.answered_at is None or early.answered_at == late.answered_at:
         for name in early.values.keys() & late.values.keys():
             if early.values[name] != late.values[name]:
-                raise SheetError(f"{a.place} says {a.values[name]!r} and {b.place} says {b.values[name]!r} for the same item, and not both say when: leave out one of the two")
+                raise SheetError(
+                    f"{a.place} says {a.values[name]!r} and {b.place} says {b.values[name]!r} for the same item, and neither says that it is later: leave out one of the two"
+                )
     return replace(
         late,
         values=early.values | late.values,
@@ -178,8 +209,10 @@ def _merge(a: Answer, b: Answer) -> Answer:
 
 
 def _answer(cell: str, question: str, place: str) -> str | None:
+    answers = _QUESTIONS[question].answers
+    if not cell or cell in answers:
+        return cell or None
     said = re.sub(r"[\s_-]+", " ", cell).strip(" .'\"").lower().replace("’", "'").replace("can't", "cannot").replace("can not", "cannot")
-    answers = next(q for questions in QUESTIONS.values() for q in questions if q.name == question).answers
     if not said or said in (*answers, CANNOT_JUDGE):
         return said or None
     raise SheetError(f"{place}: {question} is {_shown(cell)!r}; it takes {', '.join(answers)} or {CANNOT_JUDGE}")
@@ -209,18 +242,18 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         data = path.read_bytes()
     except OSError as error:
         raise SheetError(f"{path} cannot be read: {error.strerror}") from None
-    if data[:2] == b"PK":
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise SheetError(f"{path} is a workbook: save it as CSV and give that file")
     text = _decoded(data)
-    separator = re.match(r"sep=(.)\r?\n", text)  # a line that Excel understands, and some programs write
+    separator = re.match(r'"?sep=(.)"?\r?\n', text, re.IGNORECASE)  # a line that Excel understands, and some programs write
     text = text[separator.end() :] if separator else text
-    header = text.lstrip("\r\n").partition("\n")[0]
-    delimiter = separator[1] if separator else max(",;\t", key=header.count)
+    header = next((line for line in text.splitlines()[:_TITLE_ROWS] if "item_id" in line.lower()), "")
+    delimiter = separator[1] if separator else max(",;\t|", key=header.count)
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
         raise SheetError(f"{path} is no CSV: {error}") from None
-    start = next((i for i, row in enumerate(rows) if any(cell.strip() for cell in row)), len(rows))
+    start = next((i for i, row in enumerate(rows[:_TITLE_ROWS]) if any(cell.strip().lower() == "item_id" for cell in row)), 0)
     names = [name.strip().lower() for name in rows[start]] if start < len(rows) else []
     width = len(names)
     return names, [(i + 1, (row + [""] * width)[:width]) for i, row in enumerate(rows[start + 1 :], start + 1)]
@@ -229,13 +262,15 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
 def _decoded(data: bytes) -> str:
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", errors="replace")
+    if data[1:200:2].count(0) > len(data[1:200:2]) // 2:
+        return data.decode("utf-16-le", errors="replace")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         return data.decode("cp1252", errors="replace")  # what Excel in Western countries saves as CSV
 
 
-def _shown(cell: Any) -> str:
-    """The start of what a cell holds, without what would command the terminal."""
-    text = "".join(c if c.isprintable() else "\ufffd" for c in str(cell).strip())
-    return text if len(text) <= 40 else text[:40] + "…"
+def _shown(cell: Any, width: int = 40) -> str:
+    """The start of what a cell holds."""
+    text = str(cell).strip()
+    return text if len(text) <= width else text[:width] + "…"

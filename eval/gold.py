@@ -21,12 +21,15 @@ def read_gold(conn: sqlite3.Connection, path: str | Path) -> list[Item]:
     Raises SampleError, with the line named, for a row that cannot be used, SourceError for a file that cannot be read.
     """
     found: list[Item] = []
-    for rows in read_tables([str(path)], FIELDS, {}, ("pin_id", "relevance|quality")):
+    for rows in read_tables([str(path)], FIELDS, None, ("pin_id", "relevance|quality")):
         if isinstance(rows, BadRow):
             raise SampleError(f"{rows.source}, line {rows.line}: {rows.reason}")
         for i, line in enumerate(rows.lines):
             row = {field: rows.columns[field][i] if field in rows.columns else None for field in FIELDS}
-            found.append(_item(conn, row, f"{rows.source}, line {line}"))
+            item = _item(conn, row, f"{rows.source}, line {line}")
+            if any((item.pin_id, item.caption) == (other.pin_id, other.caption) for other in found):
+                raise SampleError(f"{rows.source}, line {line}: pin {item.pin_id!r} is there before with the same caption")
+            found.append(item)
     if not found:
         raise SampleError(f"{path} holds no gold items")
     if len(found) > MAX_GOLD:

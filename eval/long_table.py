@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,20 @@ from .agreement import MEASURES, agreement, bootstrap
 FIELDS = ("item", "rater", "question", "value")
 QUESTION = "rating"  # the one question of a table that names none
 MAX_VALUES = 1000  # different numbers; more is no scale that people answer on
+LARGEST = 1e9  # of a value
 _MISSING = {"", "na", "n/a", "nan", "null", "none", ".", "*"}  # how tools write that there is no answer
 
 
 def read_ratings(path: str | Path) -> dict[str, dict[tuple[str, str], float]]:
     """{question: {(item, rater): value}}, questions in the order in which they come. Raises SourceError, with the line named, for a row that cannot be used."""
     found: dict[str, dict[tuple[str, str], float]] = {}
-    for rows in read_tables([str(path)], FIELDS, {}, ("item", "rater", "value")):
+    for rows in read_tables([str(path)], FIELDS, None, ("item", "rater", "value")):
         if isinstance(rows, BadRow):
             raise SourceError(f"{rows.source}, line {rows.line}: {rows.reason}")
         questions = rows.columns.get("question", [QUESTION] * len(rows.lines))
         for line, item, rater, question, value in zip(rows.lines, rows.columns["item"], rows.columns["rater"], questions, rows.columns["value"], strict=True):
+            if all(is_missing(cell) for cell in (item, rater, value)):
+                continue  # an empty row, as spreadsheet programs leave them at the end
             place = f"{rows.source}, line {line}"
             names = [_name(cell, field, place) for field, cell in (("item", item), ("rater", rater), ("question", question))]
             if (number := _number(value, place)) is None:
@@ -87,10 +91,11 @@ def _name(cell: Any, field: str, place: str) -> str:
 def _number(cell: Any, place: str) -> float | None:
     if is_missing(cell) or (isinstance(cell, str) and cell.strip().lower() in _MISSING):
         return None
+    text = str(cell).strip()
     try:
-        number = float(cell.strip().replace(",", ".")) if isinstance(cell, str) else float(cell)
-    except (TypeError, ValueError):
+        number = math.nan if isinstance(cell, bool) or re.fullmatch(r"-?\d+,\d{3}", text) else float(text.replace(",", "."))  # 1,000 may be one or a thousand
+    except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise SourceError(f"{place}: the value {str(cell)[:40]!r} is no number: agreement takes numbers of an ordinal scale")
+    if not abs(number) <= LARGEST:
+        raise SourceError(f"{place}: the value {text[:40]!r} is no number: agreement takes numbers of an ordinal scale")
     return number

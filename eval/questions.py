@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ class Question:
     text: str
     answers: dict[str, str]
 
-    @property
+    @functools.cached_property
     def values(self) -> dict[str, int]:
         """Each answer as a number of an ordinal scale, the worst 0."""
         return {answer: len(self.answers) - 1 - i for i, answer in enumerate(self.answers)}
@@ -39,7 +40,7 @@ COLUMNS = {  # of a sheet as a table
     "comparison": ("sample", "rater", "number", "item_id", "first_caption", "second_caption", "better", "comment", "seconds", "answered_at"),
 }
 # A cell that begins like this is a formula to spreadsheet programs; after a semicolon too, where that is what they split at. sheet.js has the same.
-FORMULA = "(^|[;\\t\\r\\n])([ \\u00a0']*[=+\\-@\\uff1d\\uff0b\\uff0d\\uff20])"
+FORMULA = "(^|[;\\t\\r\\n])([ \\u00a0'\"]*[=+\\-@\\uff1d\\uff0b\\uff0d\\uff20])"
 _DEFUSED = re.compile(FORMULA.replace(")([", ")'([", 1))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,22 @@ _MEASURES = {
 _SHADES = ("best", "fair", "worst")
 
 
+class ReportError(Exception):
+    """The report cannot be written there; the message says why."""
+
+
+def check_report(path: Path) -> None:
+    """Raises ReportError where no page can be written, or where it would replace something that is none: before anything else is done."""
+    if path.is_dir() or not path.name:
+        raise ReportError(f"{path} is a folder: name a file, for instance {path / 'report.html'}")
+    if not path.parent.is_dir():
+        raise ReportError(f"the folder {path.parent} does not exist: make it first, or write the report elsewhere")
+    if not os.access(path.parent, os.W_OK):
+        raise ReportError(f"the folder {path.parent} cannot be written: write the report elsewhere")
+    if path.exists() and not path.read_bytes()[:100].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        raise ReportError(f"{path} is there already and no page: it would be lost; name another file for the report")
+
+
 def write_report(found: Mapping[str, Any], path: Path, pictures: Pictures) -> None:
     """Writes what `score` found, with pictures of the items worth a look; whole or not at all. Raises OSError."""
     title = "How good are the captions?" if found["kind"] == "captions" else "Which captions are better?"
@@ -33,7 +50,7 @@ def write_table_report(name: str, answers: Mapping[str, dict[tuple[str, str], fl
         rows = "".join(_row(f"{value:g}", n / of["ratings"], None, None, f"<b>{percent(n / of['ratings'])}</b> ({n:,})") for value, n in list(counts.items())[:30])
         parts.append(
             f"<section><h2>{text(question)}</h2><p>{of['ratings']:,} ratings of {of['items']:,} items by {len(of['by_rater']):,} raters, mean {of['mean']:.3f}.</p>"
-            f'<div class="plot">{rows}{_axis("0%", "25%", "50%", "75%", "100%")}</div><h3>Agreement beyond chance, with 95% intervals</h3>{_agreement(of, intervals(answers[question]), list(_MEASURES))}</section>\n'
+            f'<div class="plot">{rows}{_PERCENT}</div><h3>Agreement beyond chance, with 95% intervals</h3>{_agreement(of, intervals(answers[question]), list(_MEASURES))}</section>\n'
         )
     write_whole(path, document("How far do the raters agree?", _style(), [*parts, "</main>\n"]))
 
@@ -45,19 +62,20 @@ def _style() -> str:
 def _body(title: str, found: Mapping[str, Any], pictures: Pictures) -> Iterator[str]:
     builtin = "builtin" in found["models"].values()
     yield f'<header><h1>{title}</h1><p class="lead">{text(found["sentence"], 1000)}</p>'
-    yield _headline(found)
+    if found["judged"]:
+        yield _headline(found)
     models = ", ".join(f"<code>{text(model)}</code>" for model in dict.fromkeys(found["models"].values()))
     only = " The built-in checkpoint <strong>knows drawn pictures only</strong>: its figures say nothing about photographs." if builtin else ""
     yield f'<p class="note">{_beside(found["frame"])}{f" Captions by {models}." if models else ""}{only}</p></header>\n<main>\n'
-    if len(found.get("strata", [])) > 1:
+    if found["judged"] and len(found.get("strata", [])) > 1:
         rows = "".join(
             _row(_stratum(of["stratum"]), of["share"], of["low"], of["high"], f"<b>{percent(of['share'])}</b> of {of['judged']:,}", small=f"{of['captions']:,} captions")
             for of in found["strata"]
         )
-        yield f'<section><h2>By stratum</h2><p>Relevant and good, with 95% intervals. Each stratum stands for its captions in the store.</p><div class="plot">{rows}{_axis("0%", "25%", "50%", "75%", "100%")}</div></section>\n'
+        yield f'<section><h2>By stratum</h2><p>Relevant and good, with 95% intervals. Each stratum stands for its captions in the store.</p><div class="plot">{rows}{_PERCENT}</div></section>\n'
     yield "<section><h2>Answers</h2><p>All answers, weighted to the store.</p>"
     for question in QUESTIONS[found["kind"]]:
-        yield _distribution(question.text, found["questions"][question.name])
+        yield _distribution(question.text, found["questions"][question.name], {name: of["name"] for name, of in found.get("recipes", {}).items()})
     yield "</section>\n<section><h2>Agreement of the raters</h2><p>1 is perfect, 0 is chance, with 95% intervals by item bootstrap. Where nearly all captions are good there is little to agree on: α is then low although raters hardly differ, AC1 and AC2 are not.</p>"
     for question in QUESTIONS[found["kind"]]:
         of = found["questions"][question.name]
@@ -93,10 +111,9 @@ def _headline(found: Mapping[str, Any]) -> str:
         for kind, share, label in parts
     )
     rows = "".join(
-        f'<span class="label">{text(label)}</span>{_range(share["share"], share["low"], share["high"], kind)}<span class="value">{share["items"]:,} items, {share["effective_items"]:,.0f} effective</span>'
-        for kind, share, label in parts
+        _row(label, share["share"], share["low"], share["high"], f"{share['items']:,} items, {share['effective_items']:,.0f} effective", kind=kind) for kind, share, label in parts
     )
-    return f'<div class="headline">{figures}</div><div class="plot">{rows}{_axis("0%", "25%", "50%", "75%", "100%")}</div>'
+    return f'<div class="headline">{figures}</div><div class="plot">{rows}{_PERCENT}</div>'
 
 
 def _beside(frame: Mapping[str, int]) -> str:
@@ -111,34 +128,36 @@ def _beside(frame: Mapping[str, int]) -> str:
     return f"The {frame['captions']:,} captions are those that the store shows now. Not among them, of {tried:,} pins that were tried: {', '.join(parts)}."
 
 
-def _range(share: float | None, low: float | None, high: float | None, kind: str = "") -> str:
-    """A figure between 0 and 1 as a mark, its interval as a band, or a bar where it has none."""
-    if share is None:
-        return f'<svg class="{kind}" viewBox="0 0 1000 18" preserveAspectRatio="none" aria-hidden="true"><rect class="track" y="7" width="1000" height="4"/></svg>'
-    at = [1000 * min(1.0, max(0.0, x)) for x in (share if low is None else low, share, share if high is None else high)]
-    band = f'<rect class="range" x="{at[0]:.1f}" y="3" width="{max(0, at[2] - at[0]):.1f}" height="12" rx="3"/>'
-    bar = "" if low is not None else f'<rect class="range" y="3" width="{at[1]:.1f}" height="12"/>'
-    return f'<svg class="{kind}" viewBox="0 0 1000 18" preserveAspectRatio="none" aria-hidden="true"><rect class="track" y="7" width="1000" height="4"/>{band}{bar}<rect class="point" x="{max(0, at[1] - 3):.1f}" y="0" width="6" height="18"/></svg>'
-
-
-def _row(label: str, share: float | None, low: float | None, high: float | None, value: str, *, small: str = "") -> str:
-    return f'<span class="label">{text(label)}{f" <small>{text(small)}</small>" if small else ""}</span>{_range(share, low, high)}<span class="value">{value}</span>'
+def _row(label: str, share: float | None, low: float | None, high: float | None, value: str, *, small: str = "", kind: str = "", begin: float = 0.0) -> str:
+    """A figure between `begin` and 1 as a mark, its interval as a band, or as a bar where it has none."""
+    drawn = '<rect class="track" y="7" width="1000" height="4"/>'
+    if share is not None:
+        at = [1000 * (min(1.0, max(begin, x)) - begin) / (1 - begin) for x in (begin if low is None else low, share, share if high is None else high)]
+        drawn += f'<rect class="range" x="{at[0]:.1f}" y="3" width="{max(0.0, at[2] - at[0]):.1f}" height="12" rx="3"/><rect class="point" x="{max(0.0, at[1] - 3):.1f}" width="6" height="18"/>'
+    note = f" <small>{text(small)}</small>" if small else ""
+    return (
+        f'<div class="row {kind}"><span class="label"><bdi>{text(label)}</bdi>{note}</span>'
+        f'<svg viewBox="0 0 1000 18" preserveAspectRatio="none" aria-hidden="true">{drawn}</svg><span class="value">{value}</span></div>'
+    )
 
 
 def _axis(*marks: str) -> str:
-    return f'<span></span><span class="axis">{"".join(f"<span>{mark}</span>" for mark in marks)}</span><span></span>'
+    return f'<div class="row axis"><span class="label"></span><span class="marks">{"".join(f"<span>{mark}</span>" for mark in marks)}</span><span class="value"></span></div>'
+
+
+_PERCENT = _axis("0%", "25%", "50%", "75%", "100%")
 
 
 def _stratum(name: str | None) -> str:
     return "(none)" if name is None else name
 
 
-def _distribution(question: str, of: Mapping[str, Any]) -> str:
+def _distribution(question: str, of: Mapping[str, Any], names: Mapping[str, str]) -> str:
     rects, start, legend = "", 0.0, ""
     for shade, (answer, share) in zip(_SHADES, of["distribution"].items(), strict=True):
         width = 1000 * (share or 0)
         rects += f'<rect class="{shade}" x="{start:.1f}" width="{width:.1f}" height="22"/>'
-        legend += f'<li class="{shade}"><b>{percent(share)}</b> {text(answer)}</li>'
+        legend += f'<li class="{shade}"><b>{percent(share)}</b> {text(names.get(answer, answer))}</li>'
         start += width
     cannot = f"<li><b>{of['cannot_judge']:,}</b> times cannot judge</li>" if of["cannot_judge"] else ""
     said = ", ".join(f"{percent(share)} {answer}" for answer, share in of["distribution"].items())
@@ -146,17 +165,20 @@ def _distribution(question: str, of: Mapping[str, Any]) -> str:
 
 
 def _agreement(of: Mapping[str, Any], between: Mapping[str, Any], names: Sequence[str]) -> str:
+    begin = -0.5 if any(x is not None and x < 0 for name in names for x in (of[name], *(between[name] or ()))) else 0.0
     rows = ""
     for name in names:
         value, interval = of[name], between[name] or (None, None)
         said = f"<b>{value:.3f}</b>" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval[0] is not None else "") if value is not None else "not defined"
-        rows += f'<span class="label">{_MEASURES[name]}</span>{_range(value, *interval)}<span class="value">{said}</span>'
-    return f'<div class="plot">{rows}{_axis("0", "0.25", "0.5", "0.75", "1")}</div>'
+        rows += _row(_MEASURES[name], value, interval[0], interval[1], said, begin=begin)
+    return f'<div class="plot">{rows}{_axis("-0.5", "0", "0.5", "1") if begin else _axis("0", "0.25", "0.5", "0.75", "1")}</div>'
 
 
 def _raters(by_rater: Mapping[str, Any]) -> str:
     questions = next((list(of["deviation"]) for of in by_rater.values()), [])
-    head = "".join(f"<th>{name}</th>" for name in ("rater", "judged", "cannot judge", "repeats alike", "gold right", "seconds an item", *(f"{q}, apart" for q in questions)))
+    head = "".join(
+        f"<th>{name}</th>" for name in ("rater", "judged", "cannot judge", "repeats alike", "gold answers right", "seconds an item", *(f"{q}, apart" for q in questions))
+    )
     body = ""
     for rater, of in by_rater.items():
         cells = [
@@ -168,7 +190,7 @@ def _raters(by_rater: Mapping[str, Any]) -> str:
         ]
         cells += ["–" if of["deviation"][q] is None else f"{of['deviation'][q]:+.2f}" for q in questions]
         body += f"<tr><td>{text(rater)}</td>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-    what = "Repeats are captions that came a second time, gold those with known answers. Apart: the mean distance from the others’ answers to the same items, in steps of the scale; above 0 is milder."
+    what = "Repeats are captions that came a second time, gold those whose answers are known. Apart: the mean distance from the others’ answers to the same items, in steps of the scale; above 0 is milder."
     return f'<section><h2>The raters</h2><p>{what}</p><div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>\n'
 
 
@@ -203,7 +225,7 @@ def _method(found: Mapping[str, Any]) -> str:
         lines.append(
             "A picture goes to the caption that more of its raters preferred. Sides were random for each item and rater. The sign test takes the items on which there was a choice: how likely so uneven a result is, were both equally good."
         )
-    lines.append("Each item weighs as many captions as it stands for: captions of its stratum in the store, divided by items drawn.")
+    lines.append("Each item weighs as many captions as it stands for: captions of its stratum in the store, divided by the items judged of it.")
     lines.append(
         "Intervals of shares are Wilson’s on the effective sample size; where uneven weights leave few hits, with half an item added to either side. Those of agreement are percentiles of 1,000 bootstrap samples of items."
     )

@@ -242,9 +242,11 @@ def _draw(conn: sqlite3.Connection, options: SampleOptions, kind: Any, frame: st
             items.append(Item(len(items) + 1, stratum=s.name, weight=s.weight, **dict(row)))
     items += [Item(**asdict(g) | {"item": len(items) + i}) for i, g in enumerate(gold, 1)]
     said = {name: value for name, value in asdict(options).items() if name not in ("n", "margin")} | {"n": sum(items_of.values()), "margin": options.margin, **parameters}
-    content = [kind, said, [[item.pin_id, item.stratum, item.recipe_id, item.caption, item.other_caption, item.gold_relevance, item.gold_quality] for item in items]]
-    sample_id = letters(json.dumps(content, sort_keys=True), 8)
-    rows_of = [row for i in range(options.raters) for row in _sheet(sample_id, f"rater-{i + 1}", items, options, kind == "comparison")]
+    content = json.dumps([kind, said, [asdict(s) for s in strata], beside, [asdict(item) | {"image": None} for item in items]], sort_keys=True)
+    sample_id = letters(content, 8)
+    # Orders, sides and ids come from what no sheet tells (digests of images, ids of pins): who has a sheet and this file cannot find the repeats.
+    secret = hashlib.sha256(f"secret {content}".encode()).hexdigest()
+    rows_of = [row for i in range(options.raters) for row in _sheet(secret, f"rater-{i + 1}", items, options, kind == "comparison")]
     return Sample(sample_id, kind, said, strata, beside, items, rows_of)
 
 
@@ -261,9 +263,9 @@ def _items_for(margin: float, sizes: Mapping[Any, int], allocation: str) -> int:
     return low
 
 
-def _sheet(sample_id: str, rater: str, items: Sequence[Item], options: SampleOptions, pairs: bool) -> list[SheetRow]:
+def _sheet(secret: str, rater: str, items: Sequence[Item], options: SampleOptions, pairs: bool) -> list[SheetRow]:
     """A rater's rows: all items in an order of the rater's own, some a second time well after the first."""
-    rng = random.Random(f"{sample_id} {rater}")
+    rng = random.Random(f"{secret} {rater}")
     order: list[tuple[float, Item, bool]] = [(float(i), item, False) for i, item in enumerate(rng.sample(items, len(items)))]
     distance = REPEAT_DISTANCE * len(order)
     drawn = [(place, item) for place, item, _ in order if item.weight is not None and place + distance < len(order) - 1]
@@ -271,8 +273,7 @@ def _sheet(sample_id: str, rater: str, items: Sequence[Item], options: SampleOpt
         order.append((rng.uniform(place + distance, len(order)), item, True))
     order.sort(key=lambda placed: placed[0])
     return [
-        SheetRow(letters(f"{sample_id} {rater} {item.item} {repeat}", 12), rater, i, item.item, repeat, pairs and rng.random() < 0.5)
-        for i, (_, item, repeat) in enumerate(order, 1)
+        SheetRow(letters(f"{secret} {rater} {item.item} {repeat}", 12), rater, i, item.item, repeat, pairs and rng.random() < 0.5) for i, (_, item, repeat) in enumerate(order, 1)
     ]
 
 

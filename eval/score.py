@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sqlite3
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,15 +65,18 @@ def score(conn: sqlite3.Connection, sample_id: str, raters: Sequence[str] | None
     names = list(dict.fromkeys(rating.rater for rating in ratings))
     found: dict[str, Any] = {"sample_id": sample_id, "kind": sample.kind, "sentence": "", "raters": len(names), "items": len(drawn)}
     if sample.kind == "captions":
-        good, judged = _share(drawn, lambda item: _majority(of_item[item.item], GOOD))
-        bad, _ = _share(drawn, lambda item: _majority(of_item[item.item], BAD))
-        found |= {"judged": judged, "relevant_and_good": _as_dict(good), "irrelevant_and_poor": _as_dict(bad)}
+        good = _share(sample, drawn, lambda item: _majority(of_item[item.item], GOOD))
+        bad = _share(sample, drawn, lambda item: _majority(of_item[item.item], BAD))
+        found |= {"judged": good.items, "relevant_and_good": _as_dict(good), "irrelevant_and_poor": _as_dict(bad)}
         found["strata"] = _strata(sample, drawn, of_item)
+        found["captions_covered"] = sum(stratum["captions"] for stratum in found["strata"] if stratum["judged"])
     else:
         found |= _comparison(conn, sample, drawn, of_item)
     found["ratings"] = sum(bool(rating.values) for rating in first)
+    valid = sum(all(rating.value(q) is not None for q in questions) for rating in first)
+    found["judgements_per_item"] = valid / found["judged"] if found["judged"] else None
     found["frame"] = {"captions": sum(stratum.captions for stratum in sample.strata), **sample.beside}
-    found["questions"] = {question.name: _question(question, drawn, of_item, seed=sample.options["seed"]) for question in questions}
+    found["questions"] = {question.name: _question(question, sample, drawn, of_item) for question in questions}
     found["by_rater"] = {name: _rater(name, ratings, questions, of_item) for name in names}
     found["models"] = _models(conn, {recipe for item in drawn for recipe in (item.recipe_id, item.other_recipe_id) if recipe})
     ranked = [(item, [rating for rating in of_item[item.item] if rating.values]) for item in drawn]
@@ -106,10 +109,17 @@ def _majority(ratings: Iterable[Rating], wanted: tuple[str, str]) -> bool | None
     return 2 * chose > len(valid) if valid else None
 
 
-def _share(drawn: Sequence[Item], verdict: Callable[[Item], bool | None]) -> tuple[Share, int]:
-    """The share of the items that are so, weighted to the store, and how many items were judged."""
+def _share(sample: Sample, drawn: Sequence[Item], verdict: Callable[[Item], bool | None]) -> Share:
+    """The share of the items that are so, weighted to the store."""
     judged = [(hit, item) for item in drawn if (hit := verdict(item)) is not None]
-    return share_of([hit for hit, _ in judged], [item.weight for _, item in judged], [item.stratum for _, item in judged]), len(judged)
+    return share_of([hit for hit, _ in judged], _weights(sample, [item for _, item in judged]), [item.stratum for _, item in judged])
+
+
+def _weights(sample: Sample, judged: Sequence[Item]) -> list[float]:
+    """How many captions each item stands for: those of its stratum by the items judged of it. What nobody could judge takes no stratum's weight away."""
+    captions = {stratum.name: stratum.captions for stratum in sample.strata}
+    items = Counter(item.stratum for item in judged)
+    return [captions[item.stratum] / items[item.stratum] for item in judged]
 
 
 def _as_dict(share: Share) -> dict[str, Any]:
@@ -139,17 +149,17 @@ def _counts(question: Question, ratings: Iterable[Iterable[Rating]]) -> np.ndarr
     return np.array(counts, dtype=float).reshape(-1, len(question.answers))
 
 
-def _question(question: Question, drawn: Sequence[Item], of_item: Mapping[int, list[Rating]], *, seed: int) -> dict[str, Any]:
-    """Distribution, mean and agreement of one question. Each item weighs the same in the distribution, however many raters judged it, times what it stands for."""
+def _question(question: Question, sample: Sample, drawn: Sequence[Item], of_item: Mapping[int, list[Rating]]) -> dict[str, Any]:
+    """Distribution, mean and agreement of one question. In the distribution an item counts the same, however many raters judged it, times the captions that it stands for."""
     counts = _counts(question, (of_item[item.item] for item in drawn))
     values = sorted(question.values.values())
     judged = counts.sum(axis=1)
-    weights = np.array([item.weight for item in drawn], dtype=float)[judged > 0]
+    weights = np.array(_weights(sample, [item for item, n in zip(drawn, judged, strict=True) if n]))
     shares = counts[judged > 0] / judged[judged > 0, None]
     distribution = (weights @ shares / weights.sum()).tolist() if len(weights) else [None] * len(values)
     all_of = [rating for item in drawn for rating in of_item[item.item]]
     by_value = {value: answer for answer, value in question.values.items()}
-    intervals = bootstrap(counts, values, seed=seed)
+    intervals = bootstrap(counts, values, seed=abs(sample.options["seed"]))
     return {
         "items": int((judged > 0).sum()), "ratings": int(judged.sum()),
         "mean": float((counts @ values).sum() / judged.sum()) if judged.sum() else None,
@@ -236,16 +246,17 @@ def _comparison(conn: sqlite3.Connection, sample: Sample, drawn: Sequence[Item],
         verdicts[item.item] = (sum(values) > 0) - (sum(values) < 0) if values else None
     shares = {}
     for name, sign in (("first", 1), ("no_difference", 0), ("second", -1)):
-        share, judged = _share(drawn, lambda item, sign=sign: None if (v := verdicts[item.item]) is None else v == sign)  # type: ignore[misc]
-        shares[name] = _as_dict(share)
-    preference, decided = _share(drawn, lambda item: None if not (v := verdicts[item.item]) else v > 0)
+        shares[name] = _share(sample, drawn, lambda item, sign=sign: None if (v := verdicts[item.item]) is None else v == sign)  # type: ignore[misc]
+    preference = _share(sample, drawn, lambda item: None if not (v := verdicts[item.item]) else v > 0)
     wins = [sum(v == sign for v in verdicts.values()) for sign in (1, 0, -1)]
     recipes = {name: sample.options[key] for name, key in (("first", "a"), ("second", "b"))}
     models = _models(conn, set(recipes.values()))
+    same = len(set(models.values())) < 2
     return {
-        "judged": judged, "recipes": {name: {"recipe": recipe, "model": models.get(recipe)} for name, recipe in recipes.items()}, "shares": shares,
-        "wins": {"first": wins[0], "no_difference": wins[1], "second": wins[2]},
-        "preference": _as_dict(preference), "decided": decided, "sign_test": sign_test(wins[0], wins[2]),
+        "judged": shares["first"].items,
+        "recipes": {name: {"recipe": recipe, "model": models[recipe], "name": f"{models[recipe]} ({recipe})" if same else models[recipe]} for name, recipe in recipes.items()},
+        "shares": {name: _as_dict(share) for name, share in shares.items()}, "preference": _as_dict(preference), "decided": preference.items,
+        "wins": {"first": wins[0], "no_difference": wins[1], "second": wins[2]}, "sign_test": sign_test(wins[0], wins[2]),
     }  # fmt: skip
 
 
@@ -255,24 +266,47 @@ def _models(conn: sqlite3.Connection, recipes: set[str]) -> dict[str, str]:
 
 def _sentence(found: Mapping[str, Any]) -> str:
     """The result for somebody who reads one sentence."""
-    people = f"{found['raters']} {'person' if found['raters'] == 1 else 'people'}"
-    if found["kind"] == "comparison":
-        first, second = (found["recipes"][name]["recipe"] for name in ("first", "second"))
-        wins, preference, p = found["wins"], found["preference"], found["sign_test"]
-        if not found["decided"]:
-            return f"{people} judged {found['judged']:,} pairs of captions and saw no difference between {first} and {second}."
-        better, worse = (first, second) if preference["share"] >= 0.5 else (second, first)
-        ends = (preference["low"], preference["high"]) if better == first else (1 - preference["high"], 1 - preference["low"])
-        share = max(preference["share"], 1 - preference["share"])
-        sure = f"the difference is {'more' if p < 0.05 else 'no more'} than chance would make (sign test, p = {p:.2g})"
-        ties = f" of those on which there was a choice; {wins['no_difference']:,} of {found['judged']:,} showed no difference" if wins["no_difference"] else ""
-        return f"{people} preferred the captions of {better} to those of {worse} for {percent(share)} of the pictures ({percent(ends[0])} to {percent(ends[1])}){ties}; {sure}."
-    good, bad, captions = found["relevant_and_good"], found["irrelevant_and_poor"], found["frame"]["captions"]
+    return _of_comparison(found) if found["kind"] == "comparison" else _of_captions(found)
+
+
+def _of_captions(found: Mapping[str, Any]) -> str:
+    good, bad, captions, covered = found["relevant_and_good"], found["irrelevant_and_poor"], found["frame"]["captions"], found["captions_covered"]
     if good["share"] is None:
         return f"None of the {found['items']:,} captions was judged on both questions yet, so there is no share to state."
+    those = (
+        f"Of the {captions:,} captions in this store" if covered == captions else f"Of {covered:,} captions (the other {captions - covered:,} are in strata that nobody has judged)"
+    )
     return (
-        f"Of the {captions:,} captions in this store about {percent(good['share'])} are both relevant and well written (95% interval {percent(good['low'])} to {percent(good['high'])}),"
-        f" and {percent(bad['share'])} are irrelevant and poor ({percent(bad['low'])} to {percent(bad['high'])}); {people} judged {found['judged']:,} of them."
+        f"{those} about {percent(good['share'])} are both relevant and well written (95% interval {percent(good['low'])} to {percent(good['high'])}),"
+        f" and {percent(bad['share'])} are irrelevant and poor ({percent(bad['low'])} to {percent(bad['high'])}); {_judged(found, 'of them')}."
+    )
+
+
+def _judged(found: Mapping[str, Any], what: str) -> str:
+    each = found["judgements_per_item"]
+    people = f"{found['raters']} {'person' if found['raters'] == 1 else 'people'}"
+    if each > found["raters"] - 0.05:
+        return f"{people} judged {found['judged']:,} {what}"
+    return f"{found['judged']:,} {what} were judged, by {each:.1f} of {people} on average"
+
+
+def _of_comparison(found: Mapping[str, Any]) -> str:
+    """A preference is stated where both the interval and the sign test, which knows no weights, leave no doubt."""
+    wins, preference, p = found["wins"], found["preference"], found["sign_test"]
+    first, second = found["recipes"]["first"]["name"], found["recipes"]["second"]["name"]
+    if not found["judged"]:
+        return "No pair of captions was judged yet, so there is no preference to state."
+    people = _judged(found, "pictures")
+    if not found["decided"]:
+        return f"{people} and saw no difference between {first} and {second}."
+    ahead = preference["share"] >= 0.5
+    better, worse = (first, second) if ahead else (second, first)
+    share, low, high = [preference[name] for name in ("share", "low", "high")] if ahead else [1 - preference[name] for name in ("share", "high", "low")]
+    clear = low > 0.5 and p < 0.05 and (wins["first"] > wins["second"]) == ahead
+    verdict = f"the captions of {better} are preferred to those of {worse}" if clear else f"there is no clear preference: those of {better} are ahead of {worse}"
+    return (
+        f"Where raters saw a difference, {verdict} for {percent(share)} of the pictures (95% interval {percent(low)} to {percent(high)}; sign test on {wins['first']:,} to {wins['second']:,} items:"
+        f" p = {p:.2g}); {wins['no_difference']:,} of {found['judged']:,} showed none. {people[0].upper()}{people[1:]}."
     )
 
 

@@ -85,8 +85,12 @@
     if (!before && judged(row) && $("by-itself").checked && at < rows.length - 1) show(at + 1);
   };
 
+  const before = new Map(); // what was answered before "cannot judge", should it be taken back
   const cannot = (on) => {
-    keep(rows[at], Object.fromEntries([...names.map((name) => [name, on ? CANNOT : null]), ["answered_at", on ? new Date().toISOString() : null]]));
+    const row = rows[at], said = answerOf(row);
+    if (on) before.set(row.item_id, Object.fromEntries(names.map((name) => [name, said[name] || null])));
+    const back = before.get(row.item_id) || {};
+    keep(row, Object.fromEntries([...names.map((name) => [name, on ? CANNOT : back[name] || null]), ["answered_at", new Date().toISOString()]]));
     noteTime();
     draw();
   };
@@ -145,7 +149,8 @@
       if (event.key === "Escape") $("comment").blur();
       return;
     }
-    const act = keys[event.key] || (event.key === "Enter" && !(event.target instanceof HTMLButtonElement) ? keys.ArrowRight : null);
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key; // Caps Lock
+    const act = keys[key] || (key === "Enter" && !event.target.closest("button, a") ? keys.ArrowRight : null);
     if (!act) return;
     event.preventDefault(); // arrows would move between the answers of a question
     act();

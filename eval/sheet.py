@@ -11,6 +11,7 @@ import io
 import itertools
 import json
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from .sample import Sample, SheetRow
 
 SIDE, MAX_BYTES = 800, 60_000  # of an embedded picture: pixels of the longer side, bytes
 ROWS_PER_FILE = 600  # about 40 MB; a longer sheet comes in parts
+_MARK = '<meta name="captioner-sheet">\n'  # tells our pages from others
 TITLES = {"captions": "Do these captions fit their pictures?", "comparison": "Which caption fits the picture better?"}
 
 Pictures = Callable[[Iterable[tuple[str | None, str | None]]], Iterator[Picture | str]]  # (image, image_sha256) -> a picture, or why there is none
@@ -44,7 +46,6 @@ def write_sheets(sample: Sample, folder: Path, pictures: Pictures, *, on_step: O
     The same sample gives the same files. Raises SheetError as `check_folder` does, OSError if the folder cannot be written.
     """
     check_folder(sample, folder)
-    folder.mkdir(parents=True, exist_ok=True)
     sheets = _sheets(sample)
     with tempfile.TemporaryFile(dir=folder) as kept:  # not in memory: ten thousand pictures are half a gigabyte
         places, missing = dict[int, tuple[int, int]](), dict[int, str]()
@@ -62,7 +63,9 @@ def write_sheets(sample: Sample, folder: Path, pictures: Pictures, *, on_step: O
             kept.seek(places[item][0])
             return kept.read(places[item][1]).decode()
 
-        write_whole(folder / "guidance.html", document("How to judge the captions", _style(), [f'<div class="page"><h1>How to judge the captions</h1>{_guide(sample)}</div>\n']))
+        write_whole(
+            folder / "guidance.html", document("How to judge the captions", _style(), [f'<div class="page"><h1>How to judge the captions</h1>{_guide(sample)}</div>\n'], head=_MARK)
+        )
         for done, (name, rows) in enumerate(sheets.items(), 1):
             others = [other for other, some in sheets.items() if some[0].rater == rows[0].rater]
             write_whole(folder / f"{name}.html", _page(sample, name, rows, others, missing, picture_of))
@@ -73,15 +76,26 @@ def write_sheets(sample: Sample, folder: Path, pictures: Pictures, *, on_step: O
 
 
 def check_folder(sample: Sample, folder: Path) -> None:
-    """Raises SheetError where sheets in `folder` would lose answers, or get mixed with the sheets of another sample."""
-    if folder.exists() and not folder.is_dir():
-        raise SheetError(f"{folder} is a file: name a folder for the sheets")
+    """Makes `folder`. Raises SheetError where sheets in it would lose answers, get mixed with those of another sample, or replace something else."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise SheetError(f"{folder} is a file: name a folder for the sheets") from None
+    except OSError as error:
+        raise SheetError(f"the folder {folder} cannot be made: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise SheetError(f"{folder} cannot be written: name another folder")
+    names = _sheets(sample)
     for path in sorted(folder.glob("*.csv")):
         other, answered = holds_answers(path)
         if other and other != sample.sample_id:
             raise SheetError(f"{path} is a sheet of another sample ({other}): name an empty folder, so that the two do not get mixed")
-        if answered and path.stem in _sheets(sample):
-            raise SheetError(f"{path} holds answers already: they would be lost; name another folder, or move the file")
+        if path.stem in names and (answered or not other):
+            what = "holds answers already: they would be lost" if other else "is no sheet of ours, and would be lost"
+            raise SheetError(f"{path} {what}; name another folder, or move the file")
+    for path in [folder / f"{name}.html" for name in ("guidance", *names)]:
+        if path.exists() and _MARK not in path.read_bytes()[:4096].decode(errors="replace"):
+            raise SheetError(f"{path} is no page of ours, and would be lost; name another folder, or move the file")
 
 
 def _sheets(sample: Sample) -> dict[str, list[SheetRow]]:
@@ -103,7 +117,7 @@ def _page(sample: Sample, name: str, rows: list[SheetRow], others: list[str], mi
         "caption_columns": [column for column in COLUMNS[sample.kind] if column.endswith("caption")], "questions": {q.name: list(q.answers) for q in questions},
         "rows": [{"item_id": row.item_id, "number": row.position, "captions": captions(sample, row)} | ({"missing": missing[row.item]} if row.item in missing else {}) for row in rows],
     }  # fmt: skip
-    yield from document(TITLES[sample.kind], _style(), _body(sample, name, rows, others, data, picture_of), script=_file("sheet.js"))
+    yield from document(TITLES[sample.kind], _style(), _body(sample, name, rows, others, data, picture_of), script=_file("sheet.js"), head=_MARK)
 
 
 def captions(sample: Sample, row: SheetRow) -> list[str]:

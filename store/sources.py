@@ -109,14 +109,14 @@ def check_columns(sources: Iterable[str], fields: Sequence[str], columns: Mappin
                         _columns_of(source, names, fields, columns, required)
 
 
-def read_tables(sources: Iterable[str], fields: Sequence[str], columns: Mapping[str, str], required: Sequence[str]) -> Iterator[Rows | BadRow]:
-    """The rows of all `sources`, reading `fields` (from the column named in `columns`, else of the same name).
+def read_tables(sources: Iterable[str], fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]) -> Iterator[Rows | BadRow]:
+    """The rows of all `sources`, reading `fields` (from the column named in `columns`, else of the same name; None: the command has no --map).
 
     Raises SourceError for a missing file, a table without the columns of the `required` fields ("date|timestamp": one of the two), or a mapped column that is missing;
     in JSON a mapped column is missing if no row of any source has it, which shows at the end.
     """
     readers = {"parquet": _read_parquet, "csv": _read_csv, "tsv": _read_csv}
-    unseen, any_row = dict(columns), False
+    unseen, any_row = dict(columns or {}), False
     for source in find_sources(sources):
         with _plain_errors(source):
             for rows in readers.get(_ending(source), _read_json)(source, fields, columns, required):
@@ -156,8 +156,10 @@ def _open(source: str) -> Iterator[IO[bytes]]:
         yield gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[misc]
 
 
-def _columns_of(source: str, names: Sequence[str], fields: Sequence[str], columns: Mapping[str, str], required: Sequence[str]) -> dict[str, str]:
+def _columns_of(source: str, names: Sequence[str], fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]) -> dict[str, str]:
     """field -> column for the fields that this table has."""
+    mend = "; say which one it is with --map {0}=COLUMN" if columns is not None else ""
+    columns = columns or {}
     for field, column in columns.items():
         if column not in names:
             raise SourceError(f"{source} has no column {column!r} (--map {field}={column}); its columns: {', '.join(names)}")
@@ -165,7 +167,7 @@ def _columns_of(source: str, names: Sequence[str], fields: Sequence[str], column
     for field in required:
         if not taken.keys() & set(field.split("|")):
             field = field.partition("|")[0]
-            raise SourceError(f"{source} has no column {field!r}; say which one it is with --map {field}=COLUMN; its columns: {', '.join(names)}")
+            raise SourceError(f"{source} has no column {field!r}{mend.format(field)}; its columns: {', '.join(names)}")
     return taken
 
 
@@ -234,7 +236,7 @@ def _csv_header(source: str, lines: _Lines) -> tuple[list[str], str]:
     return names, delimiter
 
 
-def _read_csv(source: str, fields: Sequence[str], columns: Mapping[str, str], required: Sequence[str]) -> Iterator[Rows | BadRow]:
+def _read_csv(source: str, fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]) -> Iterator[Rows | BadRow]:
     with _open(source) as raw:
         lines = _Lines(raw)
         names, delimiter = _csv_header(source, lines)
@@ -283,8 +285,8 @@ def _csv_rows(source: str, lines: _Lines, delimiter: str, width: int) -> Iterato
         yield number, BadRow(source, number, reason, "".join(lines.taken)[:2000]) if reason else cells + [""] * (width - len(cells))
 
 
-def _read_json(source: str, fields: Sequence[str], columns: Mapping[str, str], required: Sequence[str]) -> Iterator[Rows | BadRow]:
-    taken = {field: columns.get(field, field) for field in fields}
+def _read_json(source: str, fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]) -> Iterator[Rows | BadRow]:
+    taken = {field: (columns or {}).get(field, field) for field in fields}
     with _open(source) as raw:
         found = _json_values(source, raw)
         while chunk := list(itertools.islice(found, CHUNK)):
@@ -368,7 +370,7 @@ def _parquet(source: str) -> Iterator[Any]:
         raise SourceError(f"{source} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from error
 
 
-def _read_parquet(source: str, fields: Sequence[str], columns: Mapping[str, str], required: Sequence[str]) -> Iterator[Rows | BadRow]:
+def _read_parquet(source: str, fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]) -> Iterator[Rows | BadRow]:
     with _parquet(source) as file:
         schema = file.schema_arrow
         taken = _columns_of(source, schema.names, fields, columns, required)

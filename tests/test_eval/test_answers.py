@@ -78,6 +78,8 @@ WAYS: dict[str, Callable[[Path, Rows], Path]] = {
     "names in capitals": lambda path, rows: written(path, [{f" {name.upper()} ": cell for name, cell in row.items()} for row in rows]),
     "answers in capitals": lambda path, rows: written(path, [row | {"relevance": " Relevant ", "quality": "GOOD."} for row in rows]),
     "empty rows at the end": lambda path, rows: written(path, [*rows, *[dict.fromkeys(rows[0], "") for _ in range(3)]]),
+    "a title above the header": lambda path, rows: (path.write_text("Our captions\n\n" + written(path, rows).read_text()), path)[1],
+    "UTF-16 that does not say so": lambda path, rows: written(path, rows, encoding="utf-16-le"),
     "a line that names the separator": lambda path, rows: (path.write_text("sep=;\n" + written(path, rows, delimiter=";").read_text()), path)[1],
     "times as a spreadsheet writes them": lambda path, rows: written(path, [row | {"seconds": "3,5", "answered_at": "25.11.2026 10:00"} for row in rows]),
 }
@@ -120,9 +122,25 @@ def test_of_two_answers_the_later_one_counts(shop: Path, tmp_path: Path) -> None
     assert score(shop, late, early)["relevant_and_good"]["share"] == 1
 
 
+def test_an_earlier_download_changes_nothing_once_a_later_one_was_read(shop: Path, tmp_path: Path) -> None:
+    late = score(shop, written(tmp_path / "late.csv", [row | {"answered_at": "2026-11-25T11:00:00Z"} for row in filled(shop)]))
+    early = score(shop, written(tmp_path / "early.csv", [row | {"answered_at": "2026-11-25T10:00:00Z"} for row in filled(shop, 1, "not", "poor")]))
+    assert early["read"] == {"new": 0, "changed": 0, "unchanged": 44}
+    assert early["relevant_and_good"] == late["relevant_and_good"]
+
+
+def test_cells_that_were_sorted_apart_are_refused(shop: Path, tmp_path: Path) -> None:
+    rows = filled(shop)
+    sorted_ids = [row | {"item_id": item_id} for row, item_id in zip(rows, sorted(row["item_id"] for row in rows), strict=True)]
+    assert "does not belong to the" in refused(shop, written(tmp_path / "a.csv", sorted_ids))
+    sorted_captions = [row | {"caption": caption} for row, caption in zip(rows, sorted(row["caption"] for row in rows), strict=True)]
+    assert "does not belong to the caption beside it: were cells moved or sorted apart?" in refused(shop, written(tmp_path / "b.csv", sorted_captions))
+    score(shop, written(tmp_path / "c.csv", [row | {"caption": f"{row['caption']}, mended"} for row in rows]))
+
+
 def test_answers_that_contradict_are_refused(shop: Path, tmp_path: Path) -> None:
     a, b = written(tmp_path / "a.csv", filled(shop)), written(tmp_path / "b.csv", filled(shop, 1, "not"))
-    assert refused(shop, a, b) == f"Error: {a}, row 2 says 'relevant' and {b}, row 2 says 'not' for the same item, and not both say when: leave out one of the two\n"
+    assert refused(shop, a, b) == f"Error: {a}, row 2 says 'relevant' and {b}, row 2 says 'not' for the same item, and neither says that it is later: leave out one of the two\n"
 
 
 def test_an_edited_item_id_is_refused_with_its_row(shop: Path, tmp_path: Path) -> None:
@@ -156,6 +174,8 @@ def test_sheets_of_another_sample_are_refused(shop: Path, tmp_path: Path) -> Non
         (b"", "has no column item_id, so it is no sheet; its columns: none"),
         (b"a,b\n1,2\n", "has no column item_id, so it is no sheet; its columns: a, b"),
         (b"PK\x03\x04 and so on", "is a workbook: save it as CSV and give that file"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1 and so on", "is a workbook: save it as CSV and give that file"),
+        (b"\x1b]0;title\x07,\x1b[31mred\n", "its columns: \ufffd]0;title\ufffd, \ufffd[31mred"),
         (b"\x00\x01\x02\xff\xfe", "has no column item_id"),
     ],
 )
@@ -180,12 +200,12 @@ def test_sheets_that_hold_answers_are_not_written_over(shop: Path, tmp_path: Pat
     assert sheet(shop, 2) == filled(shop, 2)
 
 
-@given(st.text() | st.text("=+-@';\t\n\r x＝", max_size=8))
+@given(st.text() | st.text("=+-@'\";\t\n\r x＝", max_size=8))
 def test_no_cell_is_a_formula_and_every_text_comes_back(text: str) -> None:
     cell = defused(text)
     assert restored(cell) == text
     for start in cell.replace("\t", ";").replace("\r", ";").replace("\n", ";").split(";"):
-        assert not start.lstrip(" \u00a0").startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠"))
+        assert not start.lstrip(' \u00a0"').startswith(("=", "+", "-", "@", "＝", "＋", "－", "＠"))
 
 
 def test_comments_arrive_as_they_were_typed(shop: Path, tmp_path: Path) -> None:

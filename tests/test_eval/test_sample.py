@@ -72,6 +72,43 @@ def test_the_same_seed_gives_the_same_sheets(shop: Path, tmp_path: Path) -> None
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def test_who_has_a_sheet_and_the_source_of_captioner_cannot_find_the_repeats(shop: Path, tmp_path: Path) -> None:
+    found = drawn(shop, tmp_path / "sheets", "--raters", 1)
+    conn = sqlite3.connect(shop)
+    conn.execute("UPDATE pins SET image_sha256 = image_sha256 || 'x'")
+    conn.execute("UPDATE captions SET image_sha256 = image_sha256 || 'x'")
+    conn.commit()
+    other = drawn(shop, tmp_path / "others", "--raters", 1)  # what orders depend on is not in the sheets
+    orders = [
+        [row for (row,) in conn.execute("SELECT pin_id FROM sheet_rows JOIN sample_items USING (sample_id, item) WHERE sample_id = ? ORDER BY position", [s["sample_id"]])]
+        for s in (found, other)
+    ]
+    assert sorted(set(orders[0])) == sorted(set(orders[1]))
+    assert orders[0] != orders[1]
+
+
+def test_a_sample_of_a_store_that_has_changed_is_another_one(shop: Path, tmp_path: Path) -> None:
+    first = drawn(shop, tmp_path / "a", "--n", 5)
+    drawn_pins = [pin for (pin,) in sqlite3.connect(shop).execute("SELECT pin_id FROM sample_items")]
+    conn = sqlite3.connect(shop)
+    conn.execute(f"UPDATE captions SET status = 'rejected', reason = 'too long' WHERE rowid % 2 = 0 AND pin_id NOT IN ({', '.join('?' * 5)})", drawn_pins)
+    conn.commit()
+    second = drawn(shop, tmp_path / "b", "--n", 5)
+    assert (second["captions"], second["rejected"]) != (first["captions"], first["rejected"])
+    assert second["sample_id"] != first["sample_id"]
+
+
+@pytest.mark.parametrize("name", ["rater-1.csv", "rater-2.html", "guidance.html"])
+def test_somebody_elses_files_are_not_written_over(shop: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / name).write_text("mine")
+    result = captioner("eval", "sample", shop, tmp_path / "folder")
+    assert (result.exit_code, "would be lost" in result.stderr) == (1, True)
+    assert [(path.name, path.read_text()) for path in (tmp_path / "folder").iterdir()] == [(name, "mine")]
+    assert sqlite3.connect(shop).execute("SELECT count(*) FROM samples").fetchone() == (0,)
+    assert "is a file: name a folder" in captioner("eval", "sample", shop, tmp_path / "folder" / name).stderr
+
+
 def test_the_same_command_again_does_no_harm(shop: Path, tmp_path: Path) -> None:
     drawn(shop, tmp_path / "sheets")
     drawn(shop, tmp_path / "sheets")
@@ -87,6 +124,7 @@ def test_a_margin_takes_the_place_of_n(shop: Path, tmp_path: Path) -> None:
     assert uneven["margin"] <= 0.08
     assert "rater hours" in captioner("eval", "sample", shop, tmp_path / "again", "--margin", 0.1).stdout
     assert drawn(shop, tmp_path / "all", "--margin", 0.01)["items"] == 400  # everything there is
+    assert "note: ± 1 points take more than the captions that there are" in captioner("eval", "sample", shop, tmp_path / "all", "--margin", 0.01).stdout
 
 
 def test_what_is_not_in_the_frame_is_told_beside(shop: Path, tmp_path: Path) -> None:
@@ -97,7 +135,7 @@ def test_what_is_not_in_the_frame_is_told_beside(shop: Path, tmp_path: Path) -> 
     conn.commit()
     result = captioner("eval", "sample", shop, tmp_path / "sheets", "--n", 400)
     assert "394 of 394 current captions" in result.stdout
-    assert "4 pins whose caption was rejected (1.0%), 1 pins that failed (0.3%)" in " ".join(result.stdout.split())
+    assert "4 pins whose caption was rejected (1.0%), 1 pin that failed (0.3%)" in " ".join(result.stdout.split())
     assert not sqlite3.connect(shop).execute("SELECT 1 FROM sample_items WHERE pin_id IN ('pin-1', 'pin-5', 'pin-6')").fetchone()
 
 

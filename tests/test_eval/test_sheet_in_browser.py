@@ -215,6 +215,6 @@ def test_a_comparison_shows_both_captions_and_tells_nobodys(driver: Any, tmp_pat
     rater.download()
     scored = CliRunner().invoke(cli, ["eval", "score", str(tmp_path / "my.db"), str(tmp_path / "profile" / "rater-1.csv")])
     assert scored.exit_code == 0, scored.output
-    assert "preferred the captions of recipe-a to those of recipe-b for 100%" in " ".join(scored.output.split())
+    assert "the captions of model of recipe-a are preferred to those of model of recipe-b for 100%" in " ".join(scored.output.split())
     rater.close()
     assert rater.trouble == []
