@@ -33,7 +33,7 @@ class Drawn(NamedTuple):
     item: int
     pin_id: str
     stratum: Hashable
-    weight: float | None  # None: gold
+    captions: int | None  # of the stratum in the store; None: gold
     gold: dict[str, str]
 
 
@@ -52,19 +52,27 @@ def expected(conn: sqlite3.Connection, calls: Sequence[Sequence[Path]]) -> dict[
     places = {row[0]: Place(*row) for row in conn.execute("SELECT item_id, rater, item, is_repeat, swapped FROM sheet_rows ORDER BY rowid")}
     said = gathered(calls)
     named = {places[item_id].rater for path in calls[-1] for item_id in read(path)} or {places[item_id].rater for item_id in said}
-    sample_id = next(sample for item_id in said or read(calls[-1][0]) for (sample,) in conn.execute("SELECT sample_id FROM sheet_rows WHERE item_id = ?", [item_id]))
+    some_row = next(item_id for call in calls for path in call for item_id in read(path))
+    (sample_id,) = conn.execute("SELECT sample_id FROM sheet_rows WHERE item_id = ?", [some_row]).fetchone()
     kind, strata = conn.execute("SELECT kind, strata FROM samples WHERE sample_id = ?", [sample_id]).fetchone()
+    captions = {stratum["stratum"]: stratum["captions"] for stratum in json.loads(strata)}
     items = {}
     for item, pin_id, stratum, weight, relevance, quality in conn.execute(
         "SELECT item, pin_id, stratum, weight, gold_relevance, gold_quality FROM sample_items WHERE sample_id = ? ORDER BY item", [sample_id]
     ):
-        items[item] = Drawn(item, pin_id, stratum, weight, {name: right for name, right in (("relevance", relevance), ("quality", quality)) if right})
+        items[item] = Drawn(
+            item, pin_id, stratum, None if weight is None else captions[stratum], {name: right for name, right in (("relevance", relevance), ("quality", quality)) if right}
+        )
     rows = [(place, {name: turned(said[place.item_id].get(name), place.swapped) for name in [*VALUES, "seconds", "comment"]}) for place in places.values() if place.item_id in said]
     rows = [(place, row) for place, row in rows if place.rater in named]
-    raters = [rater for (rater,) in conn.execute("SELECT rater FROM sheet_rows WHERE sample_id = ? GROUP BY rater ORDER BY min(rowid)", [sample_id]) if rater in named]
+    raters = [
+        rater
+        for (rater,) in conn.execute("SELECT rater FROM sheet_rows WHERE sample_id = ? GROUP BY rater ORDER BY min(rowid)", [sample_id])
+        if rater in {place.rater for place, _ in rows}
+    ]
 
     # The answers that count: to drawn items, the first time. By item, then by rater.
-    first: dict[int, dict[str, Row]] = {item.item: {} for item in items.values() if item.weight is not None}
+    first: dict[int, dict[str, Row]] = {item.item: {} for item in items.values() if item.captions is not None}
     for place, row in rows:
         if place.item in first and not place.is_repeat and any(row[question] for question in ASKED[kind]):
             first[place.item][place.rater] = row
@@ -129,6 +137,11 @@ def turned(said: Any, swapped: bool) -> Any:
 # Shares
 
 
+def weights_of(answered: Sequence[Drawn]) -> list[float]:
+    """How many captions each of these items stands for: those of its stratum, by the items of it that were answered. Who draws five and hears of two has two to tell by."""
+    return [item.captions / sum(other.stratum == item.stratum for other in answered) for item in answered]
+
+
 def share_and_interval(hits: list[bool], weights: list[float], strata: list[Any]) -> dict[str, Any]:
     """{share, low, high, items, effective_items} of some judged items."""
     if not hits:
@@ -151,14 +164,14 @@ def shares_of_captions(items: dict[int, Drawn], first: dict[int, dict[str, Row]]
             if (hit := verdict(answers, wanted)) is not None:
                 judged.append(items[item])
                 hits.append(hit)
-        found[name] = share_and_interval(hits, [item.weight for item in judged], [item.stratum for item in judged])
+        found[name] = share_and_interval(hits, weights_of(judged), [item.stratum for item in judged])
         found["judged"] = len(judged)
         if name == "relevant_and_good":
             found["strata"] = []
             for stratum in drawn:
                 within = [hit for item, hit in zip(judged, hits, strict=True) if item.stratum == stratum["stratum"]]
                 of = share_and_interval(within, [1.0] * len(within), [""] * len(within))
-                size = sum(item.stratum == stratum["stratum"] and item.weight is not None for item in items.values())
+                size = sum(item.stratum == stratum["stratum"] and item.captions is not None for item in items.values())
                 found["strata"].append(
                     {"stratum": stratum["stratum"], "captions": stratum["captions"], "items": size, "judged": len(within)} | {k: of[k] for k in ("share", "low", "high")}
                 )
@@ -173,11 +186,13 @@ def shares_of_comparison(items: dict[int, Drawn], first: dict[int, dict[str, Row
             lead = votes.count("first") - votes.count("second")
             verdicts[item] = "first" if lead > 0 else "second" if lead < 0 else "no_difference"
     judged = [items[item] for item in verdicts]
+    weight = dict(zip(verdicts, weights_of(judged), strict=True))
     names = ("first", "no_difference", "second")
-    shares = {name: share_and_interval([verdict == name for verdict in verdicts.values()], [i.weight for i in judged], [i.stratum for i in judged]) for name in names}
+    shares = {name: share_and_interval([verdict == name for verdict in verdicts.values()], list(weight.values()), [item.stratum for item in judged]) for name in names}
     wins = {name: list(verdicts.values()).count(name) for name in names}
+    # Who sees no difference has answered: a decided item stands for no more captions than before.
     decided = [items[item] for item, verdict in verdicts.items() if verdict != "no_difference"]
-    preference = share_and_interval([verdicts[i.item] == "first" for i in decided], [i.weight for i in decided], [i.stratum for i in decided])
+    preference = share_and_interval([verdicts[i.item] == "first" for i in decided], [weight[i.item] for i in decided], [i.stratum for i in decided])
     return {
         "judged": len(judged),
         "wins": wins,
@@ -201,9 +216,10 @@ def about_question(question: str, items: dict[int, Drawn], first: dict[int, dict
     for metric in ("nominal", "ordinal", "interval"):
         found[f"alpha_{metric}"] = alpha(plain, metric)
     found["ac1"], found["ac2"] = ac(plain, [0, 1, 2], False), ac(plain, [0, 1, 2], True)
-    weight = sum(items[item].weight for item in table)
+    weight = dict(zip(table, weights_of([items[item] for item in table]), strict=True))
     found["distribution"] = {
-        answer: sum(items[item].weight * list(of.values()).count(value) / len(of) for item, of in table.items()) / weight if table else None for answer, value in values.items()
+        answer: sum(weight[item] * list(of.values()).count(value) / len(of) for item, of in table.items()) / sum(weight.values()) if table else None
+        for answer, value in values.items()
     }
     found["answers"] = {answer: everything.count(value) for answer, value in values.items()}
     found["cannot_judge"] = sum(row[question] == CANNOT for of in first.values() for row in of.values())
