@@ -129,7 +129,7 @@ def _print_sample(found: dict[str, Any], drawn: Any, store: str, seconds: float)
     wanted = drawn.options["margin"]
     if wanted and found["margin"] > wanted + 1e-4:
         click.echo(wrapped(f"note: ± {100 * wanted:g} points take more than the captions that there are: all are drawn"))
-    click.echo(wrapped(f"a share is then known to ± {100 * found['margin']:.1f} points or better"))
+    click.echo(wrapped(f"a share is then known to about ± {100 * found['margin']:.1f} points or better"))
     for reason, n in found["without_picture"].items():
         click.echo(wrapped(f"warning: no picture to show for {plural(n, 'item')}: {reason}"), err=True)
     sheets = [name for name in found["files"] if name.endswith(".html") and name != "guidance.html"]

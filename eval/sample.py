@@ -19,7 +19,7 @@ from typing import Any, Literal
 from ..store.runs import finish_run, start_run
 from ..store.schema import now, transaction
 from ..store.stats import tried_in_vain
-from .shares import Z, effective_size, items_for_margin
+from .shares import Z, effective_size, size_for_margin
 
 STRATA = {  # what --stratify may name, as SQL over pins p
     "kind": "p.kind",
@@ -252,7 +252,7 @@ def _draw(conn: sqlite3.Connection, options: SampleOptions, kind: Any, frame: st
 
 def _items_for(margin: float, sizes: Mapping[Any, int], allocation: str) -> int:
     """The smallest sample whose effective size, after what uneven weights cost, allows the margin; all captions if none does."""
-    wanted, low, high = items_for_margin(margin), len(sizes), sum(sizes.values())
+    wanted, low, high = size_for_margin(margin), len(sizes), sum(sizes.values())
     while low < high:
         n = (low + high) // 2
         items = allocate(sizes, n, allocation)
@@ -267,9 +267,10 @@ def _sheet(secret: str, rater: str, items: Sequence[Item], options: SampleOption
     """A rater's rows: all items in an order of the rater's own, some a second time well after the first."""
     rng = random.Random(f"{secret} {rater}")
     order: list[tuple[float, Item, bool]] = [(float(i), item, False) for i, item in enumerate(rng.sample(items, len(items)))]
-    distance = REPEAT_DISTANCE * len(order)
+    repeats = math.floor(options.duplicates * sum(item.weight is not None for item in items) + 0.5)
+    distance = REPEAT_DISTANCE * (len(order) + repeats)
     drawn = [(place, item) for place, item, _ in order if item.weight is not None and place + distance < len(order) - 1]
-    for place, item in rng.sample(drawn, min(len(drawn), math.floor(options.duplicates * sum(item.weight is not None for item in items) + 0.5))):
+    for place, item in rng.sample(drawn, min(len(drawn), repeats)):
         order.append((rng.uniform(place + distance, len(order)), item, True))
     order.sort(key=lambda placed: placed[0])
     return [

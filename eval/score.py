@@ -63,7 +63,13 @@ def score(conn: sqlite3.Connection, sample_id: str, raters: Sequence[str] | None
         of_item[rating.item.item].append(rating)
     drawn = [item for item in sample.items if item.weight is not None]
     names = list(dict.fromkeys(rating.rater for rating in ratings))
-    found: dict[str, Any] = {"sample_id": sample_id, "kind": sample.kind, "sentence": "", "raters": len(names), "items": len(drawn)}
+    found: dict[str, Any] = {
+        "sample_id": sample_id,
+        "kind": sample.kind,
+        "sentence": "",
+        "raters": len({rating.rater for rating in first if any(rating.value(q) is not None for q in questions)}),
+        "items": len(drawn),
+    }
     if sample.kind == "captions":
         good = _share(sample, drawn, lambda item: _majority(of_item[item.item], GOOD))
         bad = _share(sample, drawn, lambda item: _majority(of_item[item.item], BAD))
@@ -247,7 +253,11 @@ def _comparison(conn: sqlite3.Connection, sample: Sample, drawn: Sequence[Item],
     shares = {}
     for name, sign in (("first", 1), ("no_difference", 0), ("second", -1)):
         shares[name] = _share(sample, drawn, lambda item, sign=sign: None if (v := verdicts[item.item]) is None else v == sign)  # type: ignore[misc]
-    preference = _share(sample, drawn, lambda item: None if not (v := verdicts[item.item]) else v > 0)
+    judged = [item for item in drawn if verdicts[item.item] is not None]
+    weighed = [(verdicts[item.item] == 1, weight, item.stratum) for item, weight in zip(judged, _weights(sample, judged), strict=True) if verdicts[item.item] != 0]
+    preference = share_of(
+        [hit for hit, _, _ in weighed], [weight for _, weight, _ in weighed], [stratum for _, _, stratum in weighed]
+    )  # what is no difference is judged all the same
     wins = [sum(v == sign for v in verdicts.values()) for sign in (1, 0, -1)]
     recipes = {name: sample.options[key] for name, key in (("first", "a"), ("second", "b"))}
     models = _models(conn, set(recipes.values()))
@@ -306,7 +316,7 @@ def _of_comparison(found: Mapping[str, Any]) -> str:
     verdict = f"the captions of {better} are preferred to those of {worse}" if clear else f"there is no clear preference: those of {better} are ahead of {worse}"
     return (
         f"Where raters saw a difference, {verdict} for {percent(share)} of the pictures (95% interval {percent(low)} to {percent(high)}; sign test on {wins['first']:,} to {wins['second']:,} items:"
-        f" p = {p:.2g}); {wins['no_difference']:,} of {found['judged']:,} showed none. {people[0].upper()}{people[1:]}."
+        f" p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}); {wins['no_difference']:,} of {found['judged']:,} showed none. {people[0].upper()}{people[1:]}."
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pincaption.eval.agreement import agreement, bootstrap
-from pincaption.eval.shares import FEW, effective_size, items_for_margin, share_of, sign_test, wilson
+from pincaption.eval.shares import FEW, effective_size, share_of, sign_test, size_for_margin, wilson
 
 from . import reference
 from .examples import AGREEMENT, SIGN_TEST, WILSON, Agreement
@@ -232,7 +232,7 @@ def test_a_stratum_with_a_single_item_is_no_reason_to_fail() -> None:
 
 @pytest.mark.parametrize(("margin", "items"), [(0.02, 2401), (0.05, 385), (0.1, 97), (0.01, 9604)])
 def test_items_for_a_margin_at_the_worst_share(margin: float, items: int) -> None:
-    assert items_for_margin(margin) == items
+    assert math.ceil(size_for_margin(margin)) == items
     # The smallest number whose interval around one half is as narrow as asked.
     half_width = [1.959963984540054 * math.sqrt(0.25 / n) for n in (items - 1, items)]
     assert half_width[1] <= margin < half_width[0]
