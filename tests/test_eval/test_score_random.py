@@ -448,7 +448,7 @@ def test_repeats_come_well_after_the_original(n: int, duplicates: float, gold: i
             assert len({row.item for row in repeats}) == len(repeats)
             order = sorted(first, key=lambda item: first[item])
             quarter = (len(order) + math.floor(duplicates * n + 0.5)) / 4
-                room = sum(item <= n and i + quarter < len(order) - 1 for i, item in enumerate(order))  # items after which a quarter of the sheet is still to come
+            room = sum(item <= n and i + quarter < len(order) - 1 for i, item in enumerate(order))  # items after which a quarter of the sheet is still to come
             assert len(repeats) == min(room, math.floor(duplicates * n + 0.5))
             assert all(row.item <= n for row in repeats), "gold comes once"
             assert all(row.position - first[row.item] >= (n + gold) / 4 for row in repeats)
