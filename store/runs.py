@@ -24,7 +24,7 @@ def redact_credentials(text: str) -> str:
 def start_run(conn: sqlite3.Connection, command: str, arguments: dict[str, Any], *, device: str | None = None, batch_size: int | None = None) -> int:
     """Writes the row of a command that begins and returns its run_id."""
     names = ("pincaption", "torch", "transformers", "pillow", "pyarrow", "sqlite-utils")
-    versions = {name: found for name in names if (found := _version(name))}
+    versions = {name: found for name in names if (found := version_of(name))}
     with transaction(conn):
         row = conn.execute(
             "INSERT INTO runs (command, arguments, started_at, device, batch_size, versions) VALUES (?, ?, ?, ?, ?, ?) RETURNING run_id",
@@ -53,7 +53,7 @@ def last_arguments(conn: sqlite3.Connection, command: str) -> dict[str, Any] | N
     return json.loads(row[0]) if row else None
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
     try:
         return version(name)
     except PackageNotFoundError:

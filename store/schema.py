@@ -242,6 +242,23 @@ MIGRATIONS: dict[str, str] = {
     );
     CREATE INDEX ratings_sample ON ratings (sample_id);
     """,
+    "0004_vectors_and_thumbnails": """
+    -- Vectors that others made of pins. No foreign key: like titles and queries they may come before the pin.
+    CREATE TABLE embeddings (
+        pin_id TEXT NOT NULL,
+        name TEXT NOT NULL,
+        dim INTEGER NOT NULL CHECK (dim > 0),
+        vector BLOB NOT NULL CHECK (length(vector) = 2 * dim), -- float16, little-endian
+        PRIMARY KEY (pin_id, name)
+    );
+    -- Small pictures for pages that people look at, upright and without EXIF. Nothing but these is ever shown by `captioner browse`.
+    CREATE TABLE thumbnails (
+        image_sha256 TEXT PRIMARY KEY NOT NULL,
+        jpeg BLOB NOT NULL,
+        width INTEGER NOT NULL,
+        height INTEGER NOT NULL
+    );
+    """,
 }
 
 
