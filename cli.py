@@ -16,6 +16,7 @@ import click
 from . import __version__
 from .cli_aggregate import aggregate
 from .cli_eval import evaluate
+from .cli_export import add_export
 from .verbs import STORE, Verbs, pair, verb
 
 
@@ -45,15 +46,18 @@ def ingest() -> None:
 @click.option("--kind", type=click.Choice(["pin", "product"]), help="Kind of the rows that name none.")
 @click.option("--image-root", metavar="DIR", help="Folder that relative image paths count from (default: the table's own).")
 @click.option("--map", "columns", multiple=True, metavar="FIELD=COLUMN", help="Read FIELD from the source's COLUMN.")
-def ingest_pins(store: str, sources: tuple[str, ...], kind: str | None, image_root: str | None, columns: tuple[str, ...], as_json: bool) -> dict[str, Any]:
+@click.option("--sync", is_flag=True, help="Mark pins that are in none of the sources as deleted.")
+def ingest_pins(store: str, sources: tuple[str, ...], kind: str | None, image_root: str | None, columns: tuple[str, ...], sync: bool, as_json: bool) -> dict[str, Any]:
     """Read a table of pins: Parquet, CSV, TSV or JSON Lines (also .gz), globs, folders, or - for JSON Lines on standard input.
 
     Columns: pin_id, and any of title, description, image (path, URL, or bytes in Parquet), kind, category, locale,
     created_at, prompt. A pin that is there already is updated in the columns that the source has. Bad rows are kept in
-    the table rejected_rows with their line and the reason.
+    the table rejected_rows with their line and the reason. With --sync the sources are all there is: pins that are gone from
+    them leave the view, samples and exports, and are back when they come back.
 
     \b
     captioner ingest pins my.db pins.parquet
+    captioner ingest pins my.db 'dump/*.parquet' --sync
     captioner ingest pins my.db 'items/*.csv.gz' --map pin_id=sku --map image=photo --kind product
     """
     from .store import ingest as tables
@@ -64,7 +68,7 @@ def ingest_pins(store: str, sources: tuple[str, ...], kind: str | None, image_ro
     tables.check_sources(sources, image_root=image_root, columns=mapping)  # a mistyped name makes no store
     conn = open_store(store, create=True)
     with progress("reading", "rows") as shown:
-        counts = tables.ingest_pins(conn, sources, kind=kind, image_root=image_root, columns=mapping, on_rows=shown.advance)
+        counts = tables.ingest_pins(conn, sources, kind=kind, image_root=image_root, columns=mapping, sync=sync, on_rows=shown.advance)
     return _ingested(counts, store, as_json)
 
 
@@ -89,16 +93,51 @@ def ingest_images(store: str, folder: str, as_json: bool) -> dict[str, Any]:
     return _ingested(counts, store, as_json)
 
 
+@verb(ingest, "embeddings")
+@STORE
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--name", required=True, help="What they are called in the store and in exports, for instance pinsage.")
+@click.option("--map", "columns", multiple=True, metavar="FIELD=COLUMN", help="Read FIELD from the source's COLUMN.")
+def ingest_vectors(store: str, sources: tuple[str, ...], name: str, columns: tuple[str, ...], as_json: bool) -> dict[str, Any]:
+    """Keep a vector per pin, to be exported with it: tables with pin_id and vector, a list of numbers.
+
+    Vectors are kept as float16, all of a name have one size. Wrong sizes and NaN are kept out, in the table rejected_rows.
+
+    \b
+    captioner ingest embeddings my.db vectors.parquet --name pinsage
+    captioner ingest embeddings my.db clip.jsonl.gz --name clip --map pin_id=id --map vector=embedding
+    """
+    from .store import open_store
+    from .store.embeddings import ingest_embeddings
+    from .terminal import progress
+
+    conn = open_store(store)
+    with progress("reading", "rows") as shown:
+        counts = ingest_embeddings(conn, sources, name, columns=dict(pair(text) for text in columns), on_rows=shown.advance)
+    if not as_json:
+        click.echo(f"{counts['vectors']:,} vectors of {counts['dim'] or 0} numbers into {store} as {name}")
+        if counts["pins_not_in_store"]:
+            click.echo(f"{counts['pins_not_in_store']:,} of pins that are not in the store yet")
+        _print_rejected(counts)
+    return counts
+
+
 def _ingested(counts: dict[str, Any], store: str, as_json: bool) -> dict[str, Any]:
     if not as_json:
         click.echo(f"{counts['pins']:,} pins into {store}: {counts['new']:,} new, {counts['updated']:,} updated")
+        if "deleted" in counts:
+            click.echo(f"{counts['deleted']:,} pins marked as deleted that are gone from the sources")
         if counts.get("skipped"):
             click.echo(f"{counts['skipped']:,} files skipped that have no image's extension")
-        if counts["rejected"]:
-            click.echo(f"{counts['rejected']:,} rows rejected (see the table rejected_rows):")
-            for reason, n in counts["reasons"].items():
-                click.echo(f"  {n:>8,}  {reason}")
+        _print_rejected(counts)
     return counts
+
+
+def _print_rejected(counts: dict[str, Any]) -> None:
+    if counts["rejected"]:
+        click.echo(f"{counts['rejected']:,} rows rejected (see the table rejected_rows):")
+        for reason, n in counts["reasons"].items():
+            click.echo(f"  {n:>8,}  {reason}")
 
 
 class BatchSizeType(click.ParamType[int | None]):
@@ -224,6 +263,7 @@ def _run_on_each(store: str, devices: list[str], choices: dict[str, Any], as_jso
 
 cli.add_command(aggregate)
 cli.add_command(evaluate)
+add_export(cli)
 
 _COVERAGE = {
     "native_text": "with native text",

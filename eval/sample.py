@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from ..store.captions import find_recipe
 from ..store.runs import finish_run, start_run
 from ..store.schema import now, transaction
 from ..store.stats import tried_in_vain
@@ -146,20 +147,6 @@ def draw_pairs(conn: sqlite3.Connection, options: SampleOptions, recipe: str, ot
         return _draw(conn, options, "comparison", f"{_BOTH} AND a.text <> b.text", f"{_PAIR} {_BOTH} AND p.pin_id = :pin_id", recipes, {"equal": same}, ())
 
     return _consistent(conn, drawn)
-
-
-def find_recipe(conn: sqlite3.Connection, name: str) -> str:
-    """The id of a recipe by its id, the start of it, or its model where the store has one recipe of that model. Raises SampleError."""
-    rows = conn.execute(
-        "SELECT r.recipe_id, r.model, count(*) AS n FROM captions c JOIN recipes r USING (recipe_id) WHERE c.status = 'ok' GROUP BY 1 ORDER BY n DESC, 1"
-    ).fetchall()
-    fits = [row["recipe_id"] for row in rows if row["recipe_id"] == name] or [
-        row["recipe_id"] for row in rows if (name and row["recipe_id"].startswith(name)) or row["model"] == name
-    ]
-    if len(fits) == 1:
-        return str(fits[0])
-    known = "; ".join(f"{row['recipe_id']} ({row['model']}, {row['n']:,} captions)" for row in rows)
-    raise SampleError(f"{'several recipes are' if fits else 'no recipe is'} called {name!r}; the store's: {known or 'none yet'}")
 
 
 def stored(conn: sqlite3.Connection, sample_id: str) -> Sample:

@@ -76,7 +76,7 @@ def aggregate_boards(
             counts |= {"pins": 0, "rows_written": 0}
         else:
             on_step("ranking", 0, None)
-            counts = _rank(evidence, options, generic)
+            counts = rank_boards(evidence, options, generic)
             ranks = "SELECT r.pin, p.text AS pin_id, rank, w.title AS titles, r.boards, score AS scores FROM board_ranks r JOIN title_weights w USING (place)"
             ranks += f" JOIN {evidence.codes('pins')} p ON p.code = r.pin"
             rows, pins = sorted_ranks(evidence.db, "board_titles", ranks, ("text", "number", "score")), counts["rows_written"]
@@ -90,11 +90,11 @@ def aggregate_boards(
     return counts
 
 
-def _rank(evidence: Evidence, options: BoardOptions, generic: frozenset[str]) -> dict[str, Any]:
-    """Makes the table board_ranks and all it is made of."""
+def rank_boards(evidence: Evidence, options: BoardOptions, generic: frozenset[str], *, boards: str | None = None, saves: str | None = None) -> dict[str, Any]:
+    """Makes the table board_ranks and all it is made of; `boards` and `saves` name tables of the rows that count, if not all do. Returns the counts."""
     db = evidence.db
-    prepare_titles(evidence, options, generic)
-    db.execute(f"CREATE OR REPLACE TEMP VIEW saves AS {evidence.view('saves')}")
+    prepare_titles(evidence, options, generic, boards)
+    db.execute(f"CREATE OR REPLACE TEMP VIEW saves AS SELECT * FROM {saves or evidence.view('saves')}")
     make(db, "board_counts")
     make(db, "board_ranks", {"top": options.top, "min_boards": options.min_boards})
     unknown, *_ = one(db, "SELECT count(*) FROM (SELECT DISTINCT pin, board FROM saves ANTI JOIN current_boards USING (board))")
@@ -107,10 +107,10 @@ def _rank(evidence: Evidence, options: BoardOptions, generic: frozenset[str]) ->
     return {"pins": pins, "rows_written": rows, "unknown_boards": unknown, "dropped": dropped, "titles": titles}
 
 
-def prepare_titles(evidence: Evidence, options: BoardOptions, generic: frozenset[str]) -> None:
+def prepare_titles(evidence: Evidence, options: BoardOptions, generic: frozenset[str], boards: str | None = None) -> None:
     """The tables current_boards, titles, title_weights and title_of (board, place): everything that depends on boards alone."""
     db = evidence.db
-    db.execute(f"CREATE OR REPLACE TEMP VIEW board_rows AS {evidence.view('boards')}")
+    db.execute(f"CREATE OR REPLACE TEMP VIEW board_rows AS SELECT * FROM {boards or evidence.view('boards')}")
     make(db, "current_boards")
     db.execute("CREATE OR REPLACE TEMP TABLE generic (title VARCHAR)")
     db.execute("INSERT INTO generic SELECT unnest($1)", [sorted(generic)])

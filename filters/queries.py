@@ -77,7 +77,7 @@ def aggregate_queries(
             ranking = {"top": options.top, "min_engagements": options.min_engagements, "scale": scale}
             prepare(evidence, weights)
             core = _count(evidence, options, window, ranking, last_run(conn, "queries"), run_id)
-            of_pins = _rank(evidence, options, window, ranking)
+            of_pins = rank_queries(evidence, options, window, ranking)
             counts = _counts(evidence, window, weights, of_pins if core else {})
             ranks = "SELECT r.pin, p.text AS pin_id, rank, r.text AS queries, r.engagements, score AS scores, first_day AS first_dates, last_day AS last_dates"
             ranks += f" FROM query_ranks r JOIN {evidence.codes('pins')} p ON p.code = r.pin"
@@ -141,7 +141,7 @@ def _count(evidence: Evidence, options: QueryOptions, window: Window, ranking: M
     return core
 
 
-def _rank(evidence: Evidence, options: QueryOptions, window: Window, ranking: Mapping[str, Any]) -> dict[str, int]:
+def rank_queries(evidence: Evidence, options: QueryOptions, window: Window, ranking: Mapping[str, Any]) -> dict[str, int]:
     """Makes the table query_ranks; returns how many queries of pins were dropped, by reason."""
     db = evidence.db
     pairs, few_users = one(db, "SELECT count(*) FROM counted")[0], 0

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from .schema import now, transaction
+from .schema import StoreError, now, transaction
 
 Select = Literal["missing-description", "missing-text", "all"]
 LEASE = timedelta(minutes=30)  # how long a claim of another host counts without a sign of life
@@ -178,6 +178,20 @@ class Queue:
 
 
 _MINE = "host = :host AND process_id = :process_id AND process_started = :process_started"
+
+
+def find_recipe(conn: sqlite3.Connection, name: str) -> str:
+    """The id of a recipe by its id, the start of it, or its model where the store has one recipe of that model. Raises StoreError."""
+    rows = conn.execute(
+        "SELECT r.recipe_id, r.model, count(*) AS n FROM captions c JOIN recipes r USING (recipe_id) WHERE c.status = 'ok' GROUP BY 1 ORDER BY n DESC, 1"
+    ).fetchall()
+    fits = [row["recipe_id"] for row in rows if row["recipe_id"] == name] or [
+        row["recipe_id"] for row in rows if (name and row["recipe_id"].startswith(name)) or row["model"] == name
+    ]
+    if len(fits) == 1:
+        return str(fits[0])
+    known = "; ".join(f"{row['recipe_id']} ({row['model']}, {row['n']:,} captions)" for row in rows)
+    raise StoreError(f"{'several recipes are' if fits else 'no recipe is'} called {name!r}; the store's: {known or 'none yet'}")
 
 
 def count_by_status(captions: Iterable[Caption]) -> dict[str, int]:

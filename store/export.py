@@ -12,7 +12,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from .schema import MIGRATIONS, StoreError
 FORMAT = "pincaption features 1"
 ROWS_PER_SHARD = 250_000
 ROWS_PER_BUCKET = 25_000  # rows that are shuffled together in memory, and stand as one row group
+ROWS_PER_PAIR_SHARD, ROWS_PER_PAIR_GROUP = 2_000_000, 200_000
 MAX_BUCKETS = 800  # files that are open at a time
 # How the published OmniSearchSage code names the text fields (FACTS, section 1).
 OMNISEARCHSAGE = {"board_titles": "board_title", "engaged_queries": "navboost", "caption": "image_caption"}
@@ -93,7 +94,7 @@ def write_features(
 ) -> dict[str, Any]:
     """Writes features/, every row of the view once, in an order that depends on the seed and the pins' ids alone.
 
-    Within the caller's transaction, so that counting and reading see the same. Returns {"rows", "recipes": {recipe_id: captions}}.
+    Within the caller's transaction, so that counting and reading see the same. Returns {"rows", "columns", "recipes": {recipe_id: captions}}.
     """
     import numpy as np
     import pyarrow as pa
@@ -150,7 +151,36 @@ def write_features(
                     number += 1
             export.add(name, shards[shard])
             on_step("writing", shard + 1, len(shards))
-    return {"rows": rows, "recipes": dict(sorted(recipes.items()))}
+    columns = [{"name": f.name, "type": str(f.type).replace("element: ", "").replace("item: ", "")} for f in _renamed(reader.schema, options)]
+    return {"rows": rows, "columns": columns, "recipes": dict(sorted(recipes.items()))}
+
+
+def write_stream(export: Export, name: str, rows: int, schema: Any, batches: Iterable[Any], *, on_step: OnStep = lambda what, done, total: None) -> None:
+    """Writes `rows` rows that come as Arrow batches into files name-00000, ... of even sizes, in groups of even sizes, in the order in which they come."""
+    import pyarrow as pa
+
+    (export.folder / name).parent.mkdir(exist_ok=True)
+    waiting: list[Any] = []
+    source, done = iter(batches), 0
+
+    def take(n: int) -> Any:
+        have = sum(batch.num_rows for batch in waiting)
+        while have < n:
+            batch = next(source)
+            waiting.append(batch)
+            have += batch.num_rows
+        table = pa.Table.from_batches(waiting).cast(schema)
+        waiting[:] = table.slice(n).combine_chunks().to_batches()
+        return table.slice(0, n).combine_chunks()
+
+    for shard, size in enumerate(_even(rows, max(1, -(-rows // ROWS_PER_PAIR_SHARD)))):
+        path = f"{name}-{shard:05}.{export.options.format}"
+        with _writer(export.folder / path, schema) as write:
+            for group in _even(size, max(1, -(-size // ROWS_PER_PAIR_GROUP))):
+                write(take(group))
+                done += group
+                on_step("writing", done, rows)
+        export.add(path, size)
 
 
 def _place(pin_id: str, key: bytes) -> int:

@@ -130,7 +130,7 @@ class EnrichedFeatures:
         for table in reader.tables(f"WHERE e.pin_id IN ({', '.join('?' * len(ids))})", list(ids)):
             for row in table.select([*dict.fromkeys(("pin_id", *self.columns))]).to_pylist():
                 found[ids[row["pin_id"]]] = row
-        nothing = {name: [] if name in LISTS else None for name in self.columns}
+        nothing: dict[str, Any] = {name: [] if name in LISTS else None for name in self.columns}
         names = {rowid: pin_id for pin_id, rowid in ids.items()}
         rows = [found.get(rowid) or nothing | {"pin_id": names.get(rowid)} for rowid in rowids]
         return [{name: row[name] for name in self.columns} for row in rows]

@@ -17,7 +17,7 @@ from ..filters.text import says_nothing
 from .cells import RowError, absolute, cells, file_stamp, identifier, is_unicode, keep_rejected, moment, source_name, text_of, texts
 from .parquet_images import reference
 from .runs import finish_run, start_run
-from .schema import transaction
+from .schema import now, transaction
 from .sources import BadRow, ImageBytes, Rows, SourceError, check_columns, find_sources, is_missing, read_tables
 
 FIELDS = ("pin_id", "title", "description", "image", "kind", "category", "locale", "created_at", "prompt")
@@ -36,6 +36,7 @@ class _Pins:
     names: tuple[str, ...] = ()
     pins: Sequence[tuple[Any, ...]] = ()
     bad: list[BadRow] = field(default_factory=list)
+    bad_ids: list[str] = field(default_factory=list)  # pins that are in the source all the same
 
 
 def check_sources(sources: Iterable[str], *, image_root: str | Path | None = None, columns: Mapping[str, str] | None = None) -> None:
@@ -54,21 +55,25 @@ def ingest_pins(
     kind: str | None = None,
     image_root: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
+    sync: bool = False,
     on_rows: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
     """Streams tables of pins into the store; a pin that is there already is updated in the columns that the source has.
 
+    With `sync` the pins that are in none of the `sources` are marked as deleted at the end: nothing shows them until they come back.
+
     `kind` is for rows that name none; relative image paths count from `image_root`, else from the table's folder;
     `columns` maps fields to the source's column names. Returns the counts
-    {"rows_read", "pins", "new", "updated", "rejected", "reasons"}. Raises SourceError, as a rule before anything is written.
+    {"rows_read", "pins", "new", "updated", "rejected", "reasons"}, with `sync` also "deleted". Raises SourceError, as a rule before anything is written;
+    with `sync` also where it cannot be told which pins are gone, after the pins were taken in.
     """
     sources, columns = list(sources), dict(columns or {})
     check_sources(sources, image_root=image_root, columns=columns)
     root = absolute(image_root) if image_root else None
-    arguments = {"sources": sources, "kind": kind, "image_root": root, "map": columns}
+    arguments = {"sources": sources, "kind": kind, "image_root": root, "map": columns, "sync": sync}
     tables = read_tables(sources, FIELDS, columns, ("pin_id",))
     batches = (_Pins(bad=[rows]) if isinstance(rows, BadRow) else _pins(rows, kind, root) for rows in tables)
-    return _ingest(conn, "ingest pins", arguments, find_sources(sources), batches, on_rows)
+    return _ingest(conn, "ingest pins", arguments, find_sources(sources), batches, on_rows, sync=sync)
 
 
 def ingest_images(conn: sqlite3.Connection, folder: str | Path, *, on_rows: Callable[[int], None] = lambda n: None) -> dict[str, Any]:
@@ -105,15 +110,24 @@ def _walk(top: str, skipped: Counter[str]) -> Iterator[_Pins]:
     yield _Pins(bad=[BadRow(top, None, "the folder cannot be read", str(error.filename)) for error in errors])
 
 
-def _ingest(conn: sqlite3.Connection, command: str, arguments: dict[str, Any], sources: Sequence[str], batches: Iterable[_Pins], on_rows: Callable[[int], None]) -> dict[str, Any]:
+def _ingest(
+    conn: sqlite3.Connection, command: str, arguments: dict[str, Any], sources: Sequence[str], batches: Iterable[_Pins], on_rows: Callable[[int], None], *, sync: bool = False
+) -> dict[str, Any]:
     run_id = start_run(conn, command, arguments)
     before = conn.execute("SELECT count(*) FROM pins").fetchone()[0]
     with transaction(conn):
         conn.executemany("DELETE FROM rejected_rows WHERE source = ?", [(source_name(source),) for source in sources])
-    taken, reasons = 0, Counter[str]()
+    if sync:
+        conn.execute("DROP TABLE IF EXISTS temp.seen")
+        conn.execute("CREATE TEMP TABLE seen (pin_id TEXT PRIMARY KEY) WITHOUT ROWID")
+    taken, reasons, nameless = 0, Counter[str](), 0
     waiting: list[_Pins] = []
     rows_waiting = 0
     for batch in batches:
+        if sync:
+            ids = [*(pin[0] for pin in batch.pins), *batch.bad_ids]
+            conn.executemany("INSERT OR IGNORE INTO temp.seen VALUES (?)", [(pin_id,) for pin_id in ids])
+        nameless += len(batch.bad) - len(batch.bad_ids)
         waiting.append(batch)
         n = len(batch.pins) + len(batch.bad)
         rows_waiting += n
@@ -127,6 +141,15 @@ def _ingest(conn: sqlite3.Connection, command: str, arguments: dict[str, Any], s
     new = conn.execute("SELECT count(*) FROM pins").fetchone()[0] - before
     rejected = reasons.total()
     counts = {"rows_read": taken + rejected, "pins": taken, "new": new, "updated": taken - new, "rejected": rejected, "reasons": dict(reasons.most_common())}
+    if sync:
+        if nameless or not taken:
+            why = f"{nameless:,} rows have no pin_id that can be read" if nameless else "the sources hold no pins"
+            finish_run(conn, run_id, counts)
+            raise SourceError(f"{why}, so it cannot be told which pins are gone: the others were taken in, none was marked as deleted; mend the source and --sync again")
+        with transaction(conn):
+            gone = conn.execute("UPDATE pins SET deleted_at = ? WHERE deleted_at IS NULL AND pin_id NOT IN (SELECT pin_id FROM temp.seen)", [now()])
+        counts["deleted"] = gone.rowcount
+        conn.execute("DROP TABLE temp.seen")
     finish_run(conn, run_id, counts)
     return counts
 
@@ -175,13 +198,14 @@ def _pins(rows: Rows, kind: str | None, image_root: str | None) -> _Pins:
         images = cells(lambda value: _image(value, base, image_root), found["image"], reasons)
         pins["image"], pins["image_sha256"], pins["image_stamp"] = zip(*(image or (None, None, None) for image in images), strict=True)
     ready = list(zip(*pins.values(), strict=True))
-    bad = []
+    bad, bad_ids = [], []
     if reasons:
+        bad_ids = [pins["pin_id"][i] for i in reasons if pins["pin_id"][i] is not None]
         ready = [pin for i, pin in enumerate(ready) if i not in reasons]
         for i, reason in sorted(reasons.items()):
             content = json.dumps({name: column[i] for name, column in found.items()}, ensure_ascii=False, default=lambda value: type(value).__name__)
             bad.append(BadRow(rows.source, rows.lines[i], reason, content))
-    return _Pins(tuple(pins), ready, bad)
+    return _Pins(tuple(pins), ready, bad, bad_ids)
 
 
 def _kind(value: Any, default: str | None) -> str | None:

@@ -378,7 +378,10 @@ def _read_parquet(source: str, fields: Sequence[str], columns: Mapping[str, str]
         first = 0
         for batch in file.iter_batches(CHUNK_OF_IMAGES if of_images else CHUNK, columns=list(dict.fromkeys(taken.values()))):
             arrays = {field: batch.column(batch.schema.names.index(column)) for field, column in taken.items()}
-            values = {field: _images(source, taken[field], first, array) if field == "image" and of_images else _values(array) for field, array in arrays.items()}
+            values = {
+                field: _images(source, taken[field], first, array) if field == "image" and of_images else _vectors(array) if field == "vector" else _values(array)
+                for field, array in arrays.items()
+            }
             yield Rows(source, range(first + 1, first + 1 + batch.num_rows), values)
             first += batch.num_rows
 
@@ -404,6 +407,22 @@ def _images(source: str, column: str, first_row: int, array: Any) -> list[Any]:
         else:  # `datasets` writes {"bytes": null, "path": ...} for images that stay outside
             found.append(cell.get("path") if within else None)
     return found
+
+
+def _vectors(array: Any) -> list[Any]:
+    """Lists of numbers as NumPy arrays, without ever making a Python object of each number."""
+    import pyarrow.types as types
+
+    kind = array.type
+    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)) or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
+        return _values(array)
+    numbers = array.values.to_numpy(zero_copy_only=False)  # a null among them becomes NaN
+    if types.is_fixed_size_list(kind):
+        ends = [(array.offset + i) * kind.list_size for i in range(len(array) + 1)]
+    else:
+        ends = array.offsets.to_pylist()
+    present = array.is_valid().to_pylist()
+    return [numbers[start:end] if there else None for start, end, there in zip(ends, ends[1:], present, strict=False)]
 
 
 def _values(array: Any) -> list[Any]:
