@@ -68,7 +68,7 @@ def _export(
     from .store import open_store
     from .store.captions import find_recipe
     from .store.embeddings import dimensions
-    from .store.export import ExportOptions, new_export, write_features, write_stream
+    from .store.export import ROWS_PER_PAIR_GROUP, ROWS_PER_PAIR_SHARD, ExportOptions, new_export, write_features, write_stream
     from .store.features import VIEW
     from .store.runs import finish_run, start_run
 
@@ -95,7 +95,7 @@ def _export(
             with engagements_after(known, test_from=test_from.date() if test_from else None, seed=seed, memory_limit=memory_limit) as after:
                 for name in ("pairs", "query_pairs"):
                     for split, (rows, arrow_schema, batches) in after[name].items():
-                        write_stream(export, f"{name}/{split}", rows, arrow_schema, batches(), on_step=on_step)
+                        write_stream(export, f"{name}/{split}", rows, arrow_schema, batches(), shards=-(-rows // ROWS_PER_PAIR_SHARD), group=ROWS_PER_PAIR_GROUP, on_step=on_step)
                 manifest |= {"pairs": {name: {split: found[0] for split, found in after[name].items()} for name in ("pairs", "query_pairs")}, "pairs_dropped": after["dropped"]}
                 manifest |= {"test_from": str(test_from.date()) if test_from else None}
     counts: dict[str, Any] = {name: manifest[name] for name in ("rows", "recipes", "embeddings", "then", "pairs", "pairs_dropped") if name in manifest}

@@ -170,8 +170,12 @@ def engagements_after(known: Known, *, test_from: date | None, seed: int, memory
                 n, *_ = one(db, f"SELECT count(*) FROM {name} WHERE split = '{of}'")
                 if n:
                     shuffled = f"SELECT {', '.join(schema.names)} FROM {name} WHERE split = '{of}' ORDER BY md5_number_lower(concat_ws(chr(0), '{seed}', {key})), {key}"
-                    found[name][of] = n, schema, lambda sql=shuffled: db.sql(sql).to_arrow_reader(100_000)
+                    found[name][of] = n, schema, lambda sql=shuffled: map(_table, db.sql(sql).to_arrow_reader(100_000))
         yield found
+
+
+def _table(batch: pa.RecordBatch) -> pa.Table:
+    return pa.Table.from_batches([batch])
 
 
 __all__ = ["WEIGHTS", "Known", "engagements_after", "known_on"]

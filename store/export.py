@@ -12,20 +12,27 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from .features import COLUMNS, VIEW, FeatureReader
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from .features import ROWS_AT_ONCE, VIEW, FeatureReader
 from .runs import version_of
 from .schema import MIGRATIONS, StoreError
 
 FORMAT = "pincaption features 1"
-ROWS_PER_SHARD = 250_000
-ROWS_PER_BUCKET = 25_000  # rows that are shuffled together in memory, and stand as one row group
+ROWS_PER_SHARD, ROWS_PER_GROUP = 250_000, 25_000  # of features
 ROWS_PER_PAIR_SHARD, ROWS_PER_PAIR_GROUP = 2_000_000, 200_000
+ROWS_PER_BUCKET = 25_000  # rows that are shuffled together in memory
 MAX_BUCKETS = 800  # files that are open at a time
 # How the published OmniSearchSage code names the text fields (FACTS, section 1).
 OMNISEARCHSAGE = {"board_titles": "board_title", "engaged_queries": "navboost", "caption": "image_caption"}
@@ -94,98 +101,108 @@ def write_features(
 ) -> dict[str, Any]:
     """Writes features/, every row of the view once, in an order that depends on the seed and the pins' ids alone.
 
-    Within the caller's transaction, so that counting and reading see the same. Returns {"rows", "columns", "recipes": {recipe_id: captions}}.
+    Within the caller's transaction, so that all is read as it was at one moment. Returns {"rows", "columns", "recipes": {recipe_id: captions}}.
     """
-    import numpy as np
-    import pyarrow as pa
-
     options = export.options
     reader = FeatureReader(conn, view=view, recipe=options.recipe, embeddings=dict(embeddings or {}))
-    key = hashlib.blake2b(str(options.seed).encode(), digest_size=16).digest()
-    ids = conn.execute(f"SELECT pin_id FROM {view}")
-    places = np.fromiter((_place(row[0], key) for row in ids), dtype=np.uint64)
-    places.sort()
-    rows = len(places)
-    shards = _even(rows, options.shards or max(1, -(-rows // ROWS_PER_SHARD)))
-    per_bucket = max(ROWS_PER_BUCKET, -(-rows // MAX_BUCKETS))
-    buckets = [_even(n, max(1, -(-n // per_bucket))) for n in shards]  # of each shard
-    ends = np.cumsum([n for some in buckets for n in some])
-    firsts = places[ends[:-1]] if rows else places  # where each bucket but the first begins
-    (export.folder / "features").mkdir()
-    recipes: dict[str, int] = {}
+    pins = conn.execute("SELECT count(*) FROM pins").fetchone()[0]
+    rows, recipes = 0, Counter[str]()
     with tempfile.TemporaryDirectory(dir=export.folder.parent, prefix=f".{export.folder.name}.") as scratch:
-        writers: dict[int, Any] = {}
-        schema = reader.schema.append(pa.field("place", pa.uint64()))
-        done = 0
-        for table in reader.tables():
-            for recipe, n in zip(*[column.to_pylist() for column in table["caption_recipe"].value_counts().flatten()], strict=True) if table.num_rows else ():
-                if recipe:
-                    recipes[recipe] = recipes.get(recipe, 0) + n
-            of = np.fromiter((_place(pin_id, key) for pin_id in table["pin_id"].to_pylist()), dtype=np.uint64, count=table.num_rows)
-            bucket = np.searchsorted(firsts, of, side="right")
-            order = np.argsort(bucket, kind="stable")
-            sorted_rows = table.append_column("place", pa.array(of)).take(order)
-            starts = np.flatnonzero(np.diff(bucket[order], prepend=-1))
-            for start, end in zip(starts, [*starts[1:], table.num_rows], strict=True):
-                number = int(bucket[order[start]])
-                if number not in writers:
-                    writers[number] = pa.ipc.new_stream(os.path.join(scratch, str(number)), schema)
-                writers[number].write_table(sorted_rows.slice(start, end - start))
-            done += table.num_rows
-            on_step("reading", done, rows)
-        for writer in writers.values():
-            writer.close()
-        number = 0
-        for shard, some in enumerate(buckets):
-            name = f"features/part-{shard:05}.{options.format}"
-            with _writer(export.folder / name, _renamed(reader.schema, options)) as write:
-                for _ in some:
-                    path = os.path.join(scratch, str(number))
-                    if os.path.exists(path):
-                        with pa.memory_map(path) as source:
-                            rows_of = pa.ipc.open_stream(source).read_all()
-                            rows_of = rows_of.take(pa.compute.sort_indices(rows_of, sort_keys=[("place", "ascending"), ("pin_id", "ascending")]))
-                        write(rows_of.drop_columns(["place"]))
-                        del rows_of
-                        os.unlink(path)
-                    number += 1
-            export.add(name, shards[shard])
-            on_step("writing", shard + 1, len(shards))
-    columns = [{"name": f.name, "type": str(f.type).replace("element: ", "").replace("item: ", "")} for f in _renamed(reader.schema, options)]
+        with _Buckets(Path(scratch), reader.schema, options.seed, max(1, min(MAX_BUCKETS, pins // ROWS_PER_BUCKET))) as buckets:
+            for table in _tables(reader):
+                buckets.add(table)
+                rows += table.num_rows
+                recipes.update(recipe for recipe in table["caption_recipe"].to_pylist() if recipe)
+                on_step("reading", rows, pins)
+        schema = reader.schema
+        if options.schema == "omnisearchsage":
+            schema = pa.schema([f.with_name(OMNISEARCHSAGE.get(f.name, f.name)) for f in schema])
+        tables = (table.rename_columns(schema.names) for table in buckets.sorted())
+        write_stream(export, "features/part", rows, schema, tables, shards=options.shards or -(-rows // ROWS_PER_SHARD), group=ROWS_PER_GROUP, on_step=on_step)
+    columns = [{"name": f.name, "type": str(f.type).replace("element: ", "").replace("item: ", "")} for f in schema]
     return {"rows": rows, "columns": columns, "recipes": dict(sorted(recipes.items()))}
 
 
-def write_stream(export: Export, name: str, rows: int, schema: Any, batches: Iterable[Any], *, on_step: OnStep = lambda what, done, total: None) -> None:
-    """Writes `rows` rows that come as Arrow batches into files name-00000, ... of even sizes, in groups of even sizes, in the order in which they come."""
-    import pyarrow as pa
-
+def write_stream(
+    export: Export, name: str, rows: int, schema: pa.Schema, tables: Iterable[pa.Table], *, shards: int, group: int, on_step: OnStep = lambda what, done, total: None
+) -> None:
+    """Writes `rows` rows that come as Arrow tables into `shards` files name-00000, ... in the order in which they come; files and row groups of even sizes."""
     (export.folder / name).parent.mkdir(exist_ok=True)
-    waiting: list[Any] = []
-    source, done = iter(batches), 0
-
-    def take(n: int) -> Any:
-        have = sum(batch.num_rows for batch in waiting)
-        while have < n:
-            batch = next(source)
-            waiting.append(batch)
-            have += batch.num_rows
-        table = pa.Table.from_batches(waiting).cast(schema)
-        waiting[:] = table.slice(n).combine_chunks().to_batches()
-        return table.slice(0, n).combine_chunks()
-
-    for shard, size in enumerate(_even(rows, max(1, -(-rows // ROWS_PER_PAIR_SHARD)))):
-        path = f"{name}-{shard:05}.{export.options.format}"
-        with _writer(export.folder / path, schema) as write:
-            for group in _even(size, max(1, -(-size // ROWS_PER_PAIR_GROUP))):
-                write(take(group))
-                done += group
-                on_step("writing", done, rows)
-        export.add(path, size)
+    source, waiting, done = iter(tables), schema.empty_table(), 0
+    with ThreadPoolExecutor(1) as thread:  # writes one group while the next one is put together
+        for shard, size in enumerate(_even(rows, shards)):
+            path = f"{name}-{shard:05}.{export.options.format}"
+            with _writer(export.folder / path, schema) as write:
+                written = thread.submit(lambda: None)
+                for n in _even(size, -(-size // group)):
+                    parts = [waiting]
+                    while sum(part.num_rows for part in parts) < n:
+                        parts.append(next(source).cast(schema))
+                    together = pa.concat_tables(parts)
+                    waiting = together.slice(n)
+                    written.result()
+                    written = thread.submit(write, together.slice(0, n))
+                    done += n
+                    on_step("writing", done, rows)
+                written.result()
+            export.add(path, size)
 
 
-def _place(pin_id: str, key: bytes) -> int:
-    """Where a pin stands in the shuffled order: a number that depends on the seed and its id."""
-    return int.from_bytes(hashlib.blake2b(pin_id.encode(errors="surrogatepass"), digest_size=8, key=key).digest(), "big")
+def _tables(reader: FeatureReader) -> Iterator[pa.Table]:
+    """All rows; SQLite reads the next ones while the last ones are made a table."""
+    first, last = reader.conn.execute("SELECT coalesce(min(rowid), 1), coalesce(max(rowid), 0) FROM pins").fetchone()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque[Any]()
+        for start in range(first, last + 1, ROWS_AT_ONCE):
+            waiting.append(thread.submit(reader.raw, "e.pin_rowid BETWEEN ? AND ?", (start, start + ROWS_AT_ONCE - 1)))
+            if len(waiting) > 2:
+                yield reader.table(waiting.popleft().result())
+        while waiting:
+            yield reader.table(waiting.popleft().result())
+
+
+class _Buckets:
+    """Rows on their way into the shuffled order. A row's place is a number that depends on the seed and the pin's id; a file holds the places of one range, to be sorted in memory."""
+
+    def __init__(self, folder: Path, schema: pa.Schema, seed: int, n: int):
+        self.folder, self.n = folder, n
+        self.salt = hashlib.sha256(str(seed).encode()).digest()[: hashlib.blake2b.SALT_SIZE]
+        self.schema = schema.append(pa.field("place", pa.uint64()))
+        self._writers: dict[int, Any] = {}
+
+    def add(self, table: pa.Table) -> None:
+        """Takes rows in, each into its bucket."""
+        if not table.num_rows:
+            return
+        salt, blake2b = self.salt, hashlib.blake2b
+        digests = b"".join([blake2b(pin_id, digest_size=8, salt=salt).digest() for pin_id in table["pin_id"].cast(pa.binary()).to_pylist()])
+        places = np.frombuffer(digests, dtype="<u8")
+        bucket = ((places >> np.uint64(32)) * np.uint64(self.n) >> np.uint64(32)).astype(np.int64)
+        order = np.argsort(bucket, kind="stable")
+        rows = table.append_column(self.schema.field("place"), pa.array(places)).take(order)
+        starts = np.flatnonzero(np.diff(bucket[order], prepend=-1))
+        for start, end in zip(starts, [*starts[1:], table.num_rows], strict=True):
+            number = int(bucket[order[start]])
+            if number not in self._writers:
+                self._writers[number] = pa.ipc.new_stream(str(self.folder / str(number)), self.schema)
+            self._writers[number].write_table(rows.slice(start, end - start))
+
+    def sorted(self) -> Iterator[pa.Table]:
+        """The rows of one bucket after the other, in the order of their places."""
+        for number in sorted(self._writers):
+            path = self.folder / str(number)
+            with pa.OSFile(str(path)) as source:
+                rows = pa.ipc.open_stream(source).read_all()
+            path.unlink()
+            order = pc.sort_indices(rows.select(["place", "pin_id"]), sort_keys=[("place", "ascending"), ("pin_id", "ascending")])
+            yield rows.take(order).drop_columns(["place"])
+
+    def __enter__(self) -> _Buckets:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for writer in self._writers.values():
+            writer.close()
 
 
 def _even(rows: int, parts: int) -> list[int]:
@@ -194,31 +211,16 @@ def _even(rows: int, parts: int) -> list[int]:
     return [rows * (i + 1) // parts - rows * i // parts for i in range(parts)]
 
 
-def _renamed(schema: Any, options: ExportOptions) -> Any:
-    import pyarrow as pa
-
-    if options.schema == "store":
-        return schema
-    return pa.schema([f.with_name(OMNISEARCHSAGE.get(f.name, f.name)) for f in schema])
-
-
 @contextmanager
-def _writer(path: Path, schema: Any) -> Iterator[Callable[[Any], None]]:
+def _writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
     """A function that writes a table as one row group of Parquet, or as JSON Lines."""
-    import pyarrow.parquet as pq
-
     if path.suffix == ".jsonl":
         with path.open("w", encoding="utf-8") as lines:
-
-            def write_lines(table: Any) -> None:
-                for row in table.rename_columns(schema.names).to_pylist():
-                    lines.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-            yield write_lines
+            yield lambda table: lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
     else:
         dictionary = [name for name in schema.names if name in ("kind", "caption_recipe", "category", "locale", "action", "date", "split")]
         with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=dictionary) as parquet:
-            yield lambda table: parquet.write_table(table.rename_columns(schema.names), row_group_size=max(1, table.num_rows))
+            yield lambda table: parquet.write_table(table, row_group_size=max(1, table.num_rows))
 
 
 def _finish(export: Export) -> None:
@@ -315,6 +317,3 @@ def _drop_leftovers(target: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-__all__ = ["COLUMNS", "Export", "ExportOptions", "check_export", "new_export", "write_features"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ def schema(embeddings: dict[str, int] | None = None) -> Any:
 
 
 class FeatureReader:
-    """Rows of the view as Arrow tables. `recipe` takes the captions of one recipe in place of the current ones."""
+    """Rows of the view as Arrow tables. `recipe` takes the captions of one recipe in place of the current ones; `view` is one like enriched_features.
+
+    SQLite hands out each column of some ten thousand rows as one text, NUL between the cells: a Python object for every cell would cost
+    more than everything else. Which rows is said by `pin_rowid`, the rowid of the pin.
+    """
 
     def __init__(self, conn: sqlite3.Connection, *, view: str = VIEW, recipe: str | None = None, embeddings: dict[str, int] | None = None):
         import duckdb
@@ -36,37 +41,64 @@ class FeatureReader:
         self.conn, self.schema, self._embeddings = conn, schema(embeddings), dict(embeddings or {})
         self._db = duckdb.connect()
         self._db.execute("SET threads = 1; SET enable_progress_bar = false")
-        names = {name: f"e.{name}" for name in COLUMNS}
-        joins, self._parameters = "", list[str]()
+        text = conn.execute("SELECT sql FROM (SELECT name, sql FROM sqlite_temp_master UNION ALL SELECT name, sql FROM sqlite_master) WHERE name = ?", [view]).fetchone()[0]
+        select = text.partition(" AS\n")[2].strip().rstrip(";").removeprefix("SELECT ")
+        names, joins, self._parameters = {name: f"e.{name}" for name in COLUMNS}, "", list[str]()
         if recipe is not None:
             names |= {"caption": "f.text", "caption_recipe": "f.recipe_id"}
             joins += " LEFT JOIN captions f ON f.pin_id = e.pin_id AND f.recipe_id = ? AND f.status = 'ok' AND f.image_sha256 = e.image_sha256"
             self._parameters.append(recipe)
-        for i, name in enumerate(self._embeddings):
-            names[name] = f"v{i}.vector"
-            joins += f" LEFT JOIN embeddings v{i} ON v{i}.pin_id = e.pin_id AND v{i}.name = ?"
-            self._parameters.append(name)
-        self._select = f"SELECT {', '.join(names.values())} FROM {view} e{joins}"
+        self._from = f"FROM (SELECT p.rowid AS pin_rowid, {select}) e"
+        together = ", ".join(f"CAST(group_concat(coalesce({sql}, {'char(1)' if name not in LISTS else repr('[]')}), char(0)) AS BLOB)" for name, sql in names.items())
+        self._together = f"SELECT count(*), {together} {self._from}{joins}"
+        self._singly = f"SELECT {', '.join(names.values())} {self._from}{joins}"
         decoded = ", ".join(f"coalesce(from_json({name}, '[\"{kind}\"]'), []) AS {name}" for name, kind in LISTS.items())
         self._decode = f"SELECT * REPLACE ({decoded}) FROM texts"
 
-    def tables(self, where: str = "", parameters: Sequence[Any] = ()) -> Iterator[Any]:
-        """Arrow tables of some ten thousand rows, in whatever order SQLite finds best. `where` is SQL over the view, called e."""
+    def raw(self, where: str, parameters: Sequence[Any]) -> tuple[Any, ...]:
+        """What SQLite says of the rows for which `where` holds, to be made a table by `table`, in another thread if need be."""
         cursor = self.conn.cursor()
         cursor.row_factory = None
-        cursor.execute(f"{self._select} {where}", [*self._parameters, *parameters])
-        while rows := cursor.fetchmany(ROWS_AT_ONCE):
-            yield self._table(rows)
+        values = [*self._parameters, *parameters]
+        row = cursor.execute(f"{self._together} WHERE {where}", values).fetchone()
+        cells = [(cell or b"").count(b"\0") + 1 for cell in row[1:]] if row[0] else []
+        if any(n != row[0] for n in cells):  # a text holds NUL itself
+            rows = cursor.execute(f"{self._singly} WHERE {where}", values).fetchall()
+            row = (len(rows), *zip(*rows, strict=True))
+        vectors = []
+        for name in self._embeddings:
+            one = f"SELECT v.vector {self._from} LEFT JOIN embeddings v ON v.pin_id = e.pin_id AND v.name = ? WHERE {where}"
+            vectors.append([found for (found,) in cursor.execute(one, [name, *parameters])])
+        return (*row, *vectors)
 
-    def _table(self, rows: Sequence[Sequence[Any]]) -> Any:
+    def table(self, raw: tuple[Any, ...]) -> Any:
+        """The Arrow table of what `raw` gave."""
         import pyarrow as pa
 
-        columns = list(zip(*rows, strict=True))
-        texts = pa.table({name: pa.array(column, pa.string()) for name, column in zip(COLUMNS, columns, strict=False)})
+        rows, columns = raw[0], raw[1:]
+        if not rows:
+            return self.schema.empty_table()
+        texts = pa.table({name: _texts(column, name in LISTS) for name, column in zip(COLUMNS, columns, strict=False)})
         table = self._db.from_arrow(texts).query("texts", self._decode).to_arrow_table()
         for name, column in zip(self._embeddings, columns[len(COLUMNS) :], strict=True):
             table = table.append_column(name, _vectors(column, self._embeddings[name]))
         return table.cast(self.schema)
+
+
+def _texts(column: Any, is_list: bool) -> Any:
+    """A column as SQLite handed it out, together or singly."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not isinstance(column, bytes):
+        return pa.array(["[]" if cell is None and is_list else cell for cell in column], pa.string())
+    whole = pa.Array.from_buffers(pa.large_binary(), 1, [None, pa.py_buffer(struct.pack("<qq", 0, len(column))), pa.py_buffer(column)])
+    cells = pc.split_pattern(whole, pattern=b"\0").flatten()
+    cells = cells if is_list else pc.if_else(pc.equal(cells, b"\1"), None, cells)
+    try:
+        return cells.cast(pa.string())
+    except pa.ArrowInvalid:  # no UTF-8: somebody else has written to the store
+        return pa.array([cell and cell.decode(errors="replace") for cell in cells.to_pylist()], pa.string())
 
 
 def _vectors(column: Sequence[bytes | None], dim: int) -> Any:
@@ -123,16 +155,12 @@ class EnrichedFeatures:
     def __getitems__(self, places: Sequence[int]) -> list[dict[str, Any]]:
         """Several rows at once: what a DataLoader asks for a batch. A pin that was deleted meanwhile has its id and nothing else."""
         rowids = [int(self._rowids[i]) for i in places]
-        found = {}
         reader = self._here()
-        marks = ", ".join("?" * len(set(rowids)))
-        ids = dict(reader.conn.execute(f"SELECT pin_id, rowid FROM pins WHERE rowid IN ({marks})", list(set(rowids))).fetchall())
-        for table in reader.tables(f"WHERE e.pin_id IN ({', '.join('?' * len(ids))})", list(ids)):
-            for row in table.select([*dict.fromkeys(("pin_id", *self.columns))]).to_pylist():
-                found[ids[row["pin_id"]]] = row
+        where = f"e.pin_rowid IN ({', '.join('?' * len(set(rowids)))})"
+        found = {row["pin_id"]: row for row in reader.table(reader.raw(where, sorted(set(rowids)))).select(list(dict.fromkeys(("pin_id", *self.columns)))).to_pylist()}
+        names = dict(reader.conn.execute(f"SELECT rowid, pin_id FROM pins WHERE {where.replace('e.pin_rowid', 'rowid')}", sorted(set(rowids))).fetchall())
         nothing: dict[str, Any] = {name: [] if name in LISTS else None for name in self.columns}
-        names = {rowid: pin_id for pin_id, rowid in ids.items()}
-        rows = [found.get(rowid) or nothing | {"pin_id": names.get(rowid)} for rowid in rowids]
+        rows = [found.get(names.get(rowid, ""), nothing | {"pin_id": names.get(rowid)}) for rowid in rowids]
         return [{name: row[name] for name in self.columns} for row in rows]
 
     def iterable(self, *, shuffle: bool = False, seed: int = 0, rank: int | None = None, world_size: int | None = None) -> Any:
