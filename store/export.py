@@ -85,13 +85,13 @@ def new_export(target: Path, options: ExportOptions) -> Iterator[Export]:
         export = Export(folder, options)
         yield export
         _finish(export)
-        if target.exists():
+        if not target.exists():
+            os.rename(folder, target)
+        elif not _exchange(folder, target):
             replaced = target.parent / f".{target.name}.{os.getpid()}.replaced"
             os.rename(target, replaced)
             os.rename(folder, target)
             shutil.rmtree(replaced)
-        else:
-            os.rename(folder, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -297,6 +297,16 @@ def _is_export(folder: Path) -> bool:
     try:
         return str(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["format"]).startswith(FORMAT.rpartition(" ")[0])
     except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Gives two folders each other's names at one moment; False where the system cannot (it is Linux that can)."""
+    import ctypes
+
+    try:
+        return int(ctypes.CDLL(None).renameat2(-100, os.fsencode(a), -100, os.fsencode(b), 2)) == 0  # AT_FDCWD, RENAME_EXCHANGE
+    except (OSError, AttributeError):
         return False
 
 
