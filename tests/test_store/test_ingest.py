@@ -368,3 +368,37 @@ def test_a_run_that_is_killed_leaves_what_was_committed(tmp_path: Path) -> None:
     assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     assert conn.execute("SELECT count(*) FROM pins").fetchone()[0] == 20_000
     assert ingest_pins(conn, [str(tmp_path / "a.csv")])["new"] == 30_000
+
+
+def ids(store: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in store.execute("SELECT pin_id FROM enriched_features ORDER BY pin_id")]
+
+
+def test_sync_marks_what_is_gone_and_brings_back_what_returns(store: sqlite3.Connection, tmp_path: Path) -> None:
+    def write(*pins: str) -> list[str]:
+        (tmp_path / "pins.csv").write_text("pin_id,title,kind\n" + "".join(f"{pin},Title of {pin},pin\n" for pin in pins))
+        return [str(tmp_path / "pins.csv")]
+
+    assert ingest_pins(store, write("a", "b", "c"), sync=True)["deleted"] == 0
+    assert ingest_pins(store, write("b", "d"), sync=True)["deleted"] == 2
+    assert ids(store) == ["b", "d"]
+    assert ingest_pins(store, write("a", "e")).get("deleted") is None  # without it nothing goes
+    assert ids(store) == ["a", "b", "d", "e"]
+    assert ingest_pins(store, write("a", "b"), sync=True)["deleted"] == 2
+    assert ids(store) == ["a", "b"]
+    assert store.execute("SELECT title FROM pins WHERE pin_id = 'd'").fetchone()[0] == "Title of d"  # marked, not lost
+
+
+def test_sync_takes_a_row_that_is_rejected_for_one_that_is_there(store: sqlite3.Connection, ingest: Ingest) -> None:
+    ingest({"pin_id": "a"}, {"pin_id": "b"})
+    assert ingest({"pin_id": "a"}, {"pin_id": "b", "kind": "house"}, sync=True)["deleted"] == 0
+    assert ids(store) == ["a", "b"]
+
+
+@pytest.mark.parametrize("text", ["", '{"pin_id": "a"}\n{"pin_id": "b", "titl', '{"pin_id": null}\n{"pin_id": "a"}\n'])
+def test_sync_deletes_nothing_when_the_source_is_damaged(store: sqlite3.Connection, ingest: Ingest, tmp_path: Path, text: str) -> None:
+    ingest({"pin_id": "a"}, {"pin_id": "b"})
+    (tmp_path / "2.jsonl").write_text(text)
+    with pytest.raises(SourceError, match="it cannot be told which pins are gone: the others were taken in, none was marked as deleted"):
+        ingest_pins(store, [str(tmp_path / "2.jsonl")], sync=True)
+    assert ids(store) == ["a", "b"]
