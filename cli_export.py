@@ -69,23 +69,21 @@ def _export(
     from .store.captions import find_recipe
     from .store.embeddings import dimensions
     from .store.export import ROWS_PER_PAIR_GROUP, ROWS_PER_PAIR_SHARD, ExportOptions, new_export, write_features, write_stream
-    from .store.features import VIEW
     from .store.runs import finish_run, start_run
 
     conn = open_store(store)
     chosen = ExportOptions(format_, shards, seed, schema, find_recipe(conn, recipe) if recipe else None, str(as_of.date()) if as_of else None)
     run_id = start_run(conn, "export", {"folder": folder, "pairs": pairs, "test_from": str(test_from.date()) if test_from else None, "undated": undated} | vars(chosen))
     with new_export(Path(folder), chosen) as export, steps({"reading": "pins", "writing": "files"}) as on_step, ExitStack() as stack:
-        view, manifest = VIEW, export.manifest
+        manifest = export.manifest
         if as_of:
             on_step("counting what was known then", 0, None)
             known = stack.enter_context(known_on(conn, as_of.date(), undated=undated, memory_limit=memory_limit))
-            view = known.view
             manifest |= {"then": known.counts}
         conn.execute("BEGIN")
         try:
             embeddings = dimensions(conn)
-            manifest |= write_features(conn, export, view=view, embeddings=embeddings, on_step=on_step)
+            manifest |= write_features(conn, export, embeddings=embeddings, on_step=on_step)
             models = {row["recipe_id"]: row["model"] for row in conn.execute("SELECT recipe_id, model FROM recipes")}
         finally:
             conn.execute("COMMIT")

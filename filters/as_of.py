@@ -1,7 +1,7 @@
 """Board titles and engaged queries as they were known on an earlier day, and what people did after it: features and targets of a trainer.
 
 Everything is counted anew from the partials, so that nothing of a later day can reach a feature. The results stand in tables of the
-connection's own (SQLite's temp), under the names of the real ones, and so does a view with the text of `enriched_features`.
+connection's own (SQLite's temp), under the names of the real ones: who reads those by this connection reads what was known then.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from .boards import BoardOptions, generic_titles, rank_boards
 from .log import Window, count_rows, prepare
 from .queries import WEIGHTS, QueryOptions, newest_day, rank_queries, whole_weights
 
-VIEW = "features_as_of"
 QUERIES_PER_PIN = 20  # whose pairs among one another are given: without a bound a popular pin has millions
 PAIRS = pa.schema([("query", pa.string()), ("pin_id", pa.string()), ("kind", pa.string()), ("action", pa.string()), ("weight", pa.float32()), ("date", pa.string()), ("split", pa.string()),
                    ("in_features", pa.bool_())])  # fmt: skip
@@ -35,11 +34,10 @@ Undated = Literal["refuse", "include", "drop"]
 
 @dataclass
 class Known:
-    """What was known on `day`. `view` reads like enriched_features; the counts go into the manifest."""
+    """What was known on `day`; the counts go into the manifest."""
 
     conn: sqlite3.Connection
     day: date
-    view: str = VIEW
     counts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -50,7 +48,6 @@ def known_on(conn: sqlite3.Connection, day: date, *, undated: Undated = "refuse"
     `undated`: saves without a date are refused, taken as known, or dropped. Boards without one count from their first save on; with
     "include" from ever. Raises StoreError.
     """
-    conn.execute(f"DROP VIEW IF EXISTS temp.{VIEW}")
     for table, columns in TABLES.items():
         conn.execute(f"DROP TABLE IF EXISTS temp.{table}")
         conn.execute(f"CREATE TEMP TABLE {table} (pin_id TEXT PRIMARY KEY NOT NULL, {', '.join(f'{name} TEXT NOT NULL' for name in columns)})")
@@ -60,14 +57,9 @@ def known_on(conn: sqlite3.Connection, day: date, *, undated: Undated = "refuse"
             _titles(known, undated, memory_limit)
         if last_run(conn, "queries"):
             _queries(known, memory_limit)
-        text = conn.execute("SELECT sql FROM main.sqlite_master WHERE name = 'enriched_features'").fetchone()[0]
-        select = text.partition(" AS\n")[2]
-        # Unqualified names mean the temporary tables first.
-        conn.execute(f"CREATE TEMP VIEW {VIEW} AS\n{select.rstrip(' ;')}\n AND (p.created_at IS NULL OR substr(p.created_at, 1, 10) <= '{day}')")
         known.counts["pins_made_later"] = conn.execute("SELECT count(*) FROM pins WHERE deleted_at IS NULL AND substr(created_at, 1, 10) > ?", [str(day)]).fetchone()[0]
         yield known
     finally:
-        conn.execute(f"DROP VIEW IF EXISTS temp.{VIEW}")
         for table in TABLES:
             conn.execute(f"DROP TABLE IF EXISTS temp.{table}")
 
@@ -133,7 +125,7 @@ def _write(known: Known, evidence: Evidence, table: str, ranks: str, kinds: tupl
 def engagements_after(known: Known, *, test_from: date | None, seed: int, memory_limit: str | None = None) -> Iterator[dict[str, Any]]:
     """What people did after the day: {"pairs": {split: (rows, Arrow reader)}, "query_pairs": the same, "dropped": {reason: rows}}, in an order that the seed decides.
 
-    A pair is a query, a pin of the view, an action that has a weight, and a day; `in_features` says whether the query stands among the
+    A pair is a query, a pin that there was on the day, an action that has a weight, and a day; `in_features` says whether the query stands among the
     pin's engaged queries. A pair of queries led to the same pins, within one split. The readers hold as long as the context.
     """
     options = last_options(known.conn)
@@ -142,7 +134,7 @@ def engagements_after(known: Known, *, test_from: date | None, seed: int, memory
         db = evidence.db
         _rank_then(evidence, options, known.day)
         db.execute("CREATE OR REPLACE TEMP TABLE pins (pin_id VARCHAR, kind VARCHAR)")
-        cursor = known.conn.execute(f"SELECT pin_id, kind FROM {known.view}")
+        cursor = known.conn.execute("SELECT pin_id, kind FROM pins WHERE deleted_at IS NULL AND (created_at IS NULL OR substr(created_at, 1, 10) <= ?)", [str(known.day)])
         while rows := cursor.fetchmany(100_000):
             some = pa.table({"pin_id": [row[0] for row in rows], "kind": [row[1] for row in rows]})
             db.from_arrow(some).insert_into("pins")

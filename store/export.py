@@ -12,7 +12,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,12 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from .features import ROWS_AT_ONCE, VIEW, FeatureReader
+from .joined import Buckets, evidence_tables, features_schema, pin_tables
 from .runs import version_of
 from .schema import MIGRATIONS, StoreError
 
@@ -96,29 +94,34 @@ def new_export(target: Path, options: ExportOptions) -> Iterator[Export]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_features(
-    conn: sqlite3.Connection, export: Export, *, view: str = VIEW, embeddings: Mapping[str, int] | None = None, on_step: OnStep = lambda what, done, total: None
-) -> dict[str, Any]:
-    """Writes features/, every row of the view once, in an order that depends on the seed and the pins' ids alone.
+def write_features(conn: sqlite3.Connection, export: Export, *, embeddings: Mapping[str, int] | None = None, on_step: OnStep = lambda what, done, total: None) -> dict[str, Any]:
+    """Writes features/, every pin of enriched_features once, in an order that depends on the seed and the pins' ids alone.
 
     Within the caller's transaction, so that all is read as it was at one moment. Returns {"rows", "columns", "recipes": {recipe_id: captions}}.
     """
-    options = export.options
-    reader = FeatureReader(conn, view=view, recipe=options.recipe, embeddings=dict(embeddings or {}))
+    options, embeddings = export.options, dict(embeddings or {})
     pins = conn.execute("SELECT count(*) FROM pins").fetchone()[0]
-    rows, recipes = 0, Counter[str]()
+    schema, recipes = features_schema(embeddings), Counter[str]()
     with tempfile.TemporaryDirectory(dir=export.folder.parent, prefix=f".{export.folder.name}.") as scratch:
-        with _Buckets(Path(scratch), reader.schema, options.seed, max(1, min(MAX_BUCKETS, pins // ROWS_PER_BUCKET))) as buckets:
-            for table in _tables(reader):
-                buckets.add(table)
+        rows = 0
+        with Buckets(Path(scratch), options.seed, max(1, min(MAX_BUCKETS, pins // ROWS_PER_BUCKET))) as buckets:
+            for table in pin_tables(conn, as_of=options.as_of):
+                buckets.add("pins", table)
                 rows += table.num_rows
-                recipes.update(recipe for recipe in table["caption_recipe"].to_pylist() if recipe)
                 on_step("reading", rows, pins)
-        schema = reader.schema
+            for name, tables in evidence_tables(conn, recipe=options.recipe, embeddings=embeddings).items():
+                for table in tables:
+                    buckets.add(name, table)
+                on_step("reading", rows, pins)
         if options.schema == "omnisearchsage":
             schema = pa.schema([f.with_name(OMNISEARCHSAGE.get(f.name, f.name)) for f in schema])
-        tables = (table.rename_columns(schema.names) for table in buckets.sorted())
-        write_stream(export, "features/part", rows, schema, tables, shards=options.shards or -(-rows // ROWS_PER_SHARD), group=ROWS_PER_GROUP, on_step=on_step)
+
+        def counted() -> Iterator[pa.Table]:
+            for table in buckets.joined(embeddings):
+                recipes.update(recipe for recipe in table["caption_recipe"].to_pylist() if recipe)
+                yield table.rename_columns(schema.names)
+
+        write_stream(export, "features/part", rows, schema, counted(), shards=options.shards or -(-rows // ROWS_PER_SHARD), group=ROWS_PER_GROUP, on_step=on_step)
     columns = [{"name": f.name, "type": str(f.type).replace("element: ", "").replace("item: ", "")} for f in schema]
     return {"rows": rows, "columns": columns, "recipes": dict(sorted(recipes.items()))}
 
@@ -146,63 +149,6 @@ def write_stream(
                     on_step("writing", done, rows)
                 written.result()
             export.add(path, size)
-
-
-def _tables(reader: FeatureReader) -> Iterator[pa.Table]:
-    """All rows; SQLite reads the next ones while the last ones are made a table."""
-    first, last = reader.conn.execute("SELECT coalesce(min(rowid), 1), coalesce(max(rowid), 0) FROM pins").fetchone()
-    with ThreadPoolExecutor(1) as thread:
-        waiting = deque[Any]()
-        for start in range(first, last + 1, ROWS_AT_ONCE):
-            waiting.append(thread.submit(reader.raw, "e.pin_rowid BETWEEN ? AND ?", (start, start + ROWS_AT_ONCE - 1)))
-            if len(waiting) > 2:
-                yield reader.table(waiting.popleft().result())
-        while waiting:
-            yield reader.table(waiting.popleft().result())
-
-
-class _Buckets:
-    """Rows on their way into the shuffled order. A row's place is a number that depends on the seed and the pin's id; a file holds the places of one range, to be sorted in memory."""
-
-    def __init__(self, folder: Path, schema: pa.Schema, seed: int, n: int):
-        self.folder, self.n = folder, n
-        self.salt = hashlib.sha256(str(seed).encode()).digest()[: hashlib.blake2b.SALT_SIZE]
-        self.schema = schema.append(pa.field("place", pa.uint64()))
-        self._writers: dict[int, Any] = {}
-
-    def add(self, table: pa.Table) -> None:
-        """Takes rows in, each into its bucket."""
-        if not table.num_rows:
-            return
-        salt, blake2b = self.salt, hashlib.blake2b
-        digests = b"".join([blake2b(pin_id, digest_size=8, salt=salt).digest() for pin_id in table["pin_id"].cast(pa.binary()).to_pylist()])
-        places = np.frombuffer(digests, dtype="<u8")
-        bucket = ((places >> np.uint64(32)) * np.uint64(self.n) >> np.uint64(32)).astype(np.int64)
-        order = np.argsort(bucket, kind="stable")
-        rows = table.append_column(self.schema.field("place"), pa.array(places)).take(order)
-        starts = np.flatnonzero(np.diff(bucket[order], prepend=-1))
-        for start, end in zip(starts, [*starts[1:], table.num_rows], strict=True):
-            number = int(bucket[order[start]])
-            if number not in self._writers:
-                self._writers[number] = pa.ipc.new_stream(str(self.folder / str(number)), self.schema)
-            self._writers[number].write_table(rows.slice(start, end - start))
-
-    def sorted(self) -> Iterator[pa.Table]:
-        """The rows of one bucket after the other, in the order of their places."""
-        for number in sorted(self._writers):
-            path = self.folder / str(number)
-            with pa.OSFile(str(path)) as source:
-                rows = pa.ipc.open_stream(source).read_all()
-            path.unlink()
-            order = pc.sort_indices(rows.select(["place", "pin_id"]), sort_keys=[("place", "ascending"), ("pin_id", "ascending")])
-            yield rows.take(order).drop_columns(["place"])
-
-    def __enter__(self) -> _Buckets:
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        for writer in self._writers.values():
-            writer.close()
 
 
 def _even(rows: int, parts: int) -> list[int]:
