@@ -15,6 +15,7 @@ import click
 
 from . import __version__
 from .cli_aggregate import aggregate
+from .cli_browse import add_browse
 from .cli_eval import evaluate
 from .cli_export import add_export
 from .verbs import STORE, Verbs, pair, verb
@@ -32,6 +33,8 @@ def cli() -> None:
     captioner aggregate boards my.db --boards boards.parquet --saves saves.parquet
     captioner eval sample my.db sheets/             let people judge the captions
     captioner stats my.db                           what is covered now
+    captioner browse my.db                          look at it in a browser
+    captioner export my.db out/                     features for a trainer
     """
 
 
@@ -177,7 +180,13 @@ class DeviceType(click.ParamType[str]):
 @click.option("--num-beams", type=click.IntRange(1, 32), metavar="N", default=1, show_default=True, help="Width of the beam search; 1 is greedy.")
 @click.option("--no-repeat-ngram", type=click.IntRange(0, 32), metavar="N", default=0, show_default=True, help="Forbid repeating so many tokens; 0 is off.")
 @click.option("--device", type=DeviceType(), metavar="auto|all|cpu|cuda:N", default="auto", show_default=True, help="all: a process per GPU.")
-@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True)
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Numbers to compute with; auto: as before, or what the device is best at.",
+)
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads that fetch and decode.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after so many pins.")
 @click.option("--retry-failed", is_flag=True, help="Take pins up again that failed before.")
@@ -191,13 +200,14 @@ def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
     captioner run my.db --model builtin --limit 100
     captioner run my.db --select all --prompt "a photo of"
     """
+    from .captioner.parallel import all_devices
     from .captioner.run import Options, warnings
     from .captioner.run import run as run_store
     from .store import open_store
     from .terminal import progress, say
 
     conn = open_store(store)
-    devices = _devices(choices["device"])
+    devices = all_devices() if choices["device"] == "all" else choices["device"].split(",")
     if len(devices) > 1:
         return _run_on_each(store, devices, choices, as_json)
     with progress("captioning", "pins") as shown:
@@ -236,14 +246,6 @@ def _print_result(result: Any) -> None:
         click.echo(f"{result.distinct:,} distinct captions; the most common is on {result.most_common[1]:.1%} of the pins")
     for pin_id, caption in result.examples:
         click.echo(f"  {pin_id}: {caption}")
-
-
-def _devices(wanted: str) -> list[str]:
-    if wanted != "all":
-        return wanted.split(",")
-    import torch
-
-    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["auto"]
 
 
 def _run_on_each(store: str, devices: list[str], choices: dict[str, Any], as_json: bool) -> dict[str, Any]:
@@ -312,6 +314,9 @@ def stats(store: str, as_json: bool) -> dict[str, Any]:
     return found
 
 
+add_browse(cli)
+
+
 @verb(cli, "demo")
 @click.argument("folder", default="demo", metavar="[DIR]")
 def demo(folder: str, as_json: bool) -> dict[str, Any]:
@@ -369,8 +374,14 @@ def _print_demo(folder: str, found: dict[str, Any]) -> None:
 @verb(cli, "doctor")
 @click.option("--model", default="builtin", show_default=True, metavar="builtin|NAME|PATH", help="The checkpoint to look at.")
 @click.option("--revision", help="Commit, tag or branch of the model on the hub.")
-@click.option("--device", type=DeviceType(), metavar="auto|cpu|cuda:N", default="auto", show_default=True)
-@click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16", "float16"]), default="auto", show_default=True)
+@click.option("--device", type=DeviceType(), metavar="auto|cpu|cuda:N", default="auto", show_default=True, help="Where to try it; auto: a GPU if there is one.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Numbers to compute with; auto: as before, or what the device is best at.",
+)
 @click.option("--bench", is_flag=True, help="Also measure pictures per second at several batch sizes.")
 def doctor(model: str, revision: str | None, device: str, dtype: str, bench: bool, as_json: bool) -> dict[str, Any]:
     """Say whether machine, library versions and checkpoint fit, by captioning built-in pictures.

@@ -37,11 +37,12 @@ code { font: .9em/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A small JPEG to show, upright and without EXIF; `width` and `height` in pixels."""
+    """A small JPEG to show, upright and without EXIF; `width` and `height` in pixels, and the SHA-256 of the image that it was made of."""
 
     jpeg: bytes
     width: int
     height: int
+    image_sha256: str
 
     @property
     def uri(self) -> str:

@@ -9,6 +9,13 @@ import sys
 from typing import Any
 
 
+def all_devices() -> list[str]:
+    """Every GPU of this machine, by torch's names; without one, what "auto" finds."""
+    import torch
+
+    return [f"cuda:{i}" for i in range(torch.cuda.device_count())] or ["auto"]
+
+
 def run_processes(store: str, devices: list[str], choices: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Runs `captioner run` once per device and adds up what they did; returns that and the exit code.
 

@@ -38,7 +38,8 @@ def pictures(images: Iterable[tuple[str | None, str | None]], side: int, *, max_
 def _picture(fetcher: Fetcher, image: str | None, image_sha256: str | None, side: int, max_bytes: int | None) -> Picture | str:
     try:
         data = fetcher.fetch(image)
-        if image_sha256 and hashlib.sha256(data).hexdigest() != image_sha256:
+        digest = hashlib.sha256(data).hexdigest()
+        if image_sha256 and digest != image_sha256:
             return "the image is another one now than was captioned"
         picture = decode(data, side=side)
     except ImageError as error:
@@ -50,7 +51,7 @@ def _picture(fetcher: Fetcher, image: str | None, image_sha256: str | None, side
         side = side * 3 // 4
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         jpeg = _jpeg(picture, max_bytes)
-    return Picture(jpeg, *picture.size)
+    return Picture(jpeg, *picture.size, digest)
 
 
 def _jpeg(picture: Image.Image, max_bytes: int | None) -> bytes:
