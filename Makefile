@@ -3,13 +3,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all test-slow lint bench clean
+.PHONY: demo test test-all test-slow lint docs bench clean
 
 demo: .venv/core
 	@$(BIN)/captioner demo demo
 
 test: .venv/dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
 # What needs more than Python (a browser; Ray and Spark as they come); skipped with a message where it is missing.
 test-all: test test-slow
@@ -22,10 +22,16 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# The pages that are made of the code: the store's schema and the commands.
+docs: .venv/dev
+	$(BIN)/python docs/generate.py
+
 bench: .venv/dev
 	$(BIN)/python benchmarks/worker.py
 	$(BIN)/python benchmarks/store.py
 	$(BIN)/python benchmarks/aggregate.py boards --saves 1000000 --rounds 1
+	$(BIN)/python benchmarks/eval.py --items 1000 --rounds 1
+	$(BIN)/python benchmarks/export.py export --pins 200000 --rounds 1
 
 .venv/core: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "captioner needs Python 3.11 or newer; name one with: make demo PYTHON=python3.11")'
@@ -40,7 +46,7 @@ bench: .venv/dev
 
 # Java comes from the system: without one of version 17 or newer, the tests that need Spark say so and are skipped.
 .venv/slow: .venv/dev
-	@$(INSTALL) -e '.[dev,spark,browser]'
+	@$(INSTALL) -e '.[dev,spark,browser,browse]'
 	@touch $@
 
 clean:

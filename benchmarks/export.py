@@ -3,6 +3,7 @@
     python benchmarks/export.py export [--pins 1000000] [--rounds 3]     beside datasets.Dataset.from_sql with JSON decoded and to_parquet
     python benchmarks/export.py read [--pins 200000]                     rows/s of one worker: from the export, from the store, datasets, pyarrow
     python benchmarks/export.py scale [--pins 100000 500000 1000000 2000000]   seconds and memory by size
+    python benchmarks/export.py size [--pins 1000000 5000000]            ingest, bookkeeping of runs, reads of the view, export, by size
 
 Stores of made-up pins: 70% with a title, half with a description, half with a caption, each with ten board titles and twenty queries.
 They stay in benchmarks/work, or in the folder that CAPTIONER_BENCH names, for the next time.
@@ -161,6 +162,51 @@ def scale(sizes: list[int]) -> None:
         )
 
 
+def size(sizes: list[int]) -> None:
+    """Up to what size SQLite serves: everything that is done to a store, less the model."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from pincaption.store.captions import Caption, Queue, Recipe
+
+    for pins in sizes:
+        table, fresh = WORK / f"pins-{pins}.parquet", WORK / "fresh.db"
+        for old in WORK.glob("fresh.db*"):
+            old.unlink()
+        numbers = np.random.default_rng(0).permutation(pins)
+        with pq.ParquetWriter(table, pa.schema([("pin_id", pa.string()), ("title", pa.string()), ("image", pa.string())])) as writer:
+            for some in np.array_split(numbers, max(1, pins // 500_000)):
+                ids = [f"pin-{n:010}" for n in some.tolist()]
+                writer.write_table(pa.table({"pin_id": ids, "title": [f"title of {i}" for i in ids], "image": [f"/i/{i}.jpg" for i in ids]}, writer.schema))
+        ingested, peak = measured(CAPTIONER, "ingest", "pins", fresh, table)
+        table.unlink()
+
+        conn = open_store(fresh)
+        queue = Queue(conn, Recipe("made-up", None, "", "", {}, {}, "float32"), "all")
+        began, done = time.perf_counter(), 0
+        while time.perf_counter() - began < 20:
+            claimed = queue.claim(64)
+            queue.commit([Caption(pin.pin_id, pin.recipe_id, "ok", "a caption", image_sha256=pin.pin_id) for pin in claimed])
+            done += len(claimed)
+        bookkeeping = done / (time.perf_counter() - began)
+        conn.close()
+
+        store = make_store(pins)
+        features, some = EnrichedFeatures(store), random.Random(0).sample(range(pins), 20_000)
+        began = time.perf_counter()
+        for i in range(0, len(some), 200):
+            features.__getitems__(some[i : i + 200])
+        reads = len(some) / (time.perf_counter() - began)
+        shutil.rmtree(WORK / "out", ignore_errors=True)
+        exported, out_peak = measured(CAPTIONER, "export", store, WORK / "out")
+        stats, _ = measured(CAPTIONER, "stats", store)
+        print(
+            f"{pins:,} pins, store of {store.stat().st_size / 1e9:.1f} GB: ingest {ingested:.0f} s, {peak:,.0f} MB; bookkeeping of a run {bookkeeping:,.0f} captions/s;"
+            f" {reads:,.0f} random pins/s from the view; export {exported:.0f} s, {out_peak:,.0f} MB; stats {stats:.1f} s",
+            flush=True,
+        )
+
+
 def read(pins: int) -> None:
     import datasets
     import pyarrow.parquet as pq
@@ -199,7 +245,7 @@ def read(pins: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["export", "read", "scale", "from_sql"])
+    parser.add_argument("what", choices=["export", "read", "scale", "size", "from_sql"])
     parser.add_argument("paths", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--pins", type=int, nargs="+")
     parser.add_argument("--rounds", type=int, default=3)
@@ -210,6 +256,8 @@ def main() -> None:
         export((arguments.pins or [1_000_000])[0], arguments.rounds)
     elif arguments.what == "read":
         read((arguments.pins or [200_000])[0])
+    elif arguments.what == "size":
+        size(arguments.pins or [1_000_000, 5_000_000])
     else:
         scale(arguments.pins or [100_000, 500_000, 1_000_000, 2_000_000])
 

@@ -435,6 +435,6 @@ def test_ten_thousand_characters_take_no_time(piece):
         "x" + piece * (10_000 // len(piece)),
     ):
         for prompt in ("", "a photo of", text):
-            start = time.process_time()
+            start = time.thread_time()
             check(text, prompt, finished=False)
-            assert time.process_time() - start < 0.5
+            assert time.thread_time() - start < 0.5

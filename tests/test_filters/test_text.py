@@ -193,9 +193,9 @@ def test_a_megabyte_takes_linear_time(piece):
         piece * (1_000_000 // len(piece)) + "!",
         "x" + piece * (1_000_000 // len(piece)),
     ):
-        start = time.process_time()
+        start = time.thread_time()
         says_nothing(text)
-        assert time.process_time() - start < 2
+        assert time.thread_time() - start < 2
 
 
 def pins(name: str) -> list[dict[str, str]]:
@@ -227,10 +227,10 @@ def test_real_pins(name, titles, descriptions):
 def test_400_000_real_texts_fit_into_an_ingest_of_ten_seconds():
     rows = pins("pinterest_sample/pins_pets_1000.csv")
     texts = [row[column] for row in rows for column in ("title", "description")] * 20
-    start = time.process_time()
+    start = time.thread_time()
     for text in texts:
         says_nothing(text)
-    assert (time.process_time() - start) * 400_000 / len(texts) < 4  # about 0.8 s on an idle machine
+    assert (time.thread_time() - start) * 400_000 / len(texts) < 4  # about 0.8 s on an idle machine
 
 
 # --- normalise ---
@@ -429,10 +429,10 @@ HOSTILE = [
 def test_200_000_characters_take_linear_time(piece: str) -> None:
     text = piece * (200_000 // len(piece))
     for hostile in (text, f"1{text}.x"):
-        start = time.process_time()
+        start = time.thread_time()
         normalise(hostile)
         holds_personal_data(hostile)
-        assert time.process_time() - start < 5  # a tenth of a second as a rule, the longest ligature (18 letters) a second
+        assert time.thread_time() - start < 5  # a tenth of a second as a rule, the longest ligature (18 letters) a second
 
 
 @pytest.mark.parametrize(
@@ -450,9 +450,9 @@ def test_200_000_characters_take_linear_time(piece: str) -> None:
 )
 def test_marks_that_are_not_in_their_order_take_linear_time(marks: str) -> None:
     """Python sorts them by insertion: 40,000 would take more than a second, 200,000 half a minute."""
-    start = time.process_time()
+    start = time.thread_time()
     normalise("a" + marks * 20_000)
-    assert time.process_time() - start < 0.6
+    assert time.thread_time() - start < 0.6
 
 
 MARKS = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code))[0] == "M"]
