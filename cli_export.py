@@ -103,7 +103,8 @@ def _export(
 
 
 def _print(found: dict[str, Any]) -> None:
-    click.echo(f"{plural(found['rows'], 'pin')} in {plural(found['files'], 'file')}, {found['bytes'] / 1e6:,.1f} MB: {found['folder']}")
+    size = f"{found['bytes'] / 1e6:,.1f} MB" if found["bytes"] >= 1e6 else f"{found['bytes'] / 1e3:,.0f} kB"
+    click.echo(f"{plural(found['rows'], 'pin')} in {plural(found['files'], 'file')}, {size}: {found['folder']}")
     for name, dim in found["embeddings"].items():
         click.echo(f"  {name}: vectors of {dim:,} numbers")
     if later := found.get("then", {}).get("pins_made_later"):

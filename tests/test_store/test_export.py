@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 import numpy as np
 import pandas as pd
+import polars
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
@@ -134,7 +135,6 @@ def test_one_line_in_datasets_pandas_polars_and_duckdb(store: Path, tmp_path: Pa
     by_duckdb = duckdb.sql(f"FROM '{out}/features/*.parquet'").fetchall()
     assert len(by_datasets) == len(by_pandas) == len(by_duckdb) == 99
     assert by_datasets.column_names == list(by_pandas.columns) == COLUMNS
-    polars = pytest.importorskip("polars")
     assert polars.read_parquet(f"{out}/features/*.parquet").height == 99
 
 
