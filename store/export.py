@@ -102,7 +102,7 @@ def write_features(conn: sqlite3.Connection, export: Export, *, embeddings: Mapp
     options, embeddings = export.options, dict(embeddings or {})
     pins = conn.execute("SELECT count(*) FROM pins").fetchone()[0]
     schema, recipes = features_schema(embeddings), Counter[str]()
-    with tempfile.TemporaryDirectory(dir=export.folder.parent, prefix=f".{export.folder.name}.") as scratch:
+    with tempfile.TemporaryDirectory(dir=export.folder, prefix="scratch.") as scratch:
         rows = 0
         with Buckets(Path(scratch), options.seed, max(1, min(MAX_BUCKETS, pins // ROWS_PER_BUCKET))) as buckets:
             for table in pin_tables(conn, as_of=options.as_of):
@@ -162,7 +162,7 @@ def _writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None
     """A function that writes a table as one row group of Parquet, or as JSON Lines."""
     if path.suffix == ".jsonl":
         with path.open("w", encoding="utf-8") as lines:
-            yield lambda table: lines.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
+            yield lambda table: lines.writelines(json.dumps(row, ensure_ascii=False, default=float) + "\n" for row in table.to_pylist())  # float: of float16
     else:
         dictionary = [name for name in schema.names if name in ("kind", "caption_recipe", "category", "locale", "action", "date", "split")]
         with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=dictionary) as parquet:

@@ -226,6 +226,9 @@ def test_vectors_come_along_as_lists_of_fixed_size(store: Path, tmp_path: Path) 
     found = {row["pin_id"]: row["pinsage"] for row in table.to_pylist()}
     assert found["pin 4"] == [4, 0.5, -1]
     assert found["pin 5"] is None
+    assert captioner("export", store, tmp_path / "lines", "--format", "jsonl").exit_code == 0
+    lines = [json.loads(line) for line in (tmp_path / "lines" / "features" / "part-00000.jsonl").read_text().split("\n") if line]
+    assert {row["pin_id"]: row["pinsage"] for row in lines} == found
 
 
 def test_what_is_no_export_is_never_replaced(store: Path, tmp_path: Path) -> None:
@@ -241,13 +244,13 @@ def test_what_is_no_export_is_never_replaced(store: Path, tmp_path: Path) -> Non
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
 
 
-@pytest.mark.parametrize("moment", ["features", "part-00000.parquet", "README.md"])
+@pytest.mark.parametrize("moment", ["scratch", "part-00000.parquet", "README.md"])
 def test_killed_at_any_moment_a_reader_sees_the_old_export_or_the_new_one(tmp_path: Path, moment: str) -> None:
     store, out = fill(tmp_path / "my.db", 3000), tmp_path / "out"
     assert captioner("export", store, out, "--seed", 1).exit_code == 0
     before = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     process = subprocess.Popen([str(CAPTIONER), "export", str(store), str(out), "--seed", "2"], stdout=subprocess.DEVNULL)
-    while process.poll() is None and not list(tmp_path.glob(f".out.*/**/{moment}")):
+    while process.poll() is None and not list(tmp_path.glob(f".out.*/**/{moment}*")):
         os.sched_yield()
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -256,5 +259,5 @@ def test_killed_at_any_moment_a_reader_sees_the_old_export_or_the_new_one(tmp_pa
     assert done.exit_code == 0, done.output
     after = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     assert now in (before, after)
-    assert not list(tmp_path.glob(".out.*"))  # what the killed one left is gone
+    assert not list(tmp_path.glob(".*"))  # what the killed one left is gone
     assert captioner("export", "--check", out).exit_code == 0
