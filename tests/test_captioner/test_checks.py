@@ -435,6 +435,9 @@ def test_ten_thousand_characters_take_no_time(piece):
         "x" + piece * (10_000 // len(piece)),
     ):
         for prompt in ("", "a photo of", text):
-            start = time.thread_time()
-            check(text, prompt, finished=False)
-            assert time.thread_time() - start < 0.5
+            took = []
+            for _ in range(3):  # Python may collect the garbage of all tests in one of them
+                start = time.thread_time()
+                check(text, prompt, finished=False)
+                took.append(time.thread_time() - start)
+            assert min(took) < 0.5
