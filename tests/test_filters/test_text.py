@@ -450,9 +450,12 @@ def test_200_000_characters_take_linear_time(piece: str) -> None:
 )
 def test_marks_that_are_not_in_their_order_take_linear_time(marks: str) -> None:
     """Python sorts them by insertion: 40,000 would take more than a second, 200,000 half a minute."""
-    start = time.thread_time()
-    normalise("a" + marks * 20_000)
-    assert time.thread_time() - start < 0.6
+    took = []
+    for _ in range(3):  # Python may collect the garbage of all tests in one of them
+        start = time.thread_time()
+        normalise("a" + marks * 20_000)
+        took.append(time.thread_time() - start)
+    assert min(took) < 0.6
 
 
 MARKS = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code))[0] == "M"]
