@@ -168,6 +168,15 @@ class DeviceType(click.ParamType[str]):
         return str(value)
 
 
+_DTYPE = click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Numbers to compute with; auto: as before, or what the device is best at.",
+)
+
+
 @verb(cli, "run")
 @STORE
 @click.option("--model", metavar="builtin|NAME|PATH", help="BLIP-2 checkpoint: a name on the hub, a folder, or builtin (drawn pictures only). Default: the store's last.")
@@ -180,13 +189,7 @@ class DeviceType(click.ParamType[str]):
 @click.option("--num-beams", type=click.IntRange(1, 32), metavar="N", default=1, show_default=True, help="Width of the beam search; 1 is greedy.")
 @click.option("--no-repeat-ngram", type=click.IntRange(0, 32), metavar="N", default=0, show_default=True, help="Forbid repeating so many tokens; 0 is off.")
 @click.option("--device", type=DeviceType(), metavar="auto|all|cpu|cuda:N", default="auto", show_default=True, help="all: a process per GPU.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Numbers to compute with; auto: as before, or what the device is best at.",
-)
+@_DTYPE
 @click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads that fetch and decode.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after so many pins.")
 @click.option("--retry-failed", is_flag=True, help="Take pins up again that failed before.")
@@ -375,13 +378,7 @@ def _print_demo(folder: str, found: dict[str, Any]) -> None:
 @click.option("--model", default="builtin", show_default=True, metavar="builtin|NAME|PATH", help="The checkpoint to look at.")
 @click.option("--revision", help="Commit, tag or branch of the model on the hub.")
 @click.option("--device", type=DeviceType(), metavar="auto|cpu|cuda:N", default="auto", show_default=True, help="Where to try it; auto: a GPU if there is one.")
-@click.option(
-    "--dtype",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Numbers to compute with; auto: as before, or what the device is best at.",
-)
+@_DTYPE
 @click.option("--bench", is_flag=True, help="Also measure pictures per second at several batch sizes.")
 def doctor(model: str, revision: str | None, device: str, dtype: str, bench: bool, as_json: bool) -> dict[str, Any]:
     """Say whether machine, library versions and checkpoint fit, by captioning built-in pictures.

@@ -100,7 +100,8 @@ def _write(conn: Any, store: str, folder: str, drawn: Any, as_json: bool) -> dic
     with steps({"pictures": "pictures", "sheets": "files"}) as on_step:
         written = write_sheets(drawn, Path(folder), functools.partial(pictures, side=SIDE, max_bytes=MAX_BYTES), on_step=on_step)
     items = [item for item in drawn.items if item.weight is not None]
-    hours = len(drawn.rows) * seconds_per_item(conn) / 3600
+    seconds = seconds_per_item(conn)
+    hours = len(drawn.rows) * seconds / 3600
     found = {
         "sample_id": drawn.sample_id, "kind": drawn.kind, "items": len(items), "gold": len(drawn.items) - len(items),
         "repeats": sum(row.is_repeat for row in drawn.rows) // len(drawn.raters), "raters": len(drawn.raters), "hours": round(hours, 2),
@@ -109,11 +110,13 @@ def _write(conn: Any, store: str, folder: str, drawn: Any, as_json: bool) -> dic
         "without_picture": written.without_picture, "folder": str(Path(folder)), "files": written.files,
     }  # fmt: skip
     if not as_json:
-        _print_sample(found, drawn, store, seconds_per_item(conn))
+        _print_sample(found, drawn, store, seconds)
     return found
 
 
 def _print_sample(found: dict[str, Any], drawn: Any, store: str, seconds: float) -> None:
+    from .eval.score import beside
+
     what = "pairs of captions that differ" if found["kind"] == "comparison" else "current captions"
     click.echo(f"{found['items']:,} of {found['captions']:,} {what}" + (f", by {drawn.options['stratify']}:" if drawn.options["stratify"] else ""))
     if drawn.options["stratify"]:
@@ -121,7 +124,7 @@ def _print_sample(found: dict[str, Any], drawn: Any, store: str, seconds: float)
             click.echo(f"  {stratum['items']:>7,} of {stratum['captions']:>11,}  {names(stratum['stratum'])}")
         if len(found["strata"]) > 20:
             click.echo(f"  and {len(found['strata']) - 20:,} more strata")
-    click.echo(wrapped(f"beside these: {_beside(found)}"))
+    click.echo(wrapped(f"beside these: {beside(found)}"))
     extra = [plural(found[name], noun) for name, noun in (("repeats", "hidden repeat"), ("gold", "gold item")) if found[name]]
     each = duration(60 * math.ceil(len(drawn.rows) / found["raters"] * seconds / 60)).removesuffix(" 00 s")
     click.echo(wrapped(f"{plural(found['raters'], 'rater')}, each all items{' with ' + ' and '.join(extra) if extra else ''}"))
@@ -136,18 +139,6 @@ def _print_sample(found: dict[str, Any], drawn: Any, store: str, seconds: float)
     click.echo(f"sample {found['sample_id']}, written to {found['folder']}:")
     click.echo(wrapped(f"  {', '.join(sheets[:4])}{f', ... ({len(sheets)} files)' if len(sheets) > 4 else ''}, a .csv beside each, guidance.html"))
     click.echo(f"when they are filled in:\n  captioner eval score {shlex.quote(store)} {shlex.quote(found['folder'])}/*.csv --report report.html")
-
-
-def _beside(frame: dict[str, Any]) -> str:
-    """What is not in the frame, as shares of what was tried."""
-    if "equal" in frame:
-        both = frame["captions"] + frame["equal"]
-        return f"{frame['equal']:,} pairs that are equal ({frame['equal'] / both:.1%} of all pairs)"
-    tried = frame["captions"] + frame["rejected"] + frame["failed"] + frame["stale"]
-    said = [f"{plural(frame[name], 'pin')} {what} ({frame[name] / tried:.1%})" for name, what in (("rejected", "whose caption was rejected"), ("failed", "that failed"))]
-    if frame["stale"]:
-        said.append(f"{frame['stale']:,} with a caption of an earlier image ({frame['stale'] / tried:.1%})")
-    return ", ".join(said)
 
 
 @verb(evaluate, "score")
@@ -199,6 +190,7 @@ def score(store: str | None, sheets: tuple[str, ...], report: str | None, sample
 
 
 def _score_table(path: str, report: str | None, as_json: bool) -> dict[str, Any]:
+    from .eval.agreement import LABELS
     from .eval.long_table import describe, intervals, read_ratings
     from .eval.report import write_table_report
 
@@ -210,22 +202,13 @@ def _score_table(path: str, report: str | None, as_json: bool) -> dict[str, Any]
         for question, of in found.items():
             between = intervals(answers[question])
             click.echo(f"{names(question)}: {plural(of['ratings'], 'rating')} of {plural(of['items'], 'item')} by {plural(len(of['by_rater']), 'rater')}, mean {of['mean']:.3f}")
-            for name, label in AGREEMENT.items():
+            for name, label in LABELS.items():
                 click.echo(f"  {label:<31}{_measure(of, name, between)}")
             for rater, own in list(of["by_rater"].items())[:20]:
                 click.echo(f"  {names(rater)}: {plural(own['ratings'], 'rating')}, mean {own['mean']:.3f}")
         if report:
             click.echo(f"report: {report}")
     return {"questions": found}
-
-
-AGREEMENT = {
-    "alpha_nominal": "Krippendorff's alpha, nominal",
-    "alpha_ordinal": "Krippendorff's alpha, ordinal",
-    "alpha_interval": "Krippendorff's alpha, interval",
-    "ac1": "Gwet's AC1",
-    "ac2": "Gwet's AC2, quadratic",
-}
 
 
 def _measure(of: dict[str, Any], name: str, intervals: dict[str, Any]) -> str:
@@ -236,7 +219,8 @@ def _measure(of: dict[str, Any], name: str, intervals: dict[str, Any]) -> str:
 
 
 def _print_score(found: dict[str, Any]) -> None:
-    from .eval.score import percent
+    from .eval.agreement import LABELS
+    from .eval.score import beside, percent
 
     if found["read"]:
         click.echo(f"answers of {plural(found['read']['new'], 'row')} new, {found['read']['changed']:,} changed, {found['read']['unchanged']:,} as before")
@@ -251,13 +235,13 @@ def _print_score(found: dict[str, Any]) -> None:
         if share is not None:
             between = f"{percent(share['low'])} to {percent(share['high'])}" if share["items"] else "-"
             click.echo(f"{label:<32}{percent(share['share']):>7}  {between:>17}{share['items']:>8,}{share['effective_items']:>11,.1f}")
-    click.echo(wrapped(f"beside these: {_beside(found['frame'])}"))
+    click.echo(wrapped(f"beside these: {beside(found['frame'])}"))
     called = {name: names(of["name"]) for name, of in found.get("recipes", {}).items()}
     for question, of in found["questions"].items():
         click.echo(f"\n{question}: {plural(of['ratings'], 'answer')} to {plural(of['items'], 'item')}, {of['cannot_judge']:,} times cannot judge")
         click.echo("  " + ", ".join(f"{called.get(answer, answer)} {percent(share)}" for answer, share in of["distribution"].items()))
         for name in ("alpha_ordinal", "ac1", "ac2") if found["kind"] == "captions" else ("alpha_nominal", "ac1"):
-            click.echo(f"  {AGREEMENT[name]:<31}{_measure(of, name, of['intervals'])}")
+            click.echo(f"  {LABELS[name]:<31}{_measure(of, name, of['intervals'])}")
     click.echo(f"\n{'rater':<14}{'judged':>8}{'repeats alike':>15}{'gold right':>12}{'seconds':>9}  apart in")
     click.echo(" " * 60 + ", ".join(found["questions"]))
     for rater, of in found["by_rater"].items():

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -47,6 +47,9 @@ class Picture:
     @property
     def uri(self) -> str:
         return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode()}"
+
+
+Pictures = Callable[[Iterable[tuple[str | None, str | None]]], Iterator[Picture | str]]  # (image, image_sha256) -> a picture, or why there is none
 
 
 def document(title: str, style: str, body: Iterable[str], *, script: str = "", head: str = "") -> Iterator[str]:

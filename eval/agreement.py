@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-MEASURES = ("alpha_nominal", "alpha_ordinal", "alpha_interval", "ac1", "ac2")
+LABELS = {
+    "alpha_nominal": "Krippendorff's alpha, nominal",
+    "alpha_ordinal": "Krippendorff's alpha, ordinal",
+    "alpha_interval": "Krippendorff's alpha, interval",
+    "ac1": "Gwet's AC1",
+    "ac2": "Gwet's AC2, quadratic",
+}
+MEASURES = tuple(LABELS)
 CONFIDENCE = 0.95
 _AT_ONCE = 2_000_000  # numbers held per step of the bootstrap
 

@@ -109,7 +109,7 @@ def take(conn: sqlite3.Connection, paths: Sequence[str | Path]) -> Taken:
     Where two sheets answer one row, now or in an earlier call, the later answer counts, if both say when. A row that says nothing
     leaves what was answered before. Raises SheetError, and then takes nothing, for rows that are not of the sample and for answers that contradict.
     """
-    answers = [answer for path in dict.fromkeys(Path(path).absolute() for path in paths) for answer in read_sheet(_as_named(path, paths))]
+    answers = [answer for path in {Path(path).absolute(): path for path in paths}.values() for answer in read_sheet(path)]
     if not answers:
         raise SheetError(f"no rows in {', '.join(map(str, paths))}: an empty sheet?")
     sample_id, known = _rows_of(conn, answers)
@@ -142,10 +142,6 @@ def take(conn: sqlite3.Connection, paths: Sequence[str | Path]) -> Taken:
             names = list(upserts[0])
             conn.executemany(f"INSERT OR REPLACE INTO ratings ({', '.join(names)}) VALUES ({', '.join(f':{name}' for name in names)})", upserts)
     return Taken(sample_id, raters, **counts)
-
-
-def _as_named(path: Path, paths: Iterable[str | Path]) -> str | Path:
-    return next(named for named in paths if Path(named).absolute() == path)
 
 
 def _rows_of(conn: sqlite3.Connection, answers: list[Answer]) -> tuple[str, dict[str, sqlite3.Row]]:

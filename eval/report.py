@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..pages import STYLE, Picture, document, text, write_whole
+from ..pages import STYLE, Picture, Pictures, document, text, write_whole
+from .agreement import LABELS
 from .long_table import distribution, intervals
 from .questions import QUESTIONS
-from .score import percent
+from .score import beside, percent
 
-Pictures = Callable[[Iterable[tuple[str | None, str | None]]], Iterator[Picture | str]]  # (image, image_sha256) -> a picture, or why there is none
-_MEASURES = {
-    "alpha_nominal": "Krippendorff’s α, nominal", "alpha_ordinal": "Krippendorff’s α, ordinal", "alpha_interval": "Krippendorff’s α, interval",
-    "ac1": "Gwet’s AC1", "ac2": "Gwet’s AC2, quadratic",
-}  # fmt: skip
 _SHADES = ("best", "fair", "worst")
 
 
@@ -50,7 +46,7 @@ def write_table_report(name: str, answers: Mapping[str, dict[tuple[str, str], fl
         rows = "".join(_row(f"{value:g}", n / of["ratings"], None, None, f"<b>{percent(n / of['ratings'])}</b> ({n:,})") for value, n in list(counts.items())[:30])
         parts.append(
             f"<section><h2>{text(question)}</h2><p>{of['ratings']:,} ratings of {of['items']:,} items by {len(of['by_rater']):,} raters, mean {of['mean']:.3f}.</p>"
-            f'<div class="plot">{rows}{_PERCENT}</div><h3>Agreement beyond chance, with 95% intervals</h3>{_agreement(of, intervals(answers[question]), list(_MEASURES))}</section>\n'
+            f'<div class="plot">{rows}{_PERCENT}</div><h3>Agreement beyond chance, with 95% intervals</h3>{_agreement(of, intervals(answers[question]), list(LABELS))}</section>\n'
         )
     write_whole(path, document("How far do the raters agree?", _style(), [*parts, "</main>\n"]))
 
@@ -66,7 +62,7 @@ def _body(title: str, found: Mapping[str, Any], pictures: Pictures) -> Iterator[
         yield _headline(found)
     models = ", ".join(f"<code>{text(model)}</code>" for model in dict.fromkeys(found["models"].values()))
     only = " The built-in checkpoint <strong>knows drawn pictures only</strong>: its figures say nothing about photographs." if builtin else ""
-    yield f'<p class="note">{_beside(found["frame"])}{f" Captions by {models}." if models else ""}{only}</p></header>\n<main>\n'
+    yield f'<p class="note">Beside these captions: {text(beside(found["frame"]), 1000)}.{f" Captions by {models}." if models else ""}{only}</p></header>\n<main>\n'
     if found["judged"] and len(found.get("strata", [])) > 1:
         rows = "".join(
             _row(_stratum(of["stratum"]), of["share"], of["low"], of["high"], f"<b>{percent(of['share'])}</b> of {of['judged']:,}", small=f"{of['captions']:,} captions")
@@ -116,18 +112,6 @@ def _headline(found: Mapping[str, Any]) -> str:
     return f'<div class="headline">{figures}</div><div class="plot">{rows}{_PERCENT}</div>'
 
 
-def _beside(frame: Mapping[str, int]) -> str:
-    if "equal" in frame:
-        return f"{frame['equal']:,} pins got the same caption from both and were not judged."
-    tried = sum(frame.values())
-    parts = [
-        f"{frame[name]:,} {what} ({percent(frame[name] / tried)})"
-        for name, what in (("rejected", "rejected by the checks"), ("failed", "failed"), ("stale", "of an earlier image"))
-        if name in frame
-    ]
-    return f"The {frame['captions']:,} captions are those that the store shows now. Not among them, of {tried:,} pins that were tried: {', '.join(parts)}."
-
-
 def _row(label: str, share: float | None, low: float | None, high: float | None, value: str, *, small: str = "", kind: str = "", begin: float = 0.0) -> str:
     """A figure between `begin` and 1 as a mark, its interval as a band, or as a bar where it has none."""
     drawn = '<rect class="track" y="7" width="1000" height="4"/>'
@@ -170,7 +154,7 @@ def _agreement(of: Mapping[str, Any], between: Mapping[str, Any], names: Sequenc
     for name in names:
         value, interval = of[name], between[name] or (None, None)
         said = f"<b>{value:.3f}</b>" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval[0] is not None else "") if value is not None else "not defined"
-        rows += _row(_MEASURES[name], value, interval[0], interval[1], said, begin=begin)
+        rows += _row(LABELS[name], value, interval[0], interval[1], said, begin=begin)
     return f'<div class="plot">{rows}{_axis("-0.5", "0", "0.5", "1") if begin else _axis("0", "0.25", "0.5", "0.75", "1")}</div>'
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..terminal import plural
 from .agreement import MEASURES, agreement, bootstrap
 from .questions import BETTER, CANNOT_JUDGE, QUALITY, QUESTIONS, RELEVANCE, Question
 from .sample import Item, Sample, SampleError, stored
@@ -318,6 +319,15 @@ def _of_comparison(found: Mapping[str, Any]) -> str:
         f"Where raters saw a difference, {verdict} for {percent(share)} of the pictures (95% interval {percent(low)} to {percent(high)}; sign test on {wins['first']:,} to {wins['second']:,} items:"
         f" p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}); {wins['no_difference']:,} of {found['judged']:,} showed none. {people[0].upper()}{people[1:]}."
     )
+
+
+def beside(frame: Mapping[str, int]) -> str:
+    """What is not in the frame of a sample, as shares of what was tried."""
+    if "equal" in frame:
+        return f"{frame['equal']:,} pairs that are equal ({percent(frame['equal'] / (frame['captions'] + frame['equal']))} of all pairs)"
+    kinds = {"rejected": "whose caption was rejected", "failed": "that failed", "stale": "with a caption of an earlier image"}
+    tried = sum(frame[name] for name in ("captions", *kinds))
+    return ", ".join(f"{plural(frame[name], 'pin')} {what} ({percent(frame[name] / tried)})" for name, what in kinds.items() if frame[name] or name != "stale")
 
 
 def percent(share: float | None) -> str:

@@ -13,12 +13,12 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..pages import STYLE, Picture, document, text, write_whole
+from ..pages import STYLE, Picture, Pictures, document, text, write_whole
 from .answers import SheetError, holds_answers
 from .questions import CANNOT_JUDGE, COLUMNS, FORMULA, QUESTIONS, Question, defused
 from .sample import Sample, SheetRow
@@ -28,7 +28,6 @@ ROWS_PER_FILE = 600  # about 40 MB; a longer sheet comes in parts
 _MARK = '<meta name="captioner-sheet">\n'  # tells our pages from others
 TITLES = {"captions": "Do these captions fit their pictures?", "comparison": "Which caption fits the picture better?"}
 
-Pictures = Callable[[Iterable[tuple[str | None, str | None]]], Iterator[Picture | str]]  # (image, image_sha256) -> a picture, or why there is none
 OnStep = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
 
 

@@ -22,7 +22,7 @@ from ..store.schema import StoreError
 from .aggregate import last_run
 from .boards import BoardOptions, generic_titles, rank_boards
 from .log import Window, count_rows, prepare
-from .queries import WEIGHTS, QueryOptions, newest_day, rank_queries, whole_weights
+from .queries import QueryOptions, newest_day, rank_queries, whole_weights
 
 QUERIES_PER_PIN = 20  # whose pairs among one another are given: without a bound a popular pin has millions
 PAIRS = pa.schema([("query", pa.string()), ("pin_id", pa.string()), ("kind", pa.string()), ("action", pa.string()), ("weight", pa.float32()), ("date", pa.string()), ("split", pa.string()),
@@ -168,6 +168,3 @@ def engagements_after(known: Known, *, test_from: date | None, seed: int, memory
 
 def _table(batch: pa.RecordBatch) -> pa.Table:
     return pa.Table.from_batches([batch])
-
-
-__all__ = ["WEIGHTS", "Known", "engagements_after", "known_on"]

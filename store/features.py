@@ -13,9 +13,8 @@ from urllib.parse import quote
 from .schema import StoreError, open_store
 
 # What a trainer reads of a pin, in this order. Lists are never null: a pin without titles has an empty one.
-TEXTS = ("title", "description", "caption")
 LISTS = ("board_titles", "board_title_counts", "engaged_queries", "engaged_query_scores")
-COLUMNS = ("pin_id", "kind", *TEXTS, "caption_recipe", *LISTS, "image_sha256", "category", "locale")
+COLUMNS = ("pin_id", "kind", "title", "description", "caption", "caption_recipe", *LISTS, "image_sha256", "category", "locale")
 
 
 class EnrichedFeatures:
