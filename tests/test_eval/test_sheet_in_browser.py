@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import shutil
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from pincaption.cli import cli
 
@@ -197,6 +200,32 @@ def test_on_a_phone_everything_fits_beside_a_thumb(driver: Any, sheets: Path, tm
     assert phone.text("#count").startswith("1 of")
     phone.close()
     assert phone.trouble == []
+
+
+def test_it_works_with_five_hundred_pictures_as_large_as_they_get(driver: Any, tmp_path: Path) -> None:
+    make_shop(tmp_path / "my.db", captions=[f"caption {i}" for i in range(500)])
+    grain = np.random.default_rng(0)
+    conn = sqlite3.connect(tmp_path / "my.db")
+    for i in range(500):  # noise is what JPEG makes least of
+        image = tmp_path / f"{i}.jpg"
+        Image.fromarray(grain.integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(image, quality=80)
+        digest = hashlib.sha256(image.read_bytes()).hexdigest()
+        conn.execute("UPDATE pins SET image = ?, image_sha256 = ? WHERE pin_id = ?", [str(image), digest, f"pin-{i}"])
+        conn.execute("UPDATE captions SET image_sha256 = ? WHERE pin_id = ?", [digest, f"pin-{i}"])
+    conn.commit()
+    found = CliRunner().invoke(cli, ["eval", "sample", str(tmp_path / "my.db"), str(tmp_path / "sheets"), "--n", "500", "--raters", "1"])
+    assert found.exit_code == 0, found.output
+    sheet = tmp_path / "sheets" / "rater-1.html"
+    assert 25_000_000 < sheet.stat().st_size < 525 * 60_000 * 4 / 3 + 1_000_000
+    rater = Rater(driver, tmp_path / "profile", sheet, viewport={"width": 1280, "height": 800})
+    for _ in range(525):
+        rater.press("1", "4", "ArrowRight")
+    assert rater.text("#count") == "525 of 525 judged"
+    rater.close()
+    rater.open()
+    assert rater.text("#count") == "525 of 525 judged"
+    rater.close()
+    assert rater.trouble == []
 
 
 def test_a_comparison_shows_both_captions_and_tells_nobodys(driver: Any, tmp_path: Path) -> None:
