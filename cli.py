@@ -364,10 +364,11 @@ def _print_demo(folder: str, found: dict[str, Any]) -> None:
     click.echo(
         "The captions come from the built-in checkpoint, which knows drawn pictures only.\n\n"
         f"Look:   {found['gallery']} in a browser\n"
-        f"Judge:  {found['sheets']}/rater-1.html in a browser; then\n"
-        f"        {command} eval score {folder}/demo.db {found['sheets']}/*.csv --report report.html\n"
+        f"Judge:  {found['sheets']}/rater-1.html in a browser, and download your answers; then\n"
+        f"        {command} eval score {folder}/demo.db ~/Downloads/rater-1.csv --report report.html\n"
         f"Try:    {command} stats {folder}/demo.db\n"
         f"        {command} aggregate explain {folder}/demo.db {found['examples'][0][0] if found['examples'] else 'pin-0001'}\n"
+        f"        {command} export {folder}/demo.db {folder}/export\n"
         f"        sqlite3 {folder}/demo.db 'select pin_id, caption from enriched_features limit 5'\n"
         f"Yours:  {command} ingest images my.db ~/photos\n"
         f"        {command} run my.db --model Salesforce/blip2-flan-t5-xl"
