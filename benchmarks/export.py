@@ -179,6 +179,7 @@ def size(sizes: list[int]) -> None:
                 ids = [f"pin-{n:010}" for n in some.tolist()]
                 writer.write_table(pa.table({"pin_id": ids, "title": [f"title of {i}" for i in ids], "image": [f"/i/{i}.jpg" for i in ids]}, writer.schema))
         ingested, peak = measured(CAPTIONER, "ingest", "pins", fresh, table)
+        print(f"{pins:,} pins: ingest {ingested:.0f} s, {peak:,.0f} MB", flush=True)
         table.unlink()
 
         conn = open_store(fresh)
@@ -188,23 +189,23 @@ def size(sizes: list[int]) -> None:
             claimed = queue.claim(64)
             queue.commit([Caption(pin.pin_id, pin.recipe_id, "ok", "a caption", image_sha256=pin.pin_id) for pin in claimed])
             done += len(claimed)
-        bookkeeping = done / (time.perf_counter() - began)
+        print(f"    bookkeeping of a run {done / (time.perf_counter() - began):,.0f} captions/s", flush=True)
         conn.close()
+        for old in WORK.glob("fresh.db*"):
+            old.unlink()
 
         store = make_store(pins)
+        print(f"    a store of {store.stat().st_size / 1e9:.1f} GB, with captions, titles and queries", flush=True)
         features, some = EnrichedFeatures(store), random.Random(0).sample(range(pins), 20_000)
         began = time.perf_counter()
         for i in range(0, len(some), 200):
             features.__getitems__(some[i : i + 200])
-        reads = len(some) / (time.perf_counter() - began)
+        print(f"    {len(some) / (time.perf_counter() - began):,.0f} random pins/s from the view", flush=True)
         shutil.rmtree(WORK / "out", ignore_errors=True)
         exported, out_peak = measured(CAPTIONER, "export", store, WORK / "out")
+        print(f"    export {exported:.0f} s, {out_peak:,.0f} MB", flush=True)
         stats, _ = measured(CAPTIONER, "stats", store)
-        print(
-            f"{pins:,} pins, store of {store.stat().st_size / 1e9:.1f} GB: ingest {ingested:.0f} s, {peak:,.0f} MB; bookkeeping of a run {bookkeeping:,.0f} captions/s;"
-            f" {reads:,.0f} random pins/s from the view; export {exported:.0f} s, {out_peak:,.0f} MB; stats {stats:.1f} s",
-            flush=True,
-        )
+        print(f"    stats {stats:.0f} s", flush=True)
 
 
 def read(pins: int) -> None:
