@@ -209,7 +209,7 @@ def _boards(pins: list[_Pin], rng: random.Random) -> tuple[list[dict[str, Any]],
             for _ in range(2 if rng.random() < 0.02 else 1):
                 since = max(pin.created_at, board["created_at"]).date()
                 saves.append({"pin_id": pin.pin_id, "board_id": board["board_id"], "user_id": user, "saved_at": _moment(rng, since + timedelta(days=1), LAST_DAY)})
-    return boards, sorted(saves, key=lambda save: (save["saved_at"], save["pin_id"], save["board_id"]))[:10_000]
+    return boards, sorted(saves, key=lambda save: (save["saved_at"], save["pin_id"], save["board_id"]))
 
 
 def _theme(rng: random.Random) -> tuple[str, frozenset[str]]:
@@ -244,7 +244,7 @@ def _log(pins: list[_Pin], rng: random.Random) -> list[dict[str, Any]]:
     users = [f"user-{i:03d}" for i in range(max(30, len(pins)))]
     queries = {pin.pin_id: _queries(pin.scene) for pin in pins}
     rows = list[dict[str, Any]]()
-    for pin in rng.choices(pins, [pin.popularity for pin in pins], k=min(10_000, len(pins) * SEARCHES_PER_PIN)):
+    for pin in rng.choices(pins, [pin.popularity for pin in pins], k=len(pins) * SEARCHES_PER_PIN):
         asked = queries[pin.pin_id]
         query = rng.choices(list(asked), list(asked.values()))[0] if rng.random() > 0.03 else rng.choice(_OFF_TOPIC)
         if rng.random() < 0.08:

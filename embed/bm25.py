@@ -1,0 +1,44 @@
+"""BM25 over the same texts as the item tower reads: what words alone find, beside every figure of the towers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from .ngrams import grams
+
+K1, B = 1.2, 0.75  # Lucene's defaults
+
+
+class BM25:
+    """An index of documents. idf = ln(1 + (N - df + 0.5) / (df + 0.5)); tf / (tf + k1 (1 - b + b length / mean length)), as Lucene counts it; no stemming."""
+
+    def __init__(self, documents: Iterable[tuple[np.ndarray, np.ndarray]], n: int):
+        """`documents`: for some of the n documents at a time, the document of each word (ascending from 0 over all) and the word's code."""
+        parts = list(documents)
+        rows = np.concatenate([part[0] for part in parts]) if parts else np.empty(0, np.int64)
+        codes = np.concatenate([part[1] for part in parts]) if parts else np.empty(0, np.uint64)
+        self.n = n
+        self.terms, term = np.unique(codes, return_inverse=True)
+        cell, tf = np.unique(term * max(1, n) + rows, return_counts=True)
+        term, self.rows = np.divmod(cell, max(1, n))
+        lengths = np.bincount(rows, minlength=n)
+        df = np.bincount(term, minlength=len(self.terms))
+        idf = np.log1p((n - df + 0.5) / (df + 0.5))
+        norm = K1 * (1 - B + B * lengths / max(lengths.mean() if n else 0, 1e-9))
+        self.weights = idf[term] * tf / (tf + norm[self.rows])
+        self.starts = np.searchsorted(term, np.arange(len(self.terms) + 1))
+
+    def scores(self, queries: pa.Array) -> torch.Tensor:
+        """[queries, documents]; a word that a query repeats counts as often."""
+        found = grams(queries)["unigram"]
+        place = np.minimum(np.searchsorted(self.terms, found.codes), max(0, len(self.terms) - 1))
+        known = self.terms[place] == found.codes if len(self.terms) else np.zeros(len(found.codes), bool)
+        query, term = found.rows[known], place[known]
+        sizes = self.starts[term + 1] - self.starts[term]
+        posting = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(self.starts[term], sizes)
+        cells = np.repeat(query, sizes) * self.n + self.rows[posting]
+        return torch.from_numpy(np.bincount(cells, self.weights[posting], len(queries) * self.n).reshape(len(queries), self.n).astype(np.float32))

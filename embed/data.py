@@ -1,0 +1,292 @@
+"""What the trainer reads: an export's rows, and batches of pairs made of them.
+
+A batch is a function of the seed, the step and the rank alone: nothing needs to be kept to go on exactly where a training stopped.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from ..store.export import FORMAT, OMNISEARCHSAGE
+from .ngrams import Grams, Vocabulary, grams
+
+FIELDS = ("title", "description", "caption", "board_titles", "engaged_queries")
+QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY = "query-pin", "query-product", "query-query"
+MIX = {QUERY_PIN: 8.0, QUERY_PRODUCT: 4.0, QUERY_QUERY: 2.0}  # shares of a batch, after the mix of the published code
+RANDOM_NEGATIVES = 4  # for each pair of a batch, as published
+ROWS_AT_ONCE = 2_000
+
+Tokenise = Callable[[list[str]], tuple[torch.Tensor, torch.Tensor]]  # texts to ids and attention mask
+
+
+class ExportError(Exception):
+    """An export that cannot be trained on; the message says why and what mends it."""
+
+
+@dataclass
+class Items:
+    """Items as the item tower takes them: of each field the ids of its n-grams and where each item's begin, of each name of vectors a row per item and whether it has one."""
+
+    texts: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    dense: dict[str, tuple[torch.Tensor, torch.Tensor]]
+
+    def to(self, device: torch.device) -> Items:
+        """The same on a device."""
+        return Items(*({name: (a.to(device, non_blocking=True), b.to(device, non_blocking=True)) for name, (a, b) in some.items()} for some in (self.texts, self.dense)))
+
+
+@dataclass
+class TaskBatch:
+    """Pairs of one task. `positives` and `negatives` are Items, or (ids, mask) of queries where the task is query-query."""
+
+    queries: tuple[torch.Tensor, torch.Tensor]
+    query_keys: torch.Tensor
+    positives: Any
+    positive_keys: torch.Tensor
+    negatives: Any
+    negative_keys: torch.Tensor
+
+
+class Export:
+    """The rows of an export, memory-mapped by `datasets`. `fields` are the text fields that are read, the others are as if no item had them.
+
+    `shuffled` fields get each other item's text, drawn by `seed`: a control for what a field is worth. Raises ExportError.
+    """
+
+    def __init__(self, folder: str | Path, fields: Sequence[str] = FIELDS, *, shuffled: Sequence[str] = (), seed: int = 0):
+        import datasets
+
+        self.folder, self.fields = Path(folder), tuple(fields)
+        try:
+            self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+            known = str(self.manifest["format"]).startswith(FORMAT.rpartition(" ")[0])
+        except (OSError, ValueError, LookupError, TypeError):
+            known = False
+        if not known:
+            raise ExportError(f"{folder} is no export: write one with captioner export STORE {folder} --as-of DATE --pairs --test-from DATE")
+        datasets.disable_progress_bars()
+        names = {theirs: ours for ours, theirs in OMNISEARCHSAGE.items()}
+        features = datasets.load_dataset(str(self.folder), "features", split="train")
+        self.rows = features.rename_columns({theirs: ours for theirs, ours in names.items() if theirs in features.column_names}).with_format("arrow")
+        self.dense: dict[str, int] = dict(self.manifest.get("embeddings", {}))
+        self.shuffled = {name: np.random.default_rng([seed, i]).permutation(len(self)) for i, name in enumerate(FIELDS) if name in shuffled}
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @functools.cached_property
+    def pin_ids(self) -> pa.Array:
+        """The pins' ids in the order of the rows."""
+        return pa.concat_arrays(self.rows.data.column("pin_id").chunks) if len(self) else pa.array([], pa.string())
+
+    @functools.cached_property
+    def products(self) -> np.ndarray:
+        """Whether each row is a product."""
+        return pc.equal(self.rows.data.column("kind"), "product").to_numpy(zero_copy_only=False)
+
+    def pairs(self, name: str, split: str) -> pa.Table:
+        """The rows of `pairs` or `query_pairs` in a split; none where the export has none. Raises ExportError for an export without pairs."""
+        import datasets
+
+        counts = self.manifest.get("pairs")
+        if not counts:
+            raise ExportError(f"{self.folder} has no pairs to learn from: export with --as-of DATE --pairs --test-from DATE")
+        if not counts.get(name, {}).get(split):
+            return pa.table({})
+        return pa.table(datasets.load_dataset(str(self.folder), name, split=split).data.table)
+
+    def texts(self, rows: np.ndarray, fields: Sequence[str], without: pa.Array | None = None) -> dict[str, tuple[pa.Array, np.ndarray]]:
+        """Of each field the texts of some rows, and to which of them (counted from 0) each belongs. `without` has a query for each row, which is left out of its engaged queries."""
+        found = {}
+        for name in fields:
+            table = self.rows[self.shuffled[name][rows] if name in self.shuffled else rows]
+            column = table.column(name).combine_chunks()
+            if pa.types.is_list(column.type):
+                parents = pc.list_parent_indices(column).to_numpy()
+                column = column.flatten()
+                if without is not None and name == "engaged_queries":
+                    kept = pc.not_equal(column, without.take(pa.array(parents))).to_numpy(zero_copy_only=False)
+                    column, parents = column.filter(pa.array(kept)), parents[kept]
+            else:
+                parents = np.arange(len(rows))
+            found[name] = column, parents
+        return found
+
+    def items(self, rows: np.ndarray, vocabulary: Vocabulary, without: pa.Array | None = None) -> Items:
+        """Some rows as the item tower takes them."""
+        texts = {}
+        for name, (column, parents) in self.texts(rows, self.fields, without).items():
+            ids, starts = vocabulary.ids(grams(column, parents), len(rows))
+            texts[name] = torch.from_numpy(ids), torch.from_numpy(starts)
+        return Items(texts, {name: self.vectors(rows, name) for name in self.dense})
+
+    def vectors(self, rows: np.ndarray, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stored vectors of some rows, of length 1 (zeros where there is none), and whether each has one."""
+        column = self.rows[rows].column(name).combine_chunks()
+        has = torch.from_numpy(column.is_valid().to_numpy(zero_copy_only=False).copy())
+        numbers = column.fill_null(pa.scalar([0.0] * self.dense[name], column.type)) if column.null_count else column
+        found = torch.from_numpy(numbers.flatten().to_numpy(zero_copy_only=False).astype(np.float32)).view(len(rows), self.dense[name])
+        return torch.nn.functional.normalize(found, dim=1), has
+
+    def batches(self, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        """The numbers of all rows (or of `rows`), some at a time."""
+        rows = np.arange(len(self)) if rows is None else rows
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            yield rows[start : start + ROWS_AT_ONCE]
+
+    def grams(self, extra: pa.Array | None = None) -> Iterator[list[dict[str, Grams]]]:
+        """The n-grams of all texts, some rows at a time, and those of `extra` texts."""
+        for rows in self.batches():
+            yield [grams(column, parents) for column, parents in self.texts(rows, self.fields).values()]
+        if extra is not None:
+            yield [grams(extra)]
+
+
+@dataclass
+class Task:
+    """Pairs of one kind: places in `queries`, rows of items (or places in `queries`), weights; and which items negatives are drawn from."""
+
+    name: str
+    queries: np.ndarray
+    items: np.ndarray
+    weights: np.ndarray
+    pool: np.ndarray
+    known: np.ndarray = field(init=False)  # query * 2^32 + item of every pair, ascending
+
+    def __post_init__(self) -> None:
+        self.known = np.unique(self.queries.astype(np.int64) << 32 | self.items)
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """Pairs in a random order, each as often as its weight demands, rounded up or down: evenly spaced points on the sum of the weights."""
+        rng = np.random.default_rng([seed, epoch, len(self)])
+        ends = np.cumsum(self.weights, dtype=np.float64)
+        points = (np.arange(len(self)) + rng.random()) / len(self) * ends[-1]
+        return rng.permutation(np.minimum(np.searchsorted(ends, points, side="right"), len(self) - 1))
+
+
+@dataclass
+class Pairs:
+    """The pairs of a split as tasks, over one list of distinct queries."""
+
+    queries: pa.Array
+    tasks: dict[str, Task]
+    details: dict[str, pa.Table]  # of each task the columns of its pairs, row by row
+
+    @classmethod
+    def load(cls, export: Export, split: str) -> Pairs:
+        """Reads the pairs of an export; raises ExportError if there are none."""
+        pairs, query_pairs = export.pairs("pairs", split), export.pairs("query_pairs", split)
+        if not len(pairs):
+            raise ExportError(f"{export.folder} has no pairs of the split {split}: " + ("export with --test-from DATE" if split == "test" else "choose an earlier --as-of"))
+        texts = [pairs["query"], *((query_pairs[name] for name in ("query", "other_query")) if len(query_pairs) else ())]
+        queries = pc.unique(pa.chunked_array([chunk for column in texts for chunk in column.chunks], pa.string()))
+        details, tasks = {}, {}
+        rows = pc.index_in(pairs["pin_id"], value_set=export.pin_ids).to_numpy()
+        for name, of_products in ((QUERY_PIN, False), (QUERY_PRODUCT, True)):
+            of_kind = export.products[rows] == of_products
+            if of_kind.any():
+                details[name] = pairs.filter(pa.array(of_kind))
+                places = pc.index_in(details[name]["query"], value_set=queries).to_numpy()
+                tasks[name] = Task(name, places, rows[of_kind], details[name]["weight"].to_numpy(), np.flatnonzero(export.products == of_products))
+        if len(query_pairs):
+            details[QUERY_QUERY] = query_pairs
+            places = [pc.index_in(query_pairs[name], value_set=queries).to_numpy() for name in ("query", "other_query")]
+            tasks[QUERY_QUERY] = Task(QUERY_QUERY, *places, query_pairs["weight"].to_numpy(), np.arange(len(queries)))
+        return cls(queries, tasks, details)
+
+    def with_queries_of(self, other: Pairs) -> dict[str, Task]:
+        """The tasks of `other` over this list of queries; pairs of queries that are not on it are left out."""
+        place = pc.fill_null(pc.index_in(other.queries, value_set=self.queries), -1).to_numpy(zero_copy_only=False)
+        found = {}
+        for name, task in other.tasks.items():
+            queries, items = place[task.queries], place[task.items] if name == QUERY_QUERY else task.items
+            kept = (queries >= 0) & (items >= 0)
+            found[name] = Task(name, queries[kept], items[kept], task.weights[kept], task.pool)
+        return found
+
+    def only(self, kept: Callable[[np.ndarray], np.ndarray]) -> Pairs:
+        """The pairs for whose query places `kept` is true; tasks that lose all are gone."""
+        tasks, details = {}, {}
+        for name, task in self.tasks.items():
+            mask = kept(task.queries)
+            if mask.any():
+                tasks[name] = Task(name, task.queries[mask], task.items[mask], task.weights[mask], task.pool)
+                details[name] = self.details[name].filter(pa.array(mask))
+        return Pairs(self.queries, tasks, details)
+
+
+class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
+    """Item `i` is the batch of step `i` as rank `rank` of `ranks` sees it: its even part of the pairs and of the negatives of the whole batch.
+
+    `keep_own_query`: leave a pair's query among its item's engaged queries. It would teach to look for the query itself, and is taken out otherwise.
+    """
+
+    def __init__(
+        self, export: Export, pairs: Pairs, vocabulary: Vocabulary, tokenise: Tokenise, *, batch: int, steps: int, seed: int = 0, mix: dict[str, float] | None = None,
+        rank: int = 0, ranks: int = 1, keep_own_query: bool = False,
+    ):  # fmt: skip
+        self.export, self.pairs, self.vocabulary, self.tokenise = export, pairs, vocabulary, tokenise
+        self.steps, self.seed, self.rank, self.ranks, self.keep_own_query = steps, seed, rank, ranks, keep_own_query
+        self.shares = batch_shares(pairs, batch, ranks, MIX | (mix or {}))
+        self._orders: dict[tuple[str, int], np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> dict[str, TaskBatch]:
+        return {name: self._task(self.pairs.tasks[name], size, step) for name, size in self.shares.items()}
+
+    def _task(self, task: Task, size: int, step: int) -> TaskBatch:
+        places = np.arange(step * size, (step + 1) * size)
+        picks = np.concatenate([self._order(task, epoch)[places[places // len(task) == epoch] % len(task)] for epoch in np.unique(places // len(task)).tolist()])
+        rng = np.random.default_rng([self.seed, step, size, list(MIX).index(task.name)])
+        negatives = task.pool[rng.integers(len(task.pool), size=size * RANDOM_NEGATIVES)]
+        picks, negatives = self._part(picks), self._part(negatives)
+        queries, items = task.queries[picks], task.items[picks]
+        positive_items: Any
+        negative_items: Any
+        if task.name == QUERY_QUERY:
+            swapped = np.random.default_rng([self.seed, step]).random(size)[self.rank * len(picks) : (self.rank + 1) * len(picks)] < 0.5
+            queries, items = np.where(swapped, items, queries), np.where(swapped, queries, items)  # neither of the two is the one that was asked
+            positive_items, negative_items = self._tokens(items), self._tokens(negatives)
+        else:
+            own = None if self.keep_own_query else self.pairs.queries.take(pa.array(queries))
+            positive_items, negative_items = self.export.items(items, self.vocabulary, own), self.export.items(negatives, self.vocabulary)
+        keys = (torch.from_numpy(numbers.astype(np.int64)) for numbers in (queries, items, negatives))
+        query_keys, positive_keys, negative_keys = keys
+        return TaskBatch(self._tokens(queries), query_keys, positive_items, positive_keys, negative_items, negative_keys)
+
+    def _order(self, task: Task, epoch: int) -> np.ndarray:
+        key = task.name, epoch
+        if key not in self._orders:
+            self._orders = {other: order for other, order in self._orders.items() if other[0] != task.name or other[1] == epoch - 1}
+            self._orders[key] = task.order(self.seed, epoch)
+        return self._orders[key]
+
+    def _part(self, numbers: np.ndarray) -> np.ndarray:
+        size = len(numbers) // self.ranks
+        return numbers[self.rank * size : (self.rank + 1) * size]
+
+    def _tokens(self, places: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.tokenise(self.pairs.queries.take(pa.array(places)).to_pylist())
+
+
+def batch_shares(pairs: Pairs, batch: int, ranks: int, mix: dict[str, float]) -> dict[str, int]:
+    """How many pairs of each task a batch has: `batch` by the weights of the tasks that there are, in multiples of `ranks`. Raises ExportError if none has a weight."""
+    weights = {name: mix[name] for name in pairs.tasks if mix[name] > 0}
+    if not weights:
+        raise ExportError("no task with pairs has a weight above 0: see --mix")
+    return {name: max(1, round(batch * weight / sum(weights.values()) / ranks)) * ranks for name, weight in weights.items()}

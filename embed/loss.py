@@ -1,0 +1,203 @@
+"""The loss of OmniSearchSage: sampled softmax over in-batch and over random negatives, corrected for how often an item is drawn.
+
+In a batch an item is as frequent as it is popular. Without correction the model learns how much more likely an item is for this query
+than for any, log P(item | query) / P(item); with log Q subtracted from every logit, the positive's too, it learns log P(item | query)
+(logQ correction: Yi et al. 2019). Q is counted as the items pass by, in a count-min sketch (Cormode and Muthukrishnan 2005).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .towers import LEAST_TEMPERATURE, MOST_TEMPERATURE, TEMPERATURE
+
+DEPTH, WIDTH = 2, 2**26  # of the published code's sketch
+
+
+class CountMinSketch(nn.Module):
+    """How often each key (int64) was seen, never too little, and too much by at most e / width of all with probability 1 - exp(-depth).
+
+    `width` is a power of two. The counts are buffers: they move, save and load with the module.
+    """
+
+    def __init__(self, width: int = WIDTH, depth: int = DEPTH, seed: int = 0):
+        super().__init__()
+        if width < 2 or width & (width - 1):
+            raise ValueError(f"a sketch's width is a power of two, not {width}")
+        generator = torch.Generator().manual_seed(seed)
+        numbers = torch.randint(-(2**63), 2**63 - 1, (2, depth, 1), generator=generator, dtype=torch.int64)
+        self.bits = width.bit_length() - 1
+        self.register_buffer("factors", torch.stack([numbers[0] | 1, numbers[1]]), persistent=False)
+        self.register_buffer("counts", torch.zeros(depth, width, dtype=torch.int64))
+        self.register_buffer("total", torch.zeros((), dtype=torch.int64))
+
+    def _cells(self, keys: torch.Tensor) -> torch.Tensor:
+        factors: Any = self.factors  # multiply-shift hashing (Dietzfelbinger 1996), modulo 2^64 by overflow; shifting leaves the sign, masking takes it away
+        return ((keys[None] * factors[0] + factors[1]) >> (64 - self.bits)) & ((1 << self.bits) - 1)
+
+    def add(self, keys: torch.Tensor) -> None:
+        """Counts keys [n]."""
+        counts: Any = self.counts
+        for row, cells in zip(counts, self._cells(keys), strict=True):
+            row.index_add_(0, cells, torch.ones_like(cells))
+        self.total += len(keys)
+
+    def count(self, keys: torch.Tensor) -> torch.Tensor:
+        """[n] counts of keys [n]."""
+        counts: Any = self.counts
+        return counts.gather(1, self._cells(keys)).amin(0)
+
+    def log_share(self, keys: torch.Tensor) -> torch.Tensor:
+        """[n] logs of the share of each key in all that was seen; a key that was never seen counts as seen once."""
+        total: Any = self.total
+        return self.count(keys).clamp(min=1).float().log() - total.clamp(min=1).float().log()
+
+
+def sampled_softmax(
+    logits: torch.Tensor, positive: torch.Tensor, *, log_q: torch.Tensor | None = None, log_q_positive: torch.Tensor | None = None, left_out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """[queries] losses of logits [queries, candidates] whose right candidate is number `positive` [queries].
+
+    `log_q` [candidates] are logs of sampling probabilities and are subtracted, `log_q_positive` [queries] stands in place of the right candidates' own.
+    `left_out` [queries, candidates] are candidates that do not count; the right one always does.
+    """
+    if log_q is not None:
+        logits = logits - log_q
+        if log_q_positive is not None:
+            logits = logits.scatter_add(1, positive[:, None], (log_q[positive] - log_q_positive)[:, None])
+    if left_out is not None:
+        logits = logits.masked_fill(left_out.scatter(1, positive[:, None], False), -torch.inf)
+    return F.cross_entropy(logits, positive, reduction="none")
+
+
+class Gather(torch.autograd.Function):
+    """Rows of all ranks, one rank after the other, with gradients: each rank gets what all ranks' losses say about its rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        found = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(found, rows.contiguous())
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        gradient = gradient.contiguous()
+        torch.distributed.all_reduce(gradient)
+        return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
+
+
+def of_all_ranks(rows: torch.Tensor) -> torch.Tensor:
+    """[n, ...] of this rank -> [ranks * n, ...], with gradients where there are any."""
+    if not _distributed():
+        return rows
+    if rows.requires_grad:
+        return Gather.apply(rows)  # type: ignore[no-any-return,no-untyped-call]
+    return Gather.forward(None, rows)
+
+
+def first_row() -> int:
+    """Which rank this is."""
+    return torch.distributed.get_rank() if _distributed() else 0
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """`dims` {numbers: weight} of the Matryoshka losses. `correction` of a positive: the item's own popularity, or P(item | query), which the paper takes.
+
+    `mask_known` leaves a query's other known positives out of its candidates. Both were worse in a simulation (docs/embed.md), and are off.
+    """
+
+    dims: dict[int, float]
+    correction: Literal["popularity", "conditional", "none"] = "popularity"
+    mask_known: bool = False
+    sketch_width: int = 2**22
+
+
+class Loss(nn.Module):
+    """The losses of one task; the learned temperature and the sketch are its state."""
+
+    def __init__(self, options: LossOptions, known: torch.Tensor | None = None):
+        super().__init__()
+        self.options = options
+        self.log_temperature = nn.Parameter(torch.tensor(TEMPERATURE).log())
+        self.sketch = CountMinSketch(options.sketch_width)
+        if options.correction == "conditional":
+            self.query_sketch, self.pair_sketch = CountMinSketch(options.sketch_width, seed=1), CountMinSketch(options.sketch_width, seed=2)
+        self.register_buffer("known", known if options.mask_known else None, persistent=False)
+
+    @property
+    def temperature(self) -> torch.Tensor:
+        """Learned, between 0.01 and 1."""
+        return self.log_temperature.exp().clamp(LEAST_TEMPERATURE, MOST_TEMPERATURE)
+
+    def count(self, query_keys: torch.Tensor, positive_keys: torch.Tensor) -> None:
+        """Counts the pairs of a step (of all ranks): once a step, before its losses."""
+        positive_keys, query_keys = of_all_ranks(positive_keys), of_all_ranks(query_keys)
+        self.sketch.add(positive_keys)
+        if self.options.correction == "conditional":
+            self.query_sketch.add(query_keys)
+            self.pair_sketch.add(pair_keys(query_keys, positive_keys))
+
+    def forward(
+        self, queries: torch.Tensor, query_keys: torch.Tensor, positives: torch.Tensor, positive_keys: torch.Tensor, negatives: torch.Tensor, negative_keys: torch.Tensor,
+        *, has: tuple[torch.Tensor, torch.Tensor] | None = None, dims: Sequence[int] | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """The mean over this rank's pairs of in-batch and random-negatives loss, over the dimensions by their weights.
+
+        Embeddings [n, dim] of length 1, keys [n]. `has`: which positives and negatives exist at all (fixed vectors: not every item has one). `dims`: in place of those of the options.
+        """
+        n, start = len(queries), first_row() * len(queries)
+        positive = torch.arange(start, start + n, device=queries.device)
+        keys, negative_keys = of_all_ranks(positive_keys), of_all_ranks(negative_keys)
+        everything = of_all_ranks(positives), of_all_ranks(negatives)
+        same = keys[None] == positive_keys[:, None]
+        random_keys = torch.cat([positive_keys[:, None], negative_keys[None].expand(n, -1)], 1)
+        random_same = random_keys == positive_keys[:, None]
+        if self.known is not None:
+            same = same | self._is_known(query_keys[:, None], keys[None])
+            random_same = random_same | self._is_known(query_keys[:, None], random_keys)
+        counted = queries.new_ones(n)
+        if has is not None:
+            counted = has[0].to(queries.dtype)
+            same = same | ~of_all_ranks(has[0])[None]
+            random_same = torch.cat([random_same[:, :1], random_same[:, 1:] | ~of_all_ranks(has[1])[None]], 1)
+        log_q = None if self.options.correction == "none" else self.sketch.log_share(keys)
+        log_q_positive = None
+        if self.options.correction == "conditional":
+            log_q_positive = self.pair_sketch.count(pair_keys(query_keys, positive_keys)).clamp(min=1).float().log() - self.query_sketch.count(query_keys).clamp(min=1).float().log()
+        first = torch.zeros_like(positive)
+        weights = {dim: self.options.dims.get(dim, 1.0) for dim in dims or self.options.dims}
+        total = queries.new_zeros(n)
+        for dim, weight in weights.items():
+            query, own, (batch, drawn) = shortened(queries, dim), shortened(positives, dim), (shortened(some, dim) for some in everything)
+            in_batch = sampled_softmax(query @ batch.T / self.temperature, positive, log_q=log_q, log_q_positive=log_q_positive, left_out=same)
+            # Random negatives are drawn evenly, and so the correction is one number for all candidates of this term, which softmax does not see.
+            logits = torch.cat([(query * own).sum(1, keepdim=True), query @ drawn.T], 1) / self.temperature
+            total = total + weight * (in_batch + sampled_softmax(logits, first, left_out=random_same))
+        return (total * counted).mean() / sum(weights.values())
+
+    def _is_known(self, queries: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
+        wanted: Any = queries << 32 | items
+        known: Any = self.known
+        place = torch.searchsorted(known, wanted).clamp(max=len(known) - 1)
+        return torch.as_tensor(known[place] == wanted)
+
+
+def shortened(embeddings: torch.Tensor, dim: int) -> torch.Tensor:
+    """The first `dim` numbers, of length 1 again."""
+    return embeddings if dim == embeddings.shape[1] else F.normalize(embeddings[:, :dim], dim=1)
+
+
+def pair_keys(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """One key for two."""
+    return a << 32 | b

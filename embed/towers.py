@@ -1,0 +1,214 @@
+"""The two towers: a query is a transformer's [CLS], an item the sum of its hashed n-grams beside the vectors that it has; both of length 1.
+
+Sizes are those of the published OmniSearchSage code unless `Sizes` says otherwise.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .data import ExportError, Items
+from .ngrams import Vocabulary
+
+DISTILBERT = "distilbert-base-multilingual-cased"  # the paper's query encoder
+SMALL = "small"  # a small one of our own, trained from scratch
+QUERY_TOKENS = 64
+PRIME = 2**31 - 1
+TEMPERATURE, LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.07, 0.01, 1.0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """`rows` x `width` hash embeddings; `hidden` layers of the item's MLP; `dims` numbers of an embedding, of which each first so many are an embedding too (Matryoshka)."""
+
+    rows: int = 100_000
+    width: int = 256
+    hidden: tuple[int, ...] = (1024, 1024)
+    dims: tuple[int, ...] = (16, 32, 64, 128, 256)
+    encoder_width: int = 256  # of the small query encoder, as are the next two
+    encoder_layers: int = 2
+    encoder_vocabulary: int = 16_000
+
+    @property
+    def dim(self) -> int:
+        """Numbers of a whole embedding."""
+        return max(self.dims)
+
+
+# Enough for some ten thousand pairs, and trained on two cores in minutes.
+SMALL_SIZES = Sizes(rows=20_000, width=128, hidden=(256,), dims=(16, 32, 64, 128), encoder_width=128, encoder_layers=2, encoder_vocabulary=8_000)
+
+
+class HashEmbeddings(nn.Module):
+    """Sums of the embeddings of ids; an id's embedding is two rows of one table, weighted by two learned numbers of its own (Svenstrup et al. 2017)."""
+
+    def __init__(self, ids: int, rows: int, width: int, hashes: int = 2):
+        super().__init__()
+        self.table = nn.Embedding(rows, width)
+        nn.init.normal_(self.table.weight, std=width**-0.5)
+        self.importance = nn.Embedding(max(1, ids), hashes)
+        nn.init.ones_(self.importance.weight)
+        generator = torch.Generator().manual_seed(0)  # the hashes are part of the model's definition
+        self.register_buffer("factors", torch.randint(1, PRIME, (2, hashes), generator=generator), persistent=False)
+
+    def forward(self, ids: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        """[n] ids and where each of the [rows] begins in them -> [rows, width]."""
+        factors: Any = self.factors
+        hashed = (ids[:, None] * factors[0] + factors[1]) % PRIME % self.table.num_embeddings
+        weights = self.importance(ids).to(self.table.weight.dtype)
+        return F.embedding_bag(hashed.reshape(-1), self.table.weight, starts * hashed.shape[1], mode="sum", per_sample_weights=weights.reshape(-1))
+
+
+class ItemTower(nn.Module):
+    """Pins and products alike. Any pattern of missing fields works: what an item does not have adds nothing."""
+
+    def __init__(self, fields: Sequence[str], dense: dict[str, int], ids: int, sizes: Sizes):
+        super().__init__()
+        self.fields, self.dense = list(fields), dense
+        self.ngrams = HashEmbeddings(ids, sizes.rows, sizes.width)
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(sizes.width) for name in fields})
+        widths = [sizes.width + sum(dense.values()) + len(dense), *sizes.hidden]
+        layers: list[nn.Module] = []
+        for a, b in zip(widths, widths[1:], strict=False):
+            layers += [nn.Linear(a, b), nn.LayerNorm(b), nn.GELU()]
+        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], sizes.dim))
+
+    def forward(self, items: Items) -> torch.Tensor:
+        """-> [items, dim] of length 1."""
+        parts = []
+        for name in self.fields:
+            ids, starts = items.texts[name]
+            ends = torch.cat([starts[1:], starts.new_tensor([len(ids)])])
+            parts.append(self.norms[name](self.ngrams(ids, starts)) * (ends > starts)[:, None])
+        together = [torch.stack(parts).sum(0)]
+        for name in self.dense:
+            vectors, has = items.dense[name]
+            together += [vectors * has[:, None], has[:, None].to(vectors.dtype)]
+        return F.normalize(self.mlp(torch.cat(together, 1)).float(), dim=1)
+
+
+class QueryTower(nn.Module):
+    """A text encoder of transformers; [CLS] -> projection -> layer norm -> length 1."""
+
+    def __init__(self, encoder: nn.Module, dim: int):
+        super().__init__()
+        self.encoder = encoder
+        config: Any = encoder.config
+        self.projection = nn.Sequential(nn.Linear(config.hidden_size, dim), nn.LayerNorm(dim))
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """[queries, tokens] ids and mask -> [queries, dim] of length 1."""
+        first = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
+        return F.normalize(self.projection(first).float(), dim=1)
+
+
+@dataclass
+class Model:
+    """Towers, what turns texts into their ids, and how they were made; `temperature` belongs to training alone."""
+
+    queries: QueryTower
+    items: ItemTower
+    vocabulary: Vocabulary
+    tokeniser: Any
+    sizes: Sizes
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def tokenise(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries to ids and mask, [queries, tokens]; at most 64 tokens of each."""
+        found = self.tokeniser(texts, padding=True, truncation=True, max_length=QUERY_TOKENS, return_tensors="pt")
+        return found["input_ids"], found["attention_mask"]
+
+    @property
+    def modules(self) -> nn.ModuleDict:
+        """What is trained."""
+        return nn.ModuleDict({"queries": self.queries, "items": self.items})
+
+    def save(self, folder: Path) -> None:
+        """Writes the model, whole or not at all as far as readers see: config.json comes last."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").unlink(missing_ok=True)
+        encoder: Any = self.queries.encoder
+        encoder.save_pretrained(folder / "encoder")
+        self.tokeniser.save_pretrained(folder / "encoder")
+        self.vocabulary.save(folder / "vocabulary.safetensors")
+        save_file({name: value.contiguous() for name, value in {**self.items.state_dict(prefix="items."), **self.queries.projection.state_dict(prefix="projection.")}.items()}, folder / "towers.safetensors")
+        config = {"format": "pincaption embedding 1", "fields": self.items.fields, "dense": self.items.dense, "sizes": asdict(self.sizes), **self.about}
+        unfinished = folder / ".config.json.unfinished"
+        unfinished.write_text(json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        os.replace(unfinished, folder / "config.json")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Model:
+        """Reads what `save` wrote. Raises ExportError for a folder that holds no model."""
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            if not config["format"].startswith("pincaption embedding "):
+                raise ValueError
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            raise ExportError(f"{folder} holds no trained model: make one with captioner embed train EXPORT {folder}") from None
+        sizes = Sizes(**{name: tuple(value) if isinstance(value, list) else value for name, value in config.pop("sizes").items()})
+        vocabulary = Vocabulary.load(folder / "vocabulary.safetensors")
+        tokeniser, encoder = _pretrained(str(folder / "encoder"), None)
+        queries, items = QueryTower(encoder, sizes.dim), ItemTower(config.pop("fields"), config.pop("dense"), len(vocabulary), sizes)
+        stored = load_file(folder / "towers.safetensors")
+        items.load_state_dict({name.removeprefix("items."): value for name, value in stored.items() if name.startswith("items.")})
+        queries.projection.load_state_dict({name.removeprefix("projection."): value for name, value in stored.items() if name.startswith("projection.")})
+        return cls(queries.eval(), items.eval(), vocabulary, tokeniser, sizes, config)
+
+
+def new_model(
+    fields: Sequence[str], dense: dict[str, int], vocabulary: Vocabulary, sizes: Sizes, *, encoder: str = SMALL, revision: str | None = None, texts: Iterable[str] = (), seed: int = 0
+) -> Model:
+    """A model to be trained. `encoder` is `small`, or a model of transformers; the small one's vocabulary is made of `texts`. Raises ExportError."""
+    torch.manual_seed(seed)
+    tokeniser, network = _small(texts, sizes) if encoder == SMALL else _pretrained(encoder, revision)
+    about = {"encoder": encoder, "revision": revision}
+    return Model(QueryTower(network, sizes.dim), ItemTower(fields, dense, len(vocabulary), sizes), vocabulary, tokeniser, sizes, about)
+
+
+def _pretrained(name: str, revision: str | None) -> tuple[Any, Any]:
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokeniser = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        return tokeniser, AutoModel.from_pretrained(name, revision=revision, trust_remote_code=False, use_safetensors=True, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ExportError(f"{name} cannot be loaded as a text encoder ({why}): name a folder or a model that transformers knows, or --encoder {SMALL}") from error
+
+
+def _small(texts: Iterable[str], sizes: Sizes) -> tuple[Any, Any]:
+    """A DistilBERT of small size with a WordPiece vocabulary made of `texts`."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokeniser = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
+    tokeniser.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokeniser.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokeniser.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=sizes.encoder_vocabulary, special_tokens=special, show_progress=False))
+    tokeniser.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[(name, tokeniser.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
+    )
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokeniser, model_max_length=QUERY_TOKENS, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]"
+    )
+    config = DistilBertConfig(
+        vocab_size=len(wrapped), max_position_embeddings=QUERY_TOKENS, dim=sizes.encoder_width, hidden_dim=4 * sizes.encoder_width, n_layers=sizes.encoder_layers,
+        n_heads=max(1, sizes.encoder_width // 32), dropout=0.0, attention_dropout=0.0, pad_token_id=wrapped.pad_token_id,
+    )  # fmt: skip
+    return wrapped, DistilBertModel(config)
