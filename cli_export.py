@@ -48,6 +48,8 @@ def add_export(cli: click.Group) -> None:
             return _check(check, as_json)
         if len(arguments) != 2:
             raise click.UsageError("a store and a folder to write into: captioner export STORE OUT_DIR")
+        if not options["as_of"] and (options["undated"] != "refuse" or options["memory_limit"]):
+            raise click.UsageError("--undated and --memory-limit are about counting anew: they go with --as-of")
         if options["pairs"] and not options["as_of"]:
             raise click.UsageError("--pairs needs --as-of: the day up to which features know what happened")
         if options["test_from"] and not options["pairs"]:
@@ -65,28 +67,28 @@ def _export(
     undated: Any, memory_limit: str | None,
 ) -> dict[str, Any]:  # fmt: skip
     from .filters.as_of import engagements_after, known_on
-    from .store import open_store
+    from .store import one_moment, open_store
     from .store.captions import find_recipe
     from .store.embeddings import dimensions
+    from .store.evidence import hold_evidence
     from .store.export import ROWS_PER_PAIR_GROUP, ROWS_PER_PAIR_SHARD, ExportOptions, new_export, write_features, write_stream
     from .store.runs import finish_run, start_run
 
     conn = open_store(store)
     chosen = ExportOptions(format_, shards, seed, schema, find_recipe(conn, recipe) if recipe else None, str(as_of.date()) if as_of else None)
-    run_id = start_run(conn, "export", {"folder": folder, "pairs": pairs, "test_from": str(test_from.date()) if test_from else None, "undated": undated} | vars(chosen))
     with new_export(Path(folder), chosen) as export, steps({"reading": "pins", "writing": "files"}) as on_step, ExitStack() as stack:
+        run_id = start_run(conn, "export", {"folder": folder, "pairs": pairs, "test_from": str(test_from.date()) if test_from else None, "undated": undated} | vars(chosen))
         manifest = export.manifest
+        if as_of:
+            stack.enter_context(hold_evidence(conn))
+        stack.enter_context(one_moment(conn))
         if as_of:
             on_step("counting what was known then", 0, None)
             known = stack.enter_context(known_on(conn, as_of.date(), undated=undated, memory_limit=memory_limit))
-            manifest |= {"then": known.counts}
-        conn.execute("BEGIN")
-        try:
-            embeddings = dimensions(conn)
-            manifest |= write_features(conn, export, embeddings=embeddings, on_step=on_step)
-            models = {row["recipe_id"]: row["model"] for row in conn.execute("SELECT recipe_id, model FROM recipes")}
-        finally:
-            conn.execute("COMMIT")
+            manifest |= {"then": known.counts | {"undated": undated}}
+        embeddings = dimensions(conn)
+        manifest |= write_features(conn, export, embeddings=embeddings, on_step=on_step)
+        models = {row["recipe_id"]: row["model"] for row in conn.execute("SELECT recipe_id, model FROM recipes")}
         manifest |= {"recipe": chosen.recipe or "current", "models": {recipe: models[recipe] for recipe in manifest["recipes"]}, "embeddings": embeddings}
         if pairs:
             on_step("counting what came after", 0, None)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pages import MAX_TEXT, STYLE, Picture, document, text, write_whole
+from ..store.schema import one_moment
 from ..store.stats import coverage
 from .checkpoint import BUILTIN
 from .picture import pictures
@@ -90,10 +91,7 @@ def write_gallery(conn: sqlite3.Connection, path: Path, *, limit: int = 400, tit
     had are shown as such, never an error. Raises OSError if the file cannot be written.
     """
     path = Path(path)
-    began = not conn.in_transaction
-    if began:
-        conn.execute("BEGIN")  # one view of the store for counts, sections and state
-    try:
+    with one_moment(conn):
         state, covered = _state(conn), coverage(conn)
         covered["title_captioned"] = conn.execute(_TITLE_CAPTIONED).fetchone()[0]
         counts = {row["section"]: row["n"] for row in conn.execute(f"{_SHOWN} SELECT section, count(*) AS n FROM shown GROUP BY section", {"chars": MAX_TEXT + 1})}
@@ -101,9 +99,6 @@ def write_gallery(conn: sqlite3.Connection, path: Path, *, limit: int = 400, tit
         for section, n in _quotas(counts, limit).items():
             parameters = {"section": section, "n": n, "sampled": n < counts[section], "chars": MAX_TEXT + 1}
             rows[section] = conn.execute(_ROWS, parameters).fetchall()
-    finally:
-        if began:
-            conn.execute("COMMIT")
     write_whole(path, _page(title, state, covered, counts, rows))
     return sum(map(len, rows.values()))
 

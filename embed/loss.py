@@ -174,7 +174,9 @@ class Loss(nn.Module):
         log_q = None if self.options.correction == "none" else self.sketch.log_share(keys)
         log_q_positive = None
         if self.options.correction == "conditional":
-            log_q_positive = self.pair_sketch.count(pair_keys(query_keys, positive_keys)).clamp(min=1).float().log() - self.query_sketch.count(query_keys).clamp(min=1).float().log()
+            log_q_positive = (
+                self.pair_sketch.count(pair_keys(query_keys, positive_keys)).clamp(min=1).float().log() - self.query_sketch.count(query_keys).clamp(min=1).float().log()
+            )
         first = torch.zeros_like(positive)
         weights = {dim: self.options.dims.get(dim, 1.0) for dim in dims or self.options.dims}
         total = queries.new_zeros(n)

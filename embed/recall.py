@@ -107,7 +107,9 @@ def groups(export: Export, task: Task, details: pa.Table) -> dict[str, dict[str,
 class Encoded:
     """A model's embeddings of an export's items and of a list of queries, made once."""
 
-    def __init__(self, model: Model, export: Export, queries: pa.Array, *, device: torch.device | str = "cpu", on_step: Callable[[str, int, int], None] = lambda what, done, total: None):
+    def __init__(
+        self, model: Model, export: Export, queries: pa.Array, *, device: torch.device | str = "cpu", on_step: Callable[[str, int, int], None] = lambda what, done, total: None
+    ):
         self.queries = encode_queries(model, (queries[i : i + ENCODED_AT_ONCE].to_pylist() for i in range(0, len(queries), ENCODED_AT_ONCE)), device)
         self.items = encode_items(model, export, device=device, on_step=on_step)
 
@@ -179,7 +181,13 @@ def known_positives(tasks: Sequence[Mapping[str, Task]], name: str) -> np.ndarra
 
 
 def recall(
-    model: Model, export: Export, *, split: str = "test", index: int | None = None, device: torch.device | str = "cpu", on_step: Callable[[str, int, int], None] = lambda what, done, total: None
+    model: Model,
+    export: Export,
+    *,
+    split: str = "test",
+    index: int | None = None,
+    device: torch.device | str = "cpu",
+    on_step: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """{"split", "fields", "tasks": {task: {"pairs", "queries", "index", "dims": {dim: summary}, "bm25", "fused", "groups": {by: {group: {"pairs", "model", "bm25"}}}}}}.
 
@@ -201,7 +209,12 @@ def recall(
         whole = encoded.scores(task, among, model.sizes.dim)
         ours = {dim: ranks(encoded.scores(task, among, dim), task, among, known) for dim in model.sizes.dims}
         theirs, both = ranks(words, task, among, known), ranks(fused(whole, words), task, among, known)
-        told = {"pairs": len(task), "queries": len(np.unique(task.queries)), "index": len(among.rows), "dims": {str(dim): summary(rank, task.queries) for dim, rank in ours.items()}}
+        told = {
+            "pairs": len(task),
+            "queries": len(np.unique(task.queries)),
+            "index": len(among.rows),
+            "dims": {str(dim): summary(rank, task.queries) for dim, rank in ours.items()},
+        }
         told |= {"bm25": summary(theirs, task.queries), "fused": summary(both, task.queries), "groups": {}}
         for by, some in groups(export, task, pairs.details[name]).items():
             told["groups"][by] = {

@@ -142,7 +142,10 @@ class Model:
         encoder.save_pretrained(folder / "encoder")
         self.tokeniser.save_pretrained(folder / "encoder")
         self.vocabulary.save(folder / "vocabulary.safetensors")
-        save_file({name: value.contiguous() for name, value in {**self.items.state_dict(prefix="items."), **self.queries.projection.state_dict(prefix="projection.")}.items()}, folder / "towers.safetensors")
+        save_file(
+            {name: value.contiguous() for name, value in {**self.items.state_dict(prefix="items."), **self.queries.projection.state_dict(prefix="projection.")}.items()},
+            folder / "towers.safetensors",
+        )
         config = {"format": "pincaption embedding 1", "fields": self.items.fields, "dense": self.items.dense, "sizes": asdict(self.sizes), **self.about}
         unfinished = folder / ".config.json.unfinished"
         unfinished.write_text(json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -171,7 +174,15 @@ class Model:
 
 
 def new_model(
-    fields: Sequence[str], dense: dict[str, int], vocabulary: Vocabulary, sizes: Sizes, *, encoder: str = SMALL, revision: str | None = None, texts: Iterable[str] = (), seed: int = 0
+    fields: Sequence[str],
+    dense: dict[str, int],
+    vocabulary: Vocabulary,
+    sizes: Sizes,
+    *,
+    encoder: str = SMALL,
+    revision: str | None = None,
+    texts: Iterable[str] = (),
+    seed: int = 0,
 ) -> Model:
     """A model to be trained. `encoder` is `small`, or a model of transformers; the small one's vocabulary is made of `texts`. Raises ExportError."""
     torch.manual_seed(seed)

@@ -78,7 +78,9 @@ class Objective(nn.Module):
             if name not in model.items.dense:
                 raise ExportError(f"--compatible {name}: the export has no vectors of that name ({', '.join(model.items.dense) or 'it has none at all'})")
             if model.items.dense[name] not in dims:
-                raise ExportError(f"--compatible {name}: vectors of {model.items.dense[name]} numbers fit none of the dimensions {', '.join(map(str, dims))}: give --dims one of that size")
+                raise ExportError(
+                    f"--compatible {name}: vectors of {model.items.dense[name]} numbers fit none of the dimensions {', '.join(map(str, dims))}: give --dims one of that size"
+                )
 
     def forward(self, batch: dict[str, TaskBatch]) -> dict[str, torch.Tensor]:
         """{task: loss}, and {"task vectors": loss} for fixed vectors as candidates."""

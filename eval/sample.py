@@ -12,13 +12,13 @@ import json
 import math
 import random
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ..store.captions import find_recipe
 from ..store.runs import finish_run, start_run
-from ..store.schema import now, transaction
+from ..store.schema import now, one_moment, transaction
 from ..store.stats import tried_in_vain
 from .shares import Z, effective_size, size_for_margin
 
@@ -133,7 +133,8 @@ class Sample:
 
 def draw(conn: sqlite3.Connection, options: SampleOptions, *, gold: Sequence[Item] = ()) -> Sample:
     """Draws current captions to be judged. Raises SampleError."""
-    return _consistent(conn, lambda: _draw(conn, options, "captions", _CAPTIONS, _CAPTION + " WHERE e.pin_id = :pin_id", {}, tried_in_vain(conn), gold))
+    with one_moment(conn):
+        return _draw(conn, options, "captions", _CAPTIONS, _CAPTION + " WHERE e.pin_id = :pin_id", {}, tried_in_vain(conn), gold)
 
 
 def draw_pairs(conn: sqlite3.Connection, options: SampleOptions, recipe: str, other: str) -> Sample:
@@ -141,12 +142,9 @@ def draw_pairs(conn: sqlite3.Connection, options: SampleOptions, recipe: str, ot
     recipes = {"a": find_recipe(conn, recipe), "b": find_recipe(conn, other)}
     if recipes["a"] == recipes["b"]:
         raise SampleError(f"{recipe} and {other} are the same recipe: a comparison takes two")
-
-    def drawn() -> Sample:
+    with one_moment(conn):
         same = conn.execute(f"SELECT count(*) {_BOTH} AND a.text = b.text", recipes).fetchone()[0]
         return _draw(conn, options, "comparison", f"{_BOTH} AND a.text <> b.text", f"{_PAIR} {_BOTH} AND p.pin_id = :pin_id", recipes, {"equal": same}, ())
-
-    return _consistent(conn, drawn)
 
 
 def stored(conn: sqlite3.Connection, sample_id: str) -> Sample:
@@ -187,15 +185,6 @@ def allocate(captions: Mapping[Any, int], n: int, allocation: str = "equal") -> 
         items[name] = min(captions[name], left // (len(captions) - i))
         left -= items[name]
     return {name: items[name] for name in captions}
-
-
-def _consistent(conn: sqlite3.Connection, work: Callable[[], Sample]) -> Sample:
-    """Does work that sees the store as it is at one moment."""
-    conn.execute("BEGIN")
-    try:
-        return work()
-    finally:
-        conn.execute("COMMIT")
 
 
 def _draw(conn: sqlite3.Connection, options: SampleOptions, kind: Any, frame: str, one: str, parameters: dict[str, Any], beside: dict[str, int], gold: Sequence[Item]) -> Sample:

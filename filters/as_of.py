@@ -45,6 +45,8 @@ class Known:
 def known_on(conn: sqlite3.Connection, day: date, *, undated: Undated = "refuse", memory_limit: str | None = None) -> Iterator[Known]:
     """Titles and queries as they were on `day` (included), ranked with the options of the last aggregation; pins that were made later are left out.
 
+    Within the caller's transaction and `hold_evidence`: all is then of one moment, whoever ingests or aggregates meanwhile.
+
     `undated`: saves without a date are refused, taken as known, or dropped. Boards without one count from their first save on; with
     "include" from ever. Raises StoreError.
     """
@@ -114,11 +116,7 @@ def _rank_then(evidence: Evidence, options: QueryOptions, day: date) -> None:
 
 def _write(known: Known, evidence: Evidence, table: str, ranks: str, kinds: tuple[str, ...]) -> None:
     rows = sorted_ranks(evidence.db, table, ranks, kinds)
-    known.conn.execute("BEGIN")  # of the temporary table alone: nobody else waits
-    try:
-        write_ranks(known.conn, table, rows, lambda done: None)
-    finally:
-        known.conn.execute("COMMIT")
+    write_ranks(known.conn, table, rows, lambda done: None)  # into the temporary table alone: nobody else waits
 
 
 @contextmanager
@@ -141,19 +139,19 @@ def engagements_after(known: Known, *, test_from: date | None, seed: int, memory
         split = f"CASE WHEN day >= DATE '{test_from}' THEN 'test' ELSE 'train' END" if test_from else "'train'"
         _, scale = whole_weights(options.weights)
         db.execute(f"""CREATE OR REPLACE TEMP TABLE acts AS
-            SELECT l.pin, l.query, l.action, l.day, sum(l.count * w.weight) / {scale} AS weight, {split} AS split
+            SELECT l.pin, l.query, l.action, l.day, sum(l.count * w.weight)::BIGINT AS points, {split} AS split
             FROM {evidence.view("log")} l JOIN weights w USING (action)
             WHERE l.query IS NOT NULL AND l.day > DATE '{known.day}' AND l.day <= DATE '{newest_day(evidence)}' GROUP BY ALL""")
         db.execute(f"""CREATE OR REPLACE TEMP TABLE then_pins AS SELECT c.code AS pin, p.pin_id, p.kind FROM pins p JOIN {evidence.codes("pins")} c ON c.text = p.pin_id""")
-        outside, *_ = one(db, "SELECT count(*) FROM acts ANTI JOIN then_pins USING (pin)")
-        db.execute("""CREATE OR REPLACE TEMP TABLE pairs AS
-            SELECT q.text AS query, p.pin_id, p.kind, a.action, a.weight::FLOAT AS weight, a.day::VARCHAR AS date, a.split, r.pin IS NOT NULL AS in_features
+        outside, *_ = one(db, "SELECT count(*) FROM acts ANTI JOIN then_pins USING (pin)")  # sums by day, as the pairs are
+        db.execute(f"""CREATE OR REPLACE TEMP TABLE pairs AS
+            SELECT q.text AS query, p.pin_id, p.kind, a.action, (a.points / {scale})::FLOAT AS weight, a.day::VARCHAR AS date, a.split, r.pin IS NOT NULL AS in_features
             FROM acts a JOIN then_pins p USING (pin) JOIN queries q ON q.code = a.query LEFT JOIN query_ranks r ON r.pin = a.pin AND r.query = a.query""")
         db.execute(f"""CREATE OR REPLACE TEMP TABLE query_pairs AS
-            WITH summed AS (SELECT a.pin, a.query, a.split, sum(a.weight) AS weight, min(a.day) AS day FROM acts a SEMI JOIN then_pins USING (pin) GROUP BY ALL),
-            named AS (SELECT s.*, q.text, row_number() OVER (PARTITION BY pin, split ORDER BY weight DESC, q.text) AS rank FROM summed s JOIN queries q ON q.code = s.query),
+            WITH summed AS (SELECT a.pin, a.query, a.split, sum(a.points) AS points, min(a.day) AS day FROM acts a SEMI JOIN then_pins USING (pin) GROUP BY ALL),
+            named AS (SELECT s.*, q.text, row_number() OVER (PARTITION BY pin, split ORDER BY points DESC, q.text) AS rank FROM summed s JOIN queries q ON q.code = s.query),
             best AS (SELECT * FROM named WHERE rank <= {QUERIES_PER_PIN})
-            SELECT a.text AS query, b.text AS other_query, sum(least(a.weight, b.weight))::FLOAT AS weight, count(*)::INTEGER AS pins, min(greatest(a.day, b.day))::VARCHAR AS date, a.split
+            SELECT a.text AS query, b.text AS other_query, (sum(least(a.points, b.points)) / {scale})::FLOAT AS weight, count(*)::INTEGER AS pins, min(greatest(a.day, b.day))::VARCHAR AS date, a.split
             FROM best a JOIN best b ON a.pin = b.pin AND a.split = b.split AND a.text < b.text GROUP BY 1, 2, a.split""")
         found: dict[str, Any] = {"dropped": {"pin not in the features": outside} if outside else {}}
         for name, schema, key in (("pairs", PAIRS, "query, pin_id, action, date"), ("query_pairs", QUERY_PAIRS, "query, other_query, split")):

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from .cells import RowError, identifier, keep_rejected, source_name
-from .features import COLUMNS
+from .features import COLUMNS, OMNISEARCHSAGE
 from .runs import finish_run, start_run
 from .schema import StoreError, transaction
 from .sources import BadRow, Rows, Unreadable, check_columns, find_sources, is_missing, read_tables
 
 FIELDS = ("pin_id", "vector")
 MAX_DIM = 65_536
+RESERVED = {*COLUMNS, *OMNISEARCHSAGE.values()}  # readers such as DuckDB do not tell columns apart by case
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 
@@ -32,23 +33,20 @@ def ingest_embeddings(
     Raises StoreError for a name that is none, SourceError.
     """
     sources, columns = list(sources), dict(columns or {})
-    if not _NAME.fullmatch(name) or name in COLUMNS:
+    if not _NAME.fullmatch(name) or name.lower() in RESERVED:
         raise StoreError(f"{name!r} cannot be the name of an embedding: take letters, digits and _, and no column of the features, for instance pinsage")
     check_columns(sources, FIELDS, columns, FIELDS)
     run_id = start_run(conn, "ingest embeddings", {"sources": sources, "name": name, "map": columns})
-    row = conn.execute("SELECT dim FROM embeddings WHERE name = ? LIMIT 1", [name]).fetchone()
-    dim = int(row[0]) if row else None
+    dim: int | None = None
     with transaction(conn):
         conn.executemany("DELETE FROM rejected_rows WHERE source = ?", [(source_name(source),) for source in find_sources(sources)])
     taken, reasons = 0, Counter[str]()
     found: tuple[int | None, list[tuple[str, bytes]], list[BadRow]]
     for rows in read_tables(sources, FIELDS, columns, FIELDS):
-        if isinstance(rows, BadRow):
-            found = dim, [], [rows]
-        else:
-            found = _vectors(rows, dim)
-        dim, ready, bad = found
-        with transaction(conn):
+        with transaction(conn):  # nobody else gives the name its dimension meanwhile
+            row = conn.execute("SELECT dim FROM embeddings WHERE name = ? LIMIT 1", [name]).fetchone()
+            found = (row and row[0], [], [rows]) if isinstance(rows, BadRow) else _vectors(rows, row and int(row[0]))
+            dim, ready, bad = found
             conn.executemany(
                 "INSERT INTO embeddings (pin_id, name, dim, vector) VALUES (?, ?, ?, ?) ON CONFLICT (pin_id, name) DO UPDATE SET dim = excluded.dim, vector = excluded.vector",
                 [(pin_id, name, dim, vector) for pin_id, vector in ready],
@@ -65,7 +63,7 @@ def ingest_embeddings(
 
 def dimensions(conn: sqlite3.Connection) -> dict[str, int]:
     """The embeddings of the store: {name: numbers in a vector}, by name."""
-    return dict(map(tuple, conn.execute("SELECT name, min(dim) FROM embeddings GROUP BY name ORDER BY name")))
+    return dict(map(tuple, conn.execute("SELECT name, max(dim) FROM embeddings GROUP BY name ORDER BY name")))
 
 
 def _vectors(rows: Rows, dim: int | None) -> tuple[int | None, list[tuple[str, bytes]], list[BadRow]]:

@@ -188,10 +188,16 @@ class Evidence:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+_held = set[Path]()  # folders that this process has locked
+
+
 @contextmanager
-def open_evidence(conn: sqlite3.Connection, name: str, memory_limit: str | None = None) -> Iterator[Evidence]:
-    """The evidence of one aggregation; one process at a time works on STORE.partials. Raises StoreError."""
+def hold_evidence(conn: sqlite3.Connection) -> Iterator[Path]:
+    """STORE.partials for this process alone, as long as the context; within it, `open_evidence` takes no lock of its own. Raises StoreError."""
     folder = Path(f"{conn.execute('PRAGMA database_list').fetchone()['file']}.partials")
+    if folder in _held:
+        yield folder
+        return
     try:
         folder.mkdir(exist_ok=True)
         lock = (folder / "lock").open("w")
@@ -201,7 +207,18 @@ def open_evidence(conn: sqlite3.Connection, name: str, memory_limit: str | None 
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise StoreError(f"another process aggregates into {folder}: try again when it is done") from None
+            raise StoreError(f"another process aggregates or exports by {folder}: try again when it is done") from None
+        _held.add(folder)
+        try:
+            yield folder
+        finally:
+            _held.discard(folder)
+
+
+@contextmanager
+def open_evidence(conn: sqlite3.Connection, name: str, memory_limit: str | None = None) -> Iterator[Evidence]:
+    """The evidence of one aggregation; one process at a time works on STORE.partials. Raises StoreError."""
+    with hold_evidence(conn) as folder:
         shutil.rmtree(folder / "spill", ignore_errors=True)
         db = connect(folder / "spill", memory_limit)
         try:

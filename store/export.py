@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import tempfile
@@ -23,6 +24,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .features import OMNISEARCHSAGE
 from .joined import Buckets, evidence_tables, features_schema, pin_tables
 from .runs import version_of
 from .schema import MIGRATIONS, StoreError
@@ -31,9 +33,6 @@ FORMAT = "pincaption features 1"
 ROWS_PER_SHARD, ROWS_PER_GROUP = 250_000, 25_000  # of features
 ROWS_PER_PAIR_SHARD, ROWS_PER_PAIR_GROUP = 2_000_000, 200_000
 ROWS_PER_BUCKET = 25_000  # rows that are shuffled together in memory
-MAX_BUCKETS = 800  # files that are open at a time
-# How the published OmniSearchSage code names the text fields (FACTS, section 1).
-OMNISEARCHSAGE = {"board_titles": "board_title", "engaged_queries": "navboost", "caption": "image_caption"}
 
 OnStep = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
 
@@ -71,14 +70,21 @@ def new_export(target: Path, options: ExportOptions) -> Iterator[Export]:
 
     Raises StoreError for a target that is something else than an earlier export.
     """
-    target = target.absolute()
+    target = target.resolve()  # an export behind a link stays behind it
     if target.exists() and not _is_export(target) and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(f"{target} is there already and no export: name another folder")
+    if os.path.ismount(target) or target == Path.cwd() or target in Path.cwd().parents:
+        raise StoreError(f"{target} cannot be replaced at one moment, as it is in use itself: name a folder inside it")
     if not target.parent.is_dir():
         raise StoreError(f"the folder {target.parent} does not exist: make it first, or export elsewhere")
+    if target.exists() and (others := _others(target)):
+        raise StoreError(f"{target} also holds what no export wrote ({', '.join(others[:3])}), which would be lost: move that, or name another folder")
     _drop_leftovers(target)
     folder = target.parent / f".{target.name}.{os.getpid()}.unfinished"
-    folder.mkdir()
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise StoreError(f"{target.parent} cannot be written: {error.strerror}") from None
     try:
         export = Export(folder, options)
         yield export
@@ -104,7 +110,7 @@ def write_features(conn: sqlite3.Connection, export: Export, *, embeddings: Mapp
     schema, recipes = features_schema(embeddings), Counter[str]()
     with tempfile.TemporaryDirectory(dir=export.folder, prefix="scratch.") as scratch:
         rows = 0
-        with Buckets(Path(scratch), options.seed, max(1, min(MAX_BUCKETS, pins // ROWS_PER_BUCKET))) as buckets:
+        with Buckets(Path(scratch), options.seed, max(1, min(_files_at_once(), pins // ROWS_PER_BUCKET))) as buckets:
             for table in pin_tables(conn, as_of=options.as_of):
                 buckets.add("pins", table)
                 rows += table.num_rows
@@ -137,7 +143,7 @@ def write_stream(
             path = f"{name}-{shard:05}.{export.options.format}"
             with _writer(export.folder / path, schema) as write:
                 written = thread.submit(lambda: None)
-                for n in _even(size, -(-size // group)):
+                for n in _even(size, -(-size // group)) if size else ():
                     parts = [waiting]
                     while sum(part.num_rows for part in parts) < n:
                         parts.append(next(source).cast(schema))
@@ -149,6 +155,14 @@ def write_stream(
                     on_step("writing", done, rows)
                 written.result()
             export.add(path, size)
+
+
+def _files_at_once() -> int:
+    """How many files may be open beside those that are."""
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 800 if limit == resource.RLIM_INFINITY else min(800, max(1, limit // 2))
 
 
 def _even(rows: int, parts: int) -> list[int]:
@@ -184,6 +198,7 @@ def _finish(export: Export) -> None:
         "files": export.files,
     }
     (export.folder / "README.md").write_text(_card(manifest), encoding="utf-8")
+    manifest["card_sha256"] = _sha256(export.folder / "README.md")
     (export.folder / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     for path in sorted(export.folder.rglob("*")):  # on the disk before the folder gets its name: a power cut leaves the old one or the new one
         if path.is_file():
@@ -200,7 +215,12 @@ def _card(manifest: Mapping[str, Any]) -> str:
         if splits:
             configs += [f"- config_name: {name}", "  data_files:", *(line for split in splits for line in (f"  - split: {split}", f"    path: {name}/{split}-*.{ending}"))]
     columns = "\n".join(f"| {column['name']} | {column['type']} |" for column in manifest["columns"])
-    as_of = f"What was known on {manifest['as_of']}: nothing later reaches a feature.\n" if manifest["as_of"] else ""
+    as_of = ""
+    if manifest["as_of"]:
+        undated = manifest.get("then", {}).get("undated") == "include" and manifest["then"]["saves_without_date"]
+        later = f", but for {undated:,} saves without a date, which may be later" if undated else ": nothing later reaches them"
+        vectors = "and vectors " if manifest["embeddings"] else ""
+        as_of = f"Board titles and queries are what was known on {manifest['as_of']}{later}. Native text {vectors}are of the day of the export.\n"
     recipes = "".join(f"- {n:,} captions of recipe {recipe} ({manifest['models'].get(recipe, 'unknown model')})\n" for recipe, n in manifest["recipes"].items())
     builtin = "The built-in checkpoint knows drawn pictures only.\n" if "builtin" in manifest["models"].values() else ""
     return f"""---
@@ -221,11 +241,13 @@ Lists are in rank order and never null. `manifest.json` has the SHA-256 of every
 
 def check_export(folder: Path) -> dict[str, Any]:
     """Compares an export with its manifest. Returns {"ok", "rows", "files", "problems": [sentences]}. Raises StoreError where there is none."""
-    if not _is_export(folder):
-        raise StoreError(f"{folder} is no export: it has no manifest.json of ours")
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise StoreError(f"{folder} is no export: it has no manifest.json of ours, or not a whole one")
     problems = []
     named = {f["path"] for f in manifest["files"]}
+    if manifest["format"] != FORMAT:
+        raise StoreError(f"{folder} was written by another version of captioner ({manifest['format']}): check it with that one")
     for f in manifest["files"]:
         path = folder / f["path"]
         if not path.is_file():
@@ -234,16 +256,33 @@ def check_export(folder: Path) -> dict[str, Any]:
             problems.append(f"{f['path']} has {path.stat().st_size:,} bytes, not {f['bytes']:,}")
         elif _sha256(path) != f["sha256"]:
             problems.append(f"{f['path']} has other content than was written (SHA-256)")
-    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    problems += [f"{name} is not named in the manifest" for name in sorted(found - named - {"manifest.json", "README.md"})]
+    problems += [f"{name} is not named in the manifest" for name in _others(folder)]
+    if not (folder / "README.md").is_file() or _sha256(folder / "README.md") != manifest["card_sha256"]:
+        problems.append("README.md is missing or changed: datasets finds the files by it")
+    if (rows := sum(f["rows"] for f in manifest["files"] if f["path"].startswith("features/"))) != manifest["rows"]:
+        problems.append(f"manifest.json says {manifest['rows']:,} rows, and {rows:,} where it names the files")
     return {"ok": not problems, "rows": manifest["rows"], "files": len(named), "problems": problems}
 
 
-def _is_export(folder: Path) -> bool:
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of an export; None where there is none, or something else."""
     try:
-        return str(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["format"]).startswith(FORMAT.rpartition(" ")[0])
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        whole = manifest["format"].startswith(FORMAT.rpartition(" ")[0]) and isinstance(manifest["rows"], int)
+        whole = whole and all(isinstance(f["path"], str) and isinstance(f["rows"], int) and f["bytes"] >= 0 and f["sha256"] for f in manifest["files"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return None
+    return dict(manifest) if whole else None
+
+
+def _is_export(folder: Path) -> bool:
+    return read_manifest(folder) is not None
+
+
+def _others(folder: Path) -> list[str]:
+    """Files below the folder of an export that its manifest does not name."""
+    named = {f["path"] for f in (read_manifest(folder) or {"files": []})["files"]}
+    return sorted({str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()} - named - {"manifest.json", "README.md"})
 
 
 def _exchange(a: Path, b: Path) -> bool:
@@ -260,11 +299,11 @@ def _drop_leftovers(target: Path) -> None:
     """Deletes what processes left that were killed; puts back an export that was about to be replaced."""
     import psutil
 
-    for path in target.parent.glob(f".{target.name}.*"):
-        parts = path.name.removeprefix(f".{target.name}.").split(".")
-        number = next((part for part in parts if part.isdecimal()), "")
-        if number and parts[-1] and not psutil.pid_exists(int(number)):
-            if parts[-1] == "replaced" and not target.exists():
+    for name in os.listdir(target.parent):
+        ours = re.fullmatch(re.escape(f".{target.name}.") + r"(\d+)\.(unfinished|replaced)", name)
+        if ours and not psutil.pid_exists(int(ours[1])):
+            path = target.parent / name
+            if ours[2] == "replaced" and not target.exists():
                 os.rename(path, target)
             else:
                 shutil.rmtree(path, ignore_errors=True)

@@ -6,14 +6,18 @@ import json
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from .captions import find_recipe
 from .schema import StoreError, open_store
 
 # What a trainer reads of a pin, in this order. Lists are never null: a pin without titles has an empty one.
 LISTS = ("board_titles", "board_title_counts", "engaged_queries", "engaged_query_scores")
+# How the published OmniSearchSage code names the text fields (FACTS, section 1).
+OMNISEARCHSAGE = {"board_titles": "board_title", "engaged_queries": "navboost", "caption": "image_caption"}
 COLUMNS = ("pin_id", "kind", "title", "description", "caption", "caption_recipe", *LISTS, "image_sha256", "category", "locale")
 
 
@@ -26,10 +30,13 @@ class EnrichedFeatures:
     """
 
     def __init__(self, store: str | Path, *, columns: Sequence[str] = COLUMNS, recipe: str | None = None):
+        if isinstance(columns, str) or not columns:
+            raise StoreError(f"columns is a list of names, for instance ['title', 'caption'], not {columns!r}")
         if unknown := set(columns) - set(COLUMNS):
             raise StoreError(f"enriched_features has no column {', '.join(sorted(unknown))}; it has {', '.join(COLUMNS)}")
-        open_store(store).close()  # says what is wrong with it, and brings it up to date
-        self.path, self.columns, self.recipe = Path(store).absolute(), tuple(columns), recipe
+        self.path, self.columns = Path(store).absolute(), tuple(columns)
+        with closing(open_store(store)) as conn:  # says what is wrong with it, and brings it up to date
+            self.recipe = find_recipe(conn, recipe) if recipe is not None else None
         self._conn: sqlite3.Connection | None = None
         self._process = 0
         self._rowids = self._all_rowids()

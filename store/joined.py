@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from .features import COLUMNS, LISTS
 from .scan import scan
+from .schema import StoreError
 
 _PINS = {
     "pin_id": "pin_id", "kind": "kind", "title": "CASE WHEN has_title THEN title END", "description": "CASE WHEN has_description THEN description END",
@@ -68,12 +69,15 @@ class Buckets:
 
     def __init__(self, folder: Path, seed: int, n: int):
         self.folder, self.seed, self.n = folder, seed, n
-        self._writers: dict[tuple[str, int], Any] = {}
+        self._buckets = set[int]()  # those that have pins
+        self._writers: dict[tuple[str, int], Any] = {}  # of the table that is being added
         self._db = duckdb.connect()
         self._db.execute("SET threads = 1; SET enable_progress_bar = false")
 
     def add(self, name: str, table: pa.Table) -> None:
         """Takes rows of a table in, each into its bucket."""
+        if self._writers and next(iter(self._writers))[0] != name:
+            self._close()
         hashed = f"SELECT md5_number_lower('{self.seed} ' || pin_id) AS place FROM ids"
         place = self._db.from_arrow(table.select(["pin_id"])).query("ids", hashed).to_arrow_table()["place"].combine_chunks()
         bucket = ((place.to_numpy() >> np.uint64(32)) * np.uint64(self.n) >> np.uint64(32)).astype(np.int64)
@@ -84,6 +88,8 @@ class Buckets:
         starts = np.flatnonzero(np.diff(bucket, prepend=-1)).tolist()
         for start, end in zip(starts, [*starts[1:], len(bucket)], strict=True):
             key = name, int(bucket[start])
+            if name == "pins":
+                self._buckets.add(key[1])
             if key not in self._writers:
                 self._writers[key] = pa.ipc.new_stream(self._path(*key), table.schema)
             self._writers[key].write_table(table.slice(start, end - start))
@@ -92,8 +98,12 @@ class Buckets:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        self._close()
+
+    def _close(self) -> None:
         for writer in self._writers.values():
             writer.close()
+        self._writers = {}
 
     def _path(self, name: str, bucket: int) -> str:
         return str(self.folder / f"{bucket} {name}")
@@ -110,7 +120,7 @@ class Buckets:
 
     def joined(self, embeddings: Mapping[str, int]) -> Iterator[pa.Table]:
         """The features of one bucket after the other, in the order of the pins' places."""
-        numbers = sorted({bucket for name, bucket in self._writers if name == "pins"})
+        numbers = sorted(self._buckets)
         with ThreadPoolExecutor(2) as threads:
             waiting: list[Any] = []
             for bucket in numbers:
@@ -166,5 +176,7 @@ def _current_captions(pins: pa.Table, captions: pa.Table | None) -> dict[str, An
 
 def _vectors(column: list[bytes | None], dim: int) -> pa.Array:
     """Stored vectors as a fixed-size list, null where a pin has none."""
+    if any(vector is not None and len(vector) != 2 * dim for vector in column):
+        raise StoreError(f"the store has vectors of one name and of other sizes than {dim:,} numbers: ingest that name anew")
     flat = pa.Array.from_buffers(pa.float16(), dim * len(column), [None, pa.py_buffer(b"".join(vector or bytes(2 * dim) for vector in column))])
     return pa.FixedSizeListArray.from_arrays(flat, dim, mask=pa.array([vector is None for vector in column]))

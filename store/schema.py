@@ -390,3 +390,16 @@ def transaction(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         conn.execute("ROLLBACK")
         raise
     conn.execute("COMMIT")
+
+
+@contextmanager
+def one_moment(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Everything read inside is as it was at one moment, whoever writes meanwhile; within another one, or a transaction, it is part of that."""
+    if conn.in_transaction:
+        yield conn
+        return
+    conn.execute("BEGIN")
+    try:
+        yield conn
+    finally:
+        conn.execute("COMMIT")

@@ -20,6 +20,8 @@ class IterableFeatures(IterableDataset[dict[str, Any]]):
 
     def __init__(self, features: EnrichedFeatures, *, shuffle: bool, seed: int, rank: int | None, world_size: int | None):
         if rank is None or world_size is None:
+            if rank is not None or world_size is not None:
+                raise ValueError("rank and world_size go together")
             rank, world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
         if not 0 <= rank < world_size:
             raise ValueError(f"rank {rank} is none of {world_size}")
@@ -32,20 +34,26 @@ class IterableFeatures(IterableDataset[dict[str, Any]]):
         """Another order, if shuffled; from the start."""
         self.epoch, self._read, self._skip = epoch, 0, 0
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """The position of this worker; torchdata's StatefulDataLoader asks every worker for its own."""
-        return {"epoch": self.epoch, "rows": self._read}
+        return {"epoch": self.epoch, "rows": self._read, "of": self._parts()}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Goes on where a position was kept, with the same store, seed and number of ranks and workers."""
-        self.epoch, self._skip = state["epoch"], state["rows"]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where a position was kept. Raises ValueError unless store, seed and number of ranks are the same."""
+        if state["of"] != self._parts():
+            raise ValueError(f"the position belongs to other rows or another order: it was kept with {state['of']}, and this is {self._parts()}")
+        self.epoch, self._read, self._skip = state["epoch"], state["rows"], state["rows"]
+
+    def _parts(self) -> dict[str, Any]:
+        return {"rows": len(self.features), "seed": self.seed, "shuffle": self.shuffle, "rank": self.rank, "world_size": self.world_size}
 
     def __len__(self) -> int:
         """Rows of this rank, over all its workers."""
         return sum(len(block) for block in self._blocks()[self.rank :: self.world_size])
 
     def _blocks(self) -> list[range]:
-        blocks = [range(start, min(start + BLOCK, len(self.features))) for start in range(0, len(self.features), BLOCK)]
+        size = max(1, min(BLOCK, len(self.features) // (8 * self.world_size)))  # ranks and workers of a small store get much the same, too
+        blocks = [range(start, min(start + size, len(self.features))) for start in range(0, len(self.features), size)]
         if self.shuffle:
             random.Random(f"{self.seed} {self.epoch}").shuffle(blocks)
         return blocks

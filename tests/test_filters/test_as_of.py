@@ -171,3 +171,12 @@ def test_options_that_make_no_sense_together(tmp_path: Path) -> None:
     store = make_store(tmp_path / "now", make_world(3))
     for options in (["--pairs"], ["--test-from", "2026-04-01"], ["--as-of", "2026-03-10", "--pairs", "--test-from", "2026-03-10"]):
         assert CliRunner().invoke(cli, ["export", str(store), str(tmp_path / "out"), *options]).exit_code == 2
+
+
+def test_pairs_of_queries_are_the_same_whatever_the_weights_add_up_to(tmp_path: Path) -> None:
+    world = make_world(1)
+    world["log"] = [{"pin_id": f"p{p}", "query": f"tea {q}", "action": a, "date": str(DAY + timedelta(1 + d)), "count": 1} for p in range(3) for q in range(30) for a, d in ((("save", 0),) if q % 2 else tuple(("click", d) for d in range(7)))]  # fmt: skip
+    store = make_store(tmp_path / "w", world, "--weight", "click=0.1", "--weight", "save=0.7")
+    captioner("export", store, tmp_path / "out", "--as-of", DAY, "--pairs")
+    found = pq.read_table(tmp_path / "out" / "query_pairs").to_pydict()
+    assert {*found["query"], *found["other_query"]} == set(sorted(f"tea {q}" for q in range(30))[:20])  # seven clicks weigh as much as a save

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +100,22 @@ def test_columns_of_other_names_and_errors(store: Path, tmp_path: Path) -> None:
     for name in ("title", "my name", "", "1st"):
         assert "cannot be the name of an embedding" in captioner("ingest", "embeddings", store, tmp_path / "v.parquet", "--name", name).stderr
     assert "does not exist" in captioner("ingest", "embeddings", tmp_path / "none.db", tmp_path / "v.parquet", "--name", "x").stderr
+
+
+def test_a_name_that_gets_its_dimension_meanwhile_keeps_it(store: Path, tmp_path: Path) -> None:
+    code = f"import sys; from pincaption.cli import main; sys.argv = ['captioner', 'ingest', 'embeddings', {str(store)!r}, '-', '--name', 'pinsage', '--json']; main()"
+    waiting = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert waiting.stdin
+    while not sqlite3.connect(store).execute("SELECT count(*) FROM runs").fetchone()[0]:  # it has begun, and reads on
+        os.sched_yield()
+    source = tmp_path / "v.jsonl"
+    source.write_text('{"pin_id": "a", "vector": [1, 2, 3]}\n')
+    ingest(store, source)
+    told, _ = waiting.communicate('{"pin_id": "b", "vector": [1, 2, 3, 4, 5]}\n')
+    assert json.loads(told)["rejected"] == 1
+    assert vectors(store) == {"a": [1.0, 2.0, 3.0]}
+
+
+@pytest.mark.parametrize("name", ["navboost", "board_title", "Title", "caption"])
+def test_names_that_readers_would_take_for_other_columns_are_refused(store: Path, tmp_path: Path, name: str) -> None:
+    assert "cannot be the name of an embedding" in captioner("ingest", "embeddings", store, tmp_path / "none.jsonl", "--name", name).stderr

@@ -282,7 +282,7 @@ def test_a_second_process_is_refused_in_a_sentence_and_readers_and_writers_are_n
         aggregate_boards(conn, **big.sources["boards"], on_step=meanwhile)
         assert table(conn, "boards") == big.new["boards"]
         assert table(conn, "queries") == big.old["queries"]
-    refusal = f"Error: another process aggregates into {path}.partials: try again when it is done\n"
+    refusal = f"Error: another process aggregates or exports by {path}.partials: try again when it is done\n"
     assert {name: (found.returncode, found.stderr) for name, found in met.items()} == {
         **dict.fromkeys(["boards", "queries", "explain"], (1, refusal)),
         **dict.fromkeys(["ingest", "stats"], (0, "")),

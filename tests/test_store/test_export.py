@@ -23,6 +23,7 @@ from click.testing import CliRunner, Result
 from pincaption.cli import cli
 from pincaption.store import export as exporting
 from pincaption.store import open_store, transaction
+from pincaption.store.scan import scan
 
 CAPTIONER = Path(sys.executable).with_name("captioner")
 COLUMNS = [
@@ -108,7 +109,7 @@ def test_every_pin_of_the_view_once_with_all_that_it_has(store: Path, tmp_path: 
         scores = row.pop("engaged_query_scores")
         assert scores == pytest.approx(wanted[row["pin_id"]].pop("engaged_query_scores"), rel=1e-6)
         # "\x01" alone stands for nothing in the export: no text of people is that.
-        assert row == {name: None if value == "\x01" else value for name, value in wanted[row["pin_id"]].items() if name != "engaged_query_scores"}
+        assert row == {name: value for name, value in wanted[row["pin_id"]].items() if name != "engaged_query_scores"}
 
 
 def test_texts_that_hold_nul_are_kept(tmp_path: Path) -> None:
@@ -161,7 +162,7 @@ def test_the_manifest_says_what_is_there_and_check_believes_nothing(store: Path,
             "features/more.parquet is not named in the manifest",
         ],
     )
-    assert captioner("export", "--check", tmp_path).stderr == f"Error: {tmp_path} is no export: it has no manifest.json of ours\n"
+    assert captioner("export", "--check", tmp_path).stderr == f"Error: {tmp_path} is no export: it has no manifest.json of ours, or not a whole one\n"
 
 
 def test_the_same_store_and_seed_give_the_same_bytes(store: Path, tmp_path: Path) -> None:
@@ -250,7 +251,7 @@ def test_killed_at_any_moment_a_reader_sees_the_old_export_or_the_new_one(tmp_pa
     assert captioner("export", store, out, "--seed", 1).exit_code == 0
     before = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     process = subprocess.Popen([str(CAPTIONER), "export", str(store), str(out), "--seed", "2"], stdout=subprocess.DEVNULL)
-    while process.poll() is None and not list(tmp_path.glob(f".out.*/**/{moment}*")):
+    while process.poll() is None and not any(name.startswith(moment) for folder, folders, files in os.walk(tmp_path) if folder != str(out) for name in (*folders, *files)):
         os.sched_yield()
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -261,3 +262,80 @@ def test_killed_at_any_moment_a_reader_sees_the_old_export_or_the_new_one(tmp_pa
     assert now in (before, after)
     assert not list(tmp_path.glob(".*"))  # what the killed one left is gone
     assert captioner("export", "--check", out).exit_code == 0
+
+
+def test_only_leftovers_of_the_same_target_are_cleared_away(tmp_path: Path) -> None:
+    store = fill(tmp_path / "my.db", 20)
+    kept = [".out.2024.notes", ".out.v1.99999.keep", ".out.more.99999999.unfinished", ".other.99999999.unfinished"]
+    for name in (*kept, ".out.99999999.unfinished"):
+        (tmp_path / name).mkdir()
+    assert captioner("export", store, tmp_path / "out").exit_code == 0
+    assert sorted(path.name for path in tmp_path.glob(".*")) == sorted(kept)
+
+
+def test_an_export_behind_a_link_stays_behind_it(tmp_path: Path) -> None:
+    store = fill(tmp_path / "my.db", 20)
+    (tmp_path / "link").symlink_to("real")
+    for _ in range(2):  # nothing there yet, and an earlier one
+        assert captioner("export", store, tmp_path / "link").exit_code == 0
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "real" / "manifest.json").exists()
+
+
+def test_what_somebody_put_beside_an_export_is_not_lost(tmp_path: Path) -> None:
+    store, out = fill(tmp_path / "my.db", 20), tmp_path / "out"
+    assert captioner("export", store, out).exit_code == 0
+    (out / "notes.txt").write_text("mine")
+    refused = captioner("export", store, out)
+    assert refused.exit_code == 1
+    assert "also holds what no export wrote (notes.txt)" in refused.stderr
+    assert (out / "notes.txt").read_text() == "mine"
+    assert [row[0] for row in sqlite3.connect(store).execute("SELECT count(*) FROM runs WHERE finished_at IS NULL")] == [0]
+
+
+def test_the_folder_that_one_stands_in_is_not_swapped_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = fill(tmp_path / "my.db", 20)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert "name a folder inside it" in captioner("export", store, ".").stderr
+
+
+def test_few_files_may_be_open(tmp_path: Path) -> None:
+    store = fill(tmp_path / "my.db", 600)
+    code = f"""
+import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
+from pincaption.store import export; export.ROWS_PER_BUCKET = 5
+from pincaption.cli import main; import sys; sys.argv = ["captioner", "export", {str(store)!r}, {str(tmp_path / "out")!r}]; main()"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert len(pd.read_parquet(tmp_path / "out" / "features")) == 599
+
+
+def test_texts_longer_together_than_sqlite_allows_are_read_in_parts(store: Path) -> None:
+    conn = open_store(store)
+    whole = [row for table in scan(conn, "pins", {"pin_id": "pin_id", "description": "description"}) for row in table.to_pylist()]
+    conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000)
+    assert [row for table in scan(conn, "pins", {"pin_id": "pin_id", "description": "description"}) for row in table.to_pylist()] == whole
+
+
+def test_vectors_of_two_sizes_under_one_name_are_refused(store: Path, tmp_path: Path) -> None:
+    conn = open_store(store)
+    conn.executemany("INSERT INTO embeddings (pin_id, name, dim, vector) VALUES (?, 'e', ?, ?)", [("pin 1", 2, bytes(4)), ("pin 2", 3, bytes(6))])
+    refused = captioner("export", store, tmp_path / "out")
+    assert refused.exit_code == 1
+    assert "vectors of one name and of other sizes" in refused.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_check_misses_the_card_and_counts_the_rows(store: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert captioner("export", store, out).exit_code == 0
+    (out / "README.md").unlink()
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps(manifest | {"rows": 5}))
+    found = captioner("export", "--check", out)
+    assert found.exit_code == 1
+    assert found.stdout.splitlines() == ["README.md is missing or changed: datasets finds the files by it", "manifest.json says 5 rows, and 99 where it names the files"]
+    for broken in ({"format": manifest["format"]}, manifest | {"files": 5}, manifest | {"format": "pincaption features 9"}):
+        (out / "manifest.json").write_text(json.dumps(broken))
+        assert captioner("export", "--check", out).stderr.startswith("Error: ")

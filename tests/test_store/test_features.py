@@ -116,3 +116,33 @@ def test_captioning_goes_on_beside_it(store: Path) -> None:
         writer.execute("DELETE FROM captions WHERE pin_id = 'pin 2'")
         writer.execute("UPDATE pins SET deleted_at = '2026-01-01' WHERE pin_id = 'pin 2'")
     assert features[2] == {"pin_id": "pin 2", "caption": None}  # deleted meanwhile: its place stays
+
+
+def test_ranks_of_a_small_store_get_much_the_same(tmp_path: Path) -> None:
+    features = EnrichedFeatures(fill(tmp_path / "small.db", 601), columns=["pin_id"])
+    parts = [len(features.iterable(rank=rank, world_size=4)) for rank in range(4)]
+    assert sum(parts) == 600
+    assert max(parts) - min(parts) <= 20
+
+
+def test_a_position_that_was_just_taken_up_is_the_same_position_and_belongs_to_its_rows(store: Path) -> None:
+    features = EnrichedFeatures(store, columns=["pin_id"])
+    reading = features.iterable(shuffle=True, seed=1)
+    rows = iter(reading)
+    next(rows), next(rows)
+    state = reading.state_dict()
+    again = features.iterable(shuffle=True, seed=1)
+    again.load_state_dict(state)
+    assert again.state_dict() == state
+    with pytest.raises(ValueError, match="belongs to other rows or another order"):
+        features.iterable(shuffle=True, seed=2).load_state_dict(state)
+    with pytest.raises(ValueError, match="go together"):
+        features.iterable(rank=1)
+
+
+def test_what_cannot_be_read_is_refused(store: Path) -> None:
+    for columns in ("title", []):
+        with pytest.raises(StoreError, match="columns is a list of names"):
+            EnrichedFeatures(store, columns=columns)
+    with pytest.raises(StoreError):
+        EnrichedFeatures(store, recipe="nonexistent")
