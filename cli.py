@@ -16,6 +16,7 @@ import click
 from . import __version__
 from .cli_aggregate import aggregate
 from .cli_browse import add_browse
+from .cli_embed import embed
 from .cli_eval import evaluate
 from .cli_export import add_export
 from .verbs import STORE, Verbs, pair, verb
@@ -35,6 +36,7 @@ def cli() -> None:
     captioner stats my.db                           what is covered now
     captioner browse my.db                          look at it in a browser
     captioner export my.db out/                     features for a trainer
+    captioner embed train out/ model/               a search embedding of them
     """
 
 
@@ -318,6 +320,7 @@ def stats(store: str, as_json: bool) -> dict[str, Any]:
 
 
 add_browse(cli)
+cli.add_command(embed)
 
 
 @verb(cli, "demo")

@@ -127,17 +127,13 @@ class Model:
         found = self.tokeniser(texts, padding=True, truncation=True, max_length=QUERY_TOKENS, return_tensors="pt")
         return found["input_ids"], found["attention_mask"]
 
-    @property
-    def modules(self) -> nn.ModuleDict:
-        """What is trained."""
-        return nn.ModuleDict({"queries": self.queries, "items": self.items})
-
     def save(self, folder: Path) -> None:
         """Writes the model, whole or not at all as far as readers see: config.json comes last."""
         from safetensors.torch import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").unlink(missing_ok=True)
+        _quiet()
         encoder: Any = self.queries.encoder
         encoder.save_pretrained(folder / "encoder")
         self.tokeniser.save_pretrained(folder / "encoder")
@@ -191,9 +187,17 @@ def new_model(
     return Model(QueryTower(network, sizes.dim), ItemTower(fields, dense, len(vocabulary), sizes), vocabulary, tokeniser, sizes, about)
 
 
+def _quiet() -> None:
+    """No progress bars of transformers: what takes long shows ours."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def _pretrained(name: str, revision: str | None) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
+    _quiet()
     try:
         tokeniser = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
         return tokeniser, AutoModel.from_pretrained(name, revision=revision, trust_remote_code=False, use_safetensors=True, dtype=torch.float32)

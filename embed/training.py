@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from .data import FIELDS, MIX, QUERY_QUERY, Batches, Export, ExportError, Pairs, TaskBatch
-from .loss import Loss, LossOptions
+from .loss import WIDTH, Loss, LossOptions
 from .ngrams import SIZES, Vocabulary
 from .recall import bm25_scores, encode_items, encode_queries, index_of, known_positives, measures, ranks
 from .towers import DISTILBERT, SMALL, SMALL_SIZES, Model, Sizes, new_model
@@ -53,7 +53,7 @@ class TrainOptions:
     mix: tuple[tuple[str, float], ...] = tuple(MIX.items())
     correction: Literal["popularity", "conditional", "none"] = "popularity"
     mask_known: bool = False
-    sketch_width: int = 2**22
+    sketch_width: int | None = None  # None: sixteen cells for each item, at most the published 2^26
     compatible: tuple[str, ...] = ()
     keep_own_query: bool = False
     validation: float = 0.02  # share of the training queries that are held out for the curve
@@ -67,8 +67,8 @@ class Objective(nn.Module):
     def __init__(self, model: Model, options: TrainOptions, pairs: Pairs):
         super().__init__()
         self.queries, self.items = model.queries, model.items
-        dims = {dim: 1.0 for dim in model.sizes.dims}
-        loss_options = LossOptions(dims, options.correction, options.mask_known, options.sketch_width)
+        dims = dict.fromkeys(model.sizes.dims, 1.0)
+        loss_options = LossOptions(dims, options.correction, options.mask_known, options.sketch_width or sketch_width(max(len(task.pool) for task in pairs.tasks.values())))
         self.losses = nn.ModuleDict()
         for name, task in pairs.tasks.items():
             known = torch.from_numpy(known_positives([pairs.tasks], name) if name == QUERY_QUERY else task.known)
@@ -140,7 +140,8 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
     last = min(total, step + stop_after) if stop_after is not None else total
     began, seen, recent = time.perf_counter(), 0, dict[str, list[float]]()
     objective.train()
-    for step, batch in enumerate(_loaded(batches, step, last, workers), step + 1):
+    for batch in _loaded(batches, step, last, workers):
+        step += 1
         torch.manual_seed(hash((options.seed, step, rank)))  # dropout: the same however often the training was stopped
         with accelerator.autocast():
             losses = objective({name: _on(part, accelerator.device) for name, part in batch.items()})
@@ -171,7 +172,7 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
     found = {"model": str(out), "steps": step, "of": total, "pairs": step * sum(batches.shares.values()), "seconds": round(spent, 1), "pairs_per_second": round(step * sum(batches.shares.values()) / max(spent, 1e-9), 1),
              "loss": history[-1]["loss"] if history else {}, "validation": history[-1].get("validation", {}) if history else {}, "done": step >= total}  # fmt: skip
     if accelerator.is_main_process and step >= total:
-        temperatures = {name: round(float(loss.temperature), 4) for name, loss in accelerator.unwrap_model(objective).losses.items()}
+        temperatures = {name: round(float(loss.temperature.detach()), 4) for name, loss in accelerator.unwrap_model(objective).losses.items()}
         model.about |= {"training": {name: value for name, value in asdict(options).items() if name != "sizes"}, "export": str(Path(folder).absolute()), "digest": digest,
                         "temperatures": temperatures, "result": found, "history": history}  # fmt: skip
         model.queries.cpu().eval()
@@ -182,6 +183,11 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return found
+
+
+def sketch_width(items: int) -> int:
+    """A power of two of some sixteen cells for each item, so that its error stays far below the share of any; at most that of the published code."""
+    return min(WIDTH, 1 << max(10, (16 * items - 1).bit_length()))
 
 
 def make_model(export: Export, pairs: Pairs, options: TrainOptions) -> Model:
