@@ -6,7 +6,6 @@ A batch is a function of the seed, the step and the rank alone: nothing needs to
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from ..store.export import FORMAT, OMNISEARCHSAGE
+from ..store.export import read_manifest
+from ..store.features import OMNISEARCHSAGE
 from .ngrams import Grams, Vocabulary, grams
 
 FIELDS = ("title", "description", "caption", "board_titles", "engaged_queries")
@@ -67,13 +67,10 @@ class Export:
         import datasets
 
         self.folder, self.fields = Path(folder), tuple(fields)
-        try:
-            self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
-            known = str(self.manifest["format"]).startswith(FORMAT.rpartition(" ")[0])
-        except (OSError, ValueError, LookupError, TypeError):
-            known = False
-        if not known:
+        manifest = read_manifest(self.folder)
+        if manifest is None:
             raise ExportError(f"{folder} is no export: write one with captioner export STORE {folder} --as-of DATE --pairs --test-from DATE")
+        self.manifest = manifest
         datasets.disable_progress_bars()
         names = {theirs: ours for ours, theirs in OMNISEARCHSAGE.items()}
         features = datasets.load_dataset(str(self.folder), "features", split="train")
@@ -92,7 +89,7 @@ class Export:
     @functools.cached_property
     def products(self) -> np.ndarray:
         """Whether each row is a product."""
-        return pc.equal(self.rows.data.column("kind"), "product").to_numpy(zero_copy_only=False)
+        return np.asarray(pc.equal(self.rows.data.column("kind"), "product").to_numpy(zero_copy_only=False))
 
     def pairs(self, name: str, split: str) -> pa.Table:
         """The rows of `pairs` or `query_pairs` in a split; none where the export has none. Raises ExportError for an export without pairs."""
@@ -203,8 +200,8 @@ class Pairs:
                 tasks[name] = Task(name, places, rows[of_kind], details[name]["weight"].to_numpy(), np.flatnonzero(export.products == of_products))
         if len(query_pairs):
             details[QUERY_QUERY] = query_pairs
-            places = [pc.index_in(query_pairs[name], value_set=queries).to_numpy() for name in ("query", "other_query")]
-            tasks[QUERY_QUERY] = Task(QUERY_QUERY, *places, query_pairs["weight"].to_numpy(), np.arange(len(queries)))
+            places, others = (pc.index_in(query_pairs[name], value_set=queries).to_numpy() for name in ("query", "other_query"))
+            tasks[QUERY_QUERY] = Task(QUERY_QUERY, places, others, query_pairs["weight"].to_numpy(), np.arange(len(queries)))
         return cls(queries, tasks, details)
 
     def with_queries_of(self, other: Pairs) -> dict[str, Task]:

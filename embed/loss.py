@@ -2,11 +2,16 @@
 
 In a batch an item is as frequent as it is popular. Without correction the model learns how much more likely an item is for this query
 than for any, log P(item | query) / P(item); with log Q subtracted from every logit, the positive's too, it learns log P(item | query)
-(logQ correction: Yi et al. 2019). Q is counted as the items pass by, in a count-min sketch (Cormode and Muthukrishnan 2005).
+(logQ correction: Yi et al. 2019). How popular items are is counted as they pass by, in a count-min sketch (Cormode and Muthukrishnan 2005).
+
+An item counts once among the candidates however often the batch has it, and Q is the probability that the batch has it at all: for
+rare items that is their popularity times a constant, for popular ones it alone makes the loss exact. Had each occurrence counted and
+the right item's others been left out, a popular right item would weigh too little (tests/test_embed/test_loss.py simulates it).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -39,24 +44,26 @@ class CountMinSketch(nn.Module):
 
     def _cells(self, keys: torch.Tensor) -> torch.Tensor:
         factors: Any = self.factors  # multiply-shift hashing (Dietzfelbinger 1996), modulo 2^64 by overflow; shifting leaves the sign, masking takes it away
-        return ((keys[None] * factors[0] + factors[1]) >> (64 - self.bits)) & ((1 << self.bits) - 1)
+        return torch.as_tensor(((keys[None] * factors[0] + factors[1]) >> (64 - self.bits)) & ((1 << self.bits) - 1))
 
     def add(self, keys: torch.Tensor) -> None:
         """Counts keys [n]."""
         counts: Any = self.counts
         for row, cells in zip(counts, self._cells(keys), strict=True):
             row.index_add_(0, cells, torch.ones_like(cells))
-        self.total += len(keys)
+        total: Any = self.total
+        total += len(keys)
 
     def count(self, keys: torch.Tensor) -> torch.Tensor:
         """[n] counts of keys [n]."""
         counts: Any = self.counts
-        return counts.gather(1, self._cells(keys)).amin(0)
+        return torch.as_tensor(counts.gather(1, self._cells(keys)).amin(0))
 
-    def log_share(self, keys: torch.Tensor) -> torch.Tensor:
-        """[n] logs of the share of each key in all that was seen; a key that was never seen counts as seen once."""
+    def log_inclusion(self, keys: torch.Tensor, draws: int) -> torch.Tensor:
+        """[n] logs of the probability that `draws` draws have each key, by its share in all that was seen; a key that was never seen counts as seen once."""
         total: Any = self.total
-        return self.count(keys).clamp(min=1).float().log() - total.clamp(min=1).float().log()
+        share = self.count(keys).clamp(min=1).double() / total.clamp(min=1)
+        return (-torch.expm1(draws * torch.log1p(-share.clamp(max=1 - 1e-9)))).log().float()
 
 
 def sampled_softmax(
@@ -74,6 +81,14 @@ def sampled_softmax(
     if left_out is not None:
         logits = logits.masked_fill(left_out.scatter(1, positive[:, None], False), -torch.inf)
     return F.cross_entropy(logits, positive, reduction="none")
+
+
+def repeated(keys: torch.Tensor) -> torch.Tensor:
+    """[n] whether a key stands before in keys [n] already."""
+    _, number = torch.unique(keys, return_inverse=True)
+    place = torch.arange(len(keys), device=keys.device)
+    first = torch.full_like(place, len(keys)).scatter_reduce(0, number, place, "amin")
+    return first[number] != place
 
 
 class Gather(torch.autograd.Function):
@@ -160,9 +175,9 @@ class Loss(nn.Module):
         positive = torch.arange(start, start + n, device=queries.device)
         keys, negative_keys = of_all_ranks(positive_keys), of_all_ranks(negative_keys)
         everything = of_all_ranks(positives), of_all_ranks(negatives)
-        same = keys[None] == positive_keys[:, None]
+        same = (keys[None] == positive_keys[:, None]) | repeated(keys)[None]
         random_keys = torch.cat([positive_keys[:, None], negative_keys[None].expand(n, -1)], 1)
-        random_same = random_keys == positive_keys[:, None]
+        random_same = (random_keys == positive_keys[:, None]) | torch.cat([keys.new_zeros(1, dtype=torch.bool), repeated(negative_keys)])[None]
         if self.known is not None:
             same = same | self._is_known(query_keys[:, None], keys[None])
             random_same = random_same | self._is_known(query_keys[:, None], random_keys)
@@ -171,11 +186,13 @@ class Loss(nn.Module):
             counted = has[0].to(queries.dtype)
             same = same | ~of_all_ranks(has[0])[None]
             random_same = torch.cat([random_same[:, :1], random_same[:, 1:] | ~of_all_ranks(has[1])[None]], 1)
-        log_q = None if self.options.correction == "none" else self.sketch.log_share(keys)
+        log_q = None if self.options.correction == "none" else self.sketch.log_inclusion(keys, len(keys))
         log_q_positive = None
-        if self.options.correction == "conditional":
+        if self.options.correction == "conditional":  # P(item | query) in draws of a batch, as the others are
             log_q_positive = (
-                self.pair_sketch.count(pair_keys(query_keys, positive_keys)).clamp(min=1).float().log() - self.query_sketch.count(query_keys).clamp(min=1).float().log()
+                math.log(len(keys))
+                + self.pair_sketch.count(pair_keys(query_keys, positive_keys)).clamp(min=1).float().log()
+                - self.query_sketch.count(query_keys).clamp(min=1).float().log()
             )
         first = torch.zeros_like(positive)
         weights = {dim: self.options.dims.get(dim, 1.0) for dim in dims or self.options.dims}
@@ -183,7 +200,7 @@ class Loss(nn.Module):
         for dim, weight in weights.items():
             query, own, (batch, drawn) = shortened(queries, dim), shortened(positives, dim), (shortened(some, dim) for some in everything)
             in_batch = sampled_softmax(query @ batch.T / self.temperature, positive, log_q=log_q, log_q_positive=log_q_positive, left_out=same)
-            # Random negatives are drawn evenly, and so the correction is one number for all candidates of this term, which softmax does not see.
+            # Random negatives are drawn evenly: Q is the same for all candidates of this term, and softmax does not see it.
             logits = torch.cat([(query * own).sum(1, keepdim=True), query @ drawn.T], 1) / self.temperature
             total = total + weight * (in_batch + sampled_softmax(logits, first, left_out=random_same))
         return (total * counted).mean() / sum(weights.values())

@@ -34,14 +34,16 @@ class Grams:
     codes: np.ndarray  # uint64
 
 
-def words(texts: pa.Array, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The words of texts, in order: for every character of a word its code point, the number of its word (from 0 on); for every word its text.
+def words(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The words of texts, in order: of every character of a word its code point and the number of its word (from 0 on), of every word the number of its text.
 
     Words are what stands between characters that are no letter, mark or number, after NFKC and lower case; apostrophes vanish.
     """
     texts = pc.utf8_slice_codeunits(texts, 0, MAX_CHARACTERS)
     characters = _code_points(texts)
-    if len(characters) and int(characters.max()) > 127:
+    if not len(characters):
+        return characters, np.empty(0, np.int64), np.empty(0, np.int64)
+    if int(characters.max()) > 127:
         texts = pc.utf8_normalize(texts, "NFKC")
         characters = _code_points(texts)
     text = np.repeat(np.arange(len(texts)), pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False))
@@ -61,7 +63,7 @@ def grams(texts: pa.Array, rows: np.ndarray | None = None) -> dict[str, Grams]:
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
     rows = np.arange(len(texts)) if rows is None else rows
-    characters, word, text = words(texts, rows)
+    characters, word, text = words(texts)
     row, n = rows[text], len(text)
     if not n:
         nothing = Grams(np.empty(0, np.int64), np.empty(0, np.uint64))

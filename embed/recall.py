@@ -99,7 +99,7 @@ def groups(export: Export, task: Task, details: pa.Table) -> dict[str, dict[str,
         "action": {str(name): action == name for name in np.unique(action.astype(str))},
         "language": {str(name): language == name for name in np.unique(language.astype(str))},
         "item": {"with native text": native, "without native text": ~native},
-        "query": {"among the item's engaged queries": in_features, "not among them": ~in_features},
+        "query": {"known of the item": in_features, "new to the item": ~in_features},
     }
     return {by: {name: mask for name, mask in some.items() if mask.any()} for by, some in found.items()}
 
@@ -209,7 +209,7 @@ def recall(
         whole = encoded.scores(task, among, model.sizes.dim)
         ours = {dim: ranks(encoded.scores(task, among, dim), task, among, known) for dim in model.sizes.dims}
         theirs, both = ranks(words, task, among, known), ranks(fused(whole, words), task, among, known)
-        told = {
+        told: dict[str, Any] = {
             "pairs": len(task),
             "queries": len(np.unique(task.queries)),
             "index": len(among.rows),

@@ -5,6 +5,7 @@ Sizes are those of the published OmniSearchSage code unless `Sizes` says otherwi
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -78,7 +79,7 @@ class ItemTower(nn.Module):
         self.norms = nn.ModuleDict({name: nn.LayerNorm(sizes.width) for name in fields})
         widths = [sizes.width + sum(dense.values()) + len(dense), *sizes.hidden]
         layers: list[nn.Module] = []
-        for a, b in zip(widths, widths[1:], strict=False):
+        for a, b in itertools.pairwise(widths):
             layers += [nn.Linear(a, b), nn.LayerNorm(b), nn.GELU()]
         self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], sizes.dim))
 
@@ -159,7 +160,8 @@ class Model:
                 raise ValueError
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             raise ExportError(f"{folder} holds no trained model: make one with captioner embed train EXPORT {folder}") from None
-        sizes = Sizes(**{name: tuple(value) if isinstance(value, list) else value for name, value in config.pop("sizes").items()})
+        stored_sizes: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in config.pop("sizes").items()}
+        sizes = Sizes(**stored_sizes)
         vocabulary = Vocabulary.load(folder / "vocabulary.safetensors")
         tokeniser, encoder = _pretrained(str(folder / "encoder"), None)
         queries, items = QueryTower(encoder, sizes.dim), ItemTower(config.pop("fields"), config.pop("dense"), len(vocabulary), sizes)

@@ -209,11 +209,14 @@ def _finish(export: Export) -> None:
 def _card(manifest: Mapping[str, Any]) -> str:
     """The data card, with what `datasets.load_dataset` needs to find the files."""
     ending = "jsonl" if any(f["path"].endswith(".jsonl") for f in manifest["files"]) else "parquet"
-    configs = ["- config_name: features", f"  data_files: features/*.{ending}", "  default: true"]
+    # `datasets` keeps what it loaded under the folder's name and this version: without one of its own, another export of that name would be taken for this one.
+    content = hashlib.sha256("".join(f["path"] + f["sha256"] for f in manifest["files"]).encode()).hexdigest()
+    version = f"  version: 1.{int(content[:8], 16)}.{int(content[8:16], 16)}"
+    configs = ["- config_name: features", version, f"  data_files: features/*.{ending}", "  default: true"]
     for name in ("pairs", "query_pairs"):
         splits = sorted({Path(f["path"]).name.split("-")[0] for f in manifest["files"] if f["path"].startswith(f"{name}/")}, reverse=True)
         if splits:
-            configs += [f"- config_name: {name}", "  data_files:", *(line for split in splits for line in (f"  - split: {split}", f"    path: {name}/{split}-*.{ending}"))]
+            configs += [f"- config_name: {name}", version, "  data_files:", *(line for split in splits for line in (f"  - split: {split}", f"    path: {name}/{split}-*.{ending}"))]
     columns = "\n".join(f"| {column['name']} | {column['type']} |" for column in manifest["columns"])
     as_of = ""
     if manifest["as_of"]:

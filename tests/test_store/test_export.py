@@ -339,3 +339,15 @@ def test_check_misses_the_card_and_counts_the_rows(store: Path, tmp_path: Path) 
     for broken in ({"format": manifest["format"]}, manifest | {"files": 5}, manifest | {"format": "pincaption features 9"}):
         (out / "manifest.json").write_text(json.dumps(broken))
         assert captioner("export", "--check", out).stderr.startswith("Error: ")
+
+
+def test_datasets_never_takes_an_earlier_export_of_the_same_name_for_this_one(store: Path, tmp_path: Path) -> None:
+    import datasets
+
+    found = []
+    for folder, seed in ((tmp_path / "a", 0), (tmp_path / "b", 1)):
+        folder.mkdir()
+        assert captioner("export", store, folder / "out", "--seed", seed).exit_code == 0
+        found.append(datasets.load_dataset(str(folder / "out"), cache_dir=str(tmp_path / "cache"))["train"]["pin_id"][:])
+        assert found[-1] == pd.read_parquet(folder / "out" / "features")["pin_id"].tolist()
+    assert found[0] != found[1]

@@ -1,0 +1,108 @@
+"""Ranks, BM25 and intervals against slow counts in plain Python."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pincaption.embed.bm25 import BM25
+from pincaption.embed.data import QUERY_PIN, QUERY_QUERY, Export, Pairs, Task
+from pincaption.embed.ngrams import grams
+from pincaption.embed.recall import Index, bm25_scores, fused, groups, known_positives, mean_and_interval, measures, ranks
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_ranks_are_those_of_a_count_by_hand(data: st.DataObject) -> None:
+    n_queries, n_items = 4, 7
+    pairs = data.draw(st.lists(st.tuples(st.integers(0, n_queries - 1), st.integers(0, n_items - 1)), min_size=1, max_size=12))
+    table = np.array(data.draw(st.lists(st.lists(st.integers(0, 3), min_size=n_items, max_size=n_items), min_size=n_queries, max_size=n_queries)), float)
+    more = data.draw(st.sets(st.tuples(st.integers(0, n_queries - 1), st.integers(0, n_items - 1))))
+    index = sorted({item for _, item in pairs} | data.draw(st.sets(st.integers(0, n_items - 1))))
+    task = Task(QUERY_PIN, *(np.array(x) for x in zip(*pairs, strict=True)), np.ones(len(pairs)), np.arange(n_items))
+    known = np.array(sorted({q << 32 | i for q, i in [*pairs, *more]}))
+    found = ranks(lambda some: torch.from_numpy(table[some][:, index]), task, Index(np.array(index)), known)
+    for (query, item), rank in zip(pairs, found, strict=True):
+        others = [i for i in index if i != item and (query, i) not in {*pairs, *more}]
+        higher, equal = sum(table[query, i] > table[query, item] for i in others), sum(table[query, i] == table[query, item] for i in others)
+        assert rank == 1 + higher + equal / 2
+
+
+def test_measures_of_ranks() -> None:
+    found = {name: value.tolist() for name, value in measures(np.array([1.0, 1.5, 10.0, 10.5, 100.0])).items()}
+    assert found["recall@1"] == [1, 0, 0, 0, 0]
+    assert found["recall@10"] == [1, 1, 1, 0, 0]
+    assert found["recall@100"] == [1, 1, 1, 1, 1]
+    assert found["mrr"] == pytest.approx([1, 2 / 3, 0.1, 1 / 10.5, 0.01])
+
+
+def test_intervals_resample_queries_not_pairs() -> None:
+    values, queries = np.repeat([1.0, 0.0, 1.0, 1.0], 250), np.repeat([0, 1, 2, 3], 250)
+    mean, low, high = mean_and_interval(values, queries)
+    assert (mean, low, high) == pytest.approx((0.75, 0.25, 1.0), abs=0.01)
+    _, low, high = mean_and_interval(values, np.arange(1000))
+    assert high - low < 0.06
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.lists(st.sampled_from(["red", "mug", "boat", "tea"]), max_size=6), min_size=1, max_size=6), st.lists(st.sampled_from(["red", "mug", "tea", "none"]), max_size=4))
+def test_bm25_is_lucenes_formula(documents: list[list[str]], query: list[str]) -> None:
+    words = grams(pa.array([" ".join(words) for words in documents], pa.string()))["unigram"]
+    found = BM25([(words.rows, words.codes)], len(documents)).scores(pa.array([" ".join(query)])).tolist()[0]
+    mean = sum(map(len, documents)) / len(documents)
+    for words_of, score in zip(documents, found, strict=True):
+        tf, wanted = Counter(words_of), 0.0
+        for word in query:
+            df = sum(word in some for some in documents)
+            if tf[word]:
+                idf = math.log(1 + (len(documents) - df + 0.5) / (df + 0.5))
+                wanted += idf * tf[word] / (tf[word] + 1.2 * (1 - 0.75 + 0.75 * len(words_of) / mean))
+        assert score == pytest.approx(wanted, rel=1e-5)
+
+
+def test_bm25_reads_every_field_and_only_those(export: Path) -> None:
+    pairs = Pairs.load(Export(export), "test")
+    task = pairs.tasks[QUERY_PIN]
+    index = Index(task.pool)
+    some = task.queries[:5]
+    every = bm25_scores(Export(export), pairs, task, index)(some)
+    titles = bm25_scores(Export(export, ["title"]), pairs, task, index)(some)
+    assert (every > 0).sum() > (titles > 0).sum() > 0
+    without_title = torch.from_numpy(np.array([row["title"] is None for row in Export(export).rows[index.rows].to_pylist()]))
+    assert titles[:, without_title].sum() == 0
+
+
+def test_fused_is_the_mean_of_both_on_one_scale() -> None:
+    a, b = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[100.0, 0.0, 200.0]])
+    found = fused(lambda some: a, lambda some: b)(np.array([0]))
+    assert found.tolist()[0] == pytest.approx([(-1 + 0) / 2, (0 - 1) / 2, (1 + 1) / 2])
+
+
+def test_of_query_pairs_both_ways_are_known_and_no_query_finds_itself(export: Path) -> None:
+    pairs = Pairs.load(Export(export), "test")
+    task = pairs.tasks[QUERY_QUERY]
+    known = set(known_positives([pairs.tasks], QUERY_QUERY).tolist())
+    for a, b in zip(task.queries.tolist(), task.items.tolist(), strict=True):
+        assert {a << 32 | b, b << 32 | a, a << 32 | a, b << 32 | b} <= known
+
+
+def test_groups_part_the_pairs(export: Path) -> None:
+    data = Export(export)
+    pairs = Pairs.load(data, "test")
+    task = pairs.tasks[QUERY_PIN]
+    found = groups(data, task, pairs.details[QUERY_PIN])
+    assert {by: set(some) for by, some in found.items()} == {
+        "action": {"save", "click"}, "language": {"en", "de", "unknown"}, "item": {"with native text", "without native text"}, "query": {"known of the item", "new to the item"},
+    }  # fmt: skip
+    for some in found.values():
+        assert (sum(mask.astype(int) for mask in some.values()) == 1).all()
+    rows = data.rows[task.items].to_pylist()
+    assert found["item"]["with native text"].tolist() == [row["title"] is not None for row in rows]
