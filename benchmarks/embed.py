@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -83,7 +84,7 @@ def tokens(rounds: int) -> None:
         for text in texts:
             words = re.findall(r"\w+", text.lower())
             ids = [words_of["unigram"].setdefault(word, len(words_of["unigram"])) for word in words]
-            ids += [words_of["bigram"].setdefault(pair, len(words_of["bigram"])) for pair in zip(words, words[1:], strict=False)]
+            ids += [words_of["bigram"].setdefault(pair, len(words_of["bigram"])) for pair in itertools.pairwise(words)]
             ids += [words_of["trigram"].setdefault(f"^{word}$"[i : i + 3], len(words_of["trigram"])) for word in words for i in range(len(word))]
             found += len(ids)
         return found
