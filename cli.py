@@ -325,7 +325,8 @@ cli.add_command(embed)
 
 @verb(cli, "demo")
 @click.argument("folder", default="demo", metavar="[DIR]")
-def demo(folder: str, as_json: bool) -> dict[str, Any]:
+@click.option("--pins", type=click.IntRange(12, 100_000), default=300, show_default=True, help="How many are drawn, where none are yet.")
+def demo(folder: str, pins: int, as_json: bool) -> dict[str, Any]:
     """Draw a small catalogue into DIR, caption what has no description, and write a page to look at; offline.
 
     \b
@@ -337,7 +338,7 @@ def demo(folder: str, as_json: bool) -> dict[str, Any]:
     from .terminal import progress, say
 
     with progress("captioning", "pins") as shown:
-        found = make_demo(Path(folder), say, on_progress=lambda done, total, batch: shown.update(done, total, f"batch {batch}"))
+        found = make_demo(Path(folder), say, on_progress=lambda done, total, batch: shown.update(done, total, f"batch {batch}"), pins=pins)
     if not as_json:
         _print_demo(folder, found)
     for warning in found["warnings"]:

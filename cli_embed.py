@@ -56,7 +56,7 @@ def _mix(entries: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
 @click.option("--hashed", is_flag=True, help="Ids of n-grams by hashing, without a vocabulary.")
 @click.option("--workers", type=click.IntRange(0, 256), default=1, show_default=True, help="Processes that make batches.")
 @click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
-@click.option("--every", type=click.IntRange(1), default=200, show_default=True, metavar="STEPS", help="Between checkpoints, with recall on held-out queries.")
+@click.option("--every", type=click.IntRange(1), metavar="STEPS", help="Between checkpoints, with recall on held-out queries. [default: a twentieth of all, at most 200]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and negatives.")
 def train_command(export: str, model: str, workers: int, device: str, fields: str, mix: tuple[str, ...], as_json: bool, **options: Any) -> dict[str, Any]:
     """Train query and item tower on the pairs of an export.

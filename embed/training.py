@@ -57,7 +57,7 @@ class TrainOptions:
     compatible: tuple[str, ...] = ()
     keep_own_query: bool = False
     validation: float = 0.02  # share of the training queries that are held out for the curve
-    every: int = 200  # steps between checkpoints, and between recalls
+    every: int | None = None  # steps between checkpoints, and between points of the curve; None: a twentieth of the training, at most 200
     seed: int = 0
 
 
@@ -137,6 +137,7 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
     batches = Batches(export, pairs, model.vocabulary, model.tokenise, batch=options.batch, steps=total, seed=options.seed, mix=dict(options.mix), rank=rank, ranks=world,
                       keep_own_query=options.keep_own_query)  # fmt: skip
     objective, optimizer = accelerator.prepare(objective, optimizer)
+    every = options.every or min(200, -(-total // 20))
     last = min(total, step + stop_after) if stop_after is not None else total
     began, seen, recent = time.perf_counter(), 0, dict[str, list[float]]()
     objective.train()
@@ -157,7 +158,7 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
         if step % 10 == 0 or step == last:
             note = ", ".join(f"{name} {np.mean(values[-10:]):.3f}" for name, values in recent.items())
             on_step("training", step, total, f"loss {note}")
-        if step % options.every == 0 or step == last:
+        if step % every == 0 or step == last:
             spent = seconds + time.perf_counter() - began
             history.append({"step": step, "pairs": step * sum(batches.shares.values()), "loss": {name: round(_mean(values, accelerator), 5) for name, values in recent.items()}})
             recent = {}
@@ -236,11 +237,11 @@ def draw_curve(history: list[dict[str, Any]], path: Path) -> bool:
     left, right = figure.subplots(1, 2)
     pairs = [entry["pairs"] for entry in history]
     for name in history[-1]["loss"] if history else ():
-        left.plot(pairs, [entry["loss"].get(name, math.nan) for entry in history], label=name)
+        left.plot(pairs, [entry["loss"].get(name, math.nan) for entry in history], label=name, marker=".")
     tasks = sorted({name for entry in history for name in entry.get("validation", {})})
     for i, name in enumerate(tasks):
         told = [entry.get("validation", {}).get(name, {}) for entry in history]
-        right.plot(pairs, [entry.get("recall@10", math.nan) for entry in told], color=f"C{i}", label=name)
+        right.plot(pairs, [entry.get("recall@10", math.nan) for entry in told], color=f"C{i}", label=name, marker=".")
         right.plot(pairs, [entry.get("bm25 recall@10", math.nan) for entry in told], color=f"C{i}", linestyle=":", label=f"{name}, BM25")
     left.set(title="Loss", xlabel="pairs seen")
     right.set(title="Recall@10, held-out training queries", xlabel="pairs seen", ylim=(0, 1))
