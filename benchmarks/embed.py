@@ -27,44 +27,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from words import WORDS
 
 from pincaption.embed.ngrams import Vocabulary, grams
 
 WORK = Path(os.environ.get("CAPTIONER_BENCH", Path(__file__).parent / "work"))
 DATA = Path(__file__).parents[2] / "shared" / "data" / "homedepot_search" / "pairs.csv"
 CAPTIONER = Path(sys.executable).with_name("captioner")
-WORDS = [
-    "red",
-    "blue",
-    "green",
-    "kitchen",
-    "garden",
-    "wall",
-    "art",
-    "ideas",
-    "small",
-    "large",
-    "mug",
-    "lamp",
-    "book",
-    "chair",
-    "window",
-    "summer",
-    "wedding",
-    "dress",
-    "shoes",
-    "hair",
-    "quote",
-    "recipe",
-    "cake",
-    "easy",
-    "craft",
-    "paper",
-    "flower",
-    "tree",
-    "boat",
-    "cat",
-]
 FEATURES, ENGAGED, TEST = "2026-01-01", "2026-01-02", "2026-01-03"
 
 

@@ -24,44 +24,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+from words import WORDS
 
 from pincaption.store import EnrichedFeatures, open_store, transaction
 from pincaption.store.features import COLUMNS, LISTS
 
 WORK = Path(os.environ.get("CAPTIONER_BENCH", Path(__file__).parent / "work"))
 CAPTIONER = Path(sys.executable).with_name("captioner")
-WORDS = [
-    "red",
-    "blue",
-    "green",
-    "kitchen",
-    "garden",
-    "wall",
-    "art",
-    "ideas",
-    "small",
-    "large",
-    "mug",
-    "lamp",
-    "book",
-    "chair",
-    "window",
-    "summer",
-    "wedding",
-    "dress",
-    "shoes",
-    "hair",
-    "quote",
-    "recipe",
-    "cake",
-    "easy",
-    "craft",
-    "paper",
-    "flower",
-    "tree",
-    "boat",
-    "cat",
-]
 
 
 def make_store(pins: int) -> Path:

@@ -21,32 +21,6 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-WORDS = [
-    "red",
-    "blue",
-    "green",
-    "kitchen",
-    "garden",
-    "wall",
-    "art",
-    "ideas",
-    "small",
-    "large",
-    "mug",
-    "lamp",
-    "book",
-    "chair",
-    "window",
-    "summer",
-    "winter",
-    "wedding",
-    "recipe",
-    "cake",
-    "print",
-    "vintage",
-    "modern",
-    "diy",
-]
 MEASURED = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024); sys.exit(code)"
 
 

@@ -25,6 +25,7 @@ QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY = "query-pin", "query-product", "query-que
 MIX = {QUERY_PIN: 8.0, QUERY_PRODUCT: 4.0, QUERY_QUERY: 2.0}  # shares of a batch, after the mix of the published code
 RANDOM_NEGATIVES = 4  # for each pair of a batch, as published
 ROWS_AT_ONCE = 2_000
+NOT_READ = {"board_title_counts", "engaged_query_scores", "image_sha256", "category", "caption_recipe"}  # columns of the features that the towers have no use for
 
 Tokenise = Callable[[list[str]], tuple[torch.Tensor, torch.Tensor]]  # texts to ids and attention mask
 
@@ -75,6 +76,7 @@ class Export:
         names = {theirs: ours for ours, theirs in OMNISEARCHSAGE.items()}
         features = datasets.load_dataset(str(self.folder), "features", split="train")
         self.rows = features.rename_columns({theirs: ours for theirs, ours in names.items() if theirs in features.column_names}).with_format("arrow")
+        self.rows = self.rows.select_columns([name for name in self.rows.column_names if name not in NOT_READ])
         self.dense: dict[str, int] = dict(self.manifest.get("embeddings", {}))
         self.shuffled = {name: np.random.default_rng([seed, i]).permutation(len(self)) for i, name in enumerate(FIELDS) if name in shuffled}
 
@@ -102,12 +104,14 @@ class Export:
             return pa.table({})
         return pa.table(datasets.load_dataset(str(self.folder), name, split=split).data.table)
 
-    def texts(self, rows: np.ndarray, fields: Sequence[str], without: pa.Array | None = None) -> dict[str, tuple[pa.Array, np.ndarray]]:
-        """Of each field the texts of some rows, and to which of them (counted from 0) each belongs. `without` has a query for each row, which is left out of its engaged queries."""
-        found = {}
+    def texts(self, rows: np.ndarray, fields: Sequence[str], without: pa.Array | None = None, *, table: pa.Table | None = None) -> dict[str, tuple[pa.Array, np.ndarray]]:
+        """Of each field the texts of some rows, and to which of them (counted from 0) each belongs. `without` has a query for each row, which is left out of its engaged queries.
+
+        `table`: these rows, where they have been read already.
+        """
+        found, table = {}, self.rows[rows] if table is None else table
         for name in fields:
-            table = self.rows[self.shuffled[name][rows] if name in self.shuffled else rows]
-            column = table.column(name).combine_chunks()
+            column = (self.rows[self.shuffled[name][rows]] if name in self.shuffled else table).column(name).combine_chunks()
             if pa.types.is_list(column.type):
                 parents = pc.list_parent_indices(column).to_numpy()
                 column = column.flatten()
@@ -121,18 +125,18 @@ class Export:
 
     def items(self, rows: np.ndarray, vocabulary: Vocabulary, without: pa.Array | None = None) -> Items:
         """Some rows as the item tower takes them."""
-        texts = {}
-        for name, (column, parents) in self.texts(rows, self.fields, without).items():
+        texts, table = {}, self.rows[rows]
+        for name, (column, parents) in self.texts(rows, self.fields, without, table=table).items():
             ids, starts = vocabulary.ids(grams(column, parents), len(rows))
             texts[name] = torch.from_numpy(ids), torch.from_numpy(starts)
-        return Items(texts, {name: self.vectors(rows, name) for name in self.dense})
+        return Items(texts, {name: self._vectors(table, name) for name in self.dense})
 
-    def vectors(self, rows: np.ndarray, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def _vectors(self, table: pa.Table, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Stored vectors of some rows, of length 1 (zeros where there is none), and whether each has one."""
-        column = self.rows[rows].column(name).combine_chunks()
+        column = table.column(name).combine_chunks()
         has = torch.from_numpy(column.is_valid().to_numpy(zero_copy_only=False).copy())
         numbers = column.fill_null(pa.scalar([0.0] * self.dense[name], column.type)) if column.null_count else column
-        found = torch.from_numpy(numbers.flatten().to_numpy(zero_copy_only=False).astype(np.float32)).view(len(rows), self.dense[name])
+        found = torch.from_numpy(numbers.flatten().to_numpy(zero_copy_only=False).astype(np.float32)).view(len(table), self.dense[name])
         return torch.nn.functional.normalize(found, dim=1), has
 
     def batches(self, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:

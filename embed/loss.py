@@ -116,7 +116,7 @@ def of_all_ranks(rows: torch.Tensor) -> torch.Tensor:
     return Gather.forward(None, rows)
 
 
-def first_row() -> int:
+def own_rank() -> int:
     """Which rank this is."""
     return torch.distributed.get_rank() if _distributed() else 0
 
@@ -171,7 +171,7 @@ class Loss(nn.Module):
 
         Embeddings [n, dim] of length 1, keys [n]. `has`: which positives and negatives exist at all (fixed vectors: not every item has one). `dims`: in place of those of the options.
         """
-        n, start = len(queries), first_row() * len(queries)
+        n, start = len(queries), own_rank() * len(queries)
         positive = torch.arange(start, start + n, device=queries.device)
         keys, negative_keys = of_all_ranks(positive_keys), of_all_ranks(negative_keys)
         everything = of_all_ranks(positives), of_all_ranks(negatives)

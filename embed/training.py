@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import torch
 from torch import nn
 
-from .data import FIELDS, MIX, QUERY_QUERY, Batches, Export, ExportError, Pairs, TaskBatch
+from .data import FIELDS, MIX, QUERY_QUERY, Batches, Export, ExportError, Pairs, TaskBatch, batch_shares
 from .loss import WIDTH, Loss, LossOptions
 from .ngrams import SIZES, Vocabulary
 from .recall import bm25_scores, encode_items, encode_queries, index_of, known_positives, measures, ranks
@@ -120,7 +120,7 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
                               kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])  # fmt: skip
     rank, world = accelerator.process_index, accelerator.num_processes
     pairs, validation = split_validation(Pairs.load(export, "train"), options.validation)
-    shares = Batches(export, pairs, Vocabulary({}, {}), lambda texts: (torch.empty(0), torch.empty(0)), batch=options.batch, steps=0, mix=dict(options.mix), ranks=world).shares
+    shares = batch_shares(pairs, options.batch, world, dict(options.mix))
     total = max(1, math.ceil(options.epochs * sum(len(pairs.tasks[name]) for name in shares) / sum(shares.values())))
     on_step("building the vocabulary", 0, 0, "")
     model = make_model(export, pairs, options)
@@ -139,7 +139,7 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
     objective, optimizer = accelerator.prepare(objective, optimizer)
     every = options.every or min(200, -(-total // 20))
     last = min(total, step + stop_after) if stop_after is not None else total
-    began, seen, recent = time.perf_counter(), 0, dict[str, list[float]]()
+    began, recent = time.perf_counter(), dict[str, list[float]]()
     objective.train()
     for batch in _loaded(batches, step, last, workers):
         step += 1
@@ -152,7 +152,6 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        seen += sum(batches.shares.values())
         for name, value in losses.items():
             recent.setdefault(name, []).append(float(value.detach()))
         if step % 10 == 0 or step == last:
@@ -160,7 +159,7 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
             on_step("training", step, total, f"loss {note}")
         if step % every == 0 or step == last:
             spent = seconds + time.perf_counter() - began
-            history.append({"step": step, "pairs": step * sum(batches.shares.values()), "loss": {name: round(_mean(values, accelerator), 5) for name, values in recent.items()}})
+            history.append({"step": step, "pairs": step * sum(shares.values()), "loss": {name: round(_mean(values, accelerator), 5) for name, values in recent.items()}})
             recent = {}
             objective.eval()
             if accelerator.is_main_process:
@@ -170,7 +169,7 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
             accelerator.wait_for_everyone()
             objective.train()
     spent = seconds + time.perf_counter() - began
-    found = {"model": str(out), "steps": step, "of": total, "pairs": step * sum(batches.shares.values()), "seconds": round(spent, 1), "pairs_per_second": round(step * sum(batches.shares.values()) / max(spent, 1e-9), 1),
+    found = {"model": str(out), "steps": step, "of": total, "pairs": step * sum(shares.values()), "seconds": round(spent, 1), "pairs_per_second": round(step * sum(shares.values()) / max(spent, 1e-9), 1),
              "loss": history[-1]["loss"] if history else {}, "validation": history[-1].get("validation", {}) if history else {}, "done": step >= total}  # fmt: skip
     if accelerator.is_main_process and step >= total:
         temperatures = {name: round(float(loss.temperature.detach()), 4) for name, loss in accelerator.unwrap_model(objective).losses.items()}
