@@ -260,7 +260,7 @@ def check_export(folder: Path) -> dict[str, Any]:
         elif _sha256(path) != f["sha256"]:
             problems.append(f"{f['path']} has other content than was written (SHA-256)")
     problems += [f"{name} is not named in the manifest" for name in _others(folder)]
-    if not (folder / "README.md").is_file() or _sha256(folder / "README.md") != manifest["card_sha256"]:
+    if not (folder / "README.md").is_file() or _sha256(folder / "README.md") != manifest.get("card_sha256"):
         problems.append("README.md is missing or changed: datasets finds the files by it")
     if (rows := sum(f["rows"] for f in manifest["files"] if f["path"].startswith("features/"))) != manifest["rows"]:
         problems.append(f"manifest.json says {manifest['rows']:,} rows, and {rows:,} where it names the files")
