@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from .terminal import plural, say, steps
+from .terminal import plural, progress, say, steps
 from .verbs import Verbs, verb
 
 FIELD_NAMES = "title,description,caption,board_titles,engaged_queries"
@@ -74,14 +74,14 @@ def train_command(export: str, model: str, workers: int, device: str, fields: st
     mixed = _mix(mix)
     from .embed.training import TrainOptions, train
 
-    with steps({"training": "steps"}) as on_step:
+    with progress("training", "steps") as shown:
         found = train(
             export,
             model,
             TrainOptions(fields=chosen, mix=mixed, **options),
             workers=workers,
             device=None if device == "auto" else device,
-            on_step=lambda what, done, total, note: on_step(what, done, total),
+            on_step=lambda what, done, total, note: shown.update(done, total, note),
         )
     if not as_json:
         click.echo(f"{plural(found['steps'], 'step')}, {plural(found['pairs'], 'pair')}, {found['pairs_per_second']:,.0f} pairs/s: {found['model']}")

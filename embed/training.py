@@ -156,7 +156,9 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
             recent.setdefault(name, []).append(float(value.detach()))
         if step % 10 == 0 or step == last:
             note = ", ".join(f"{name} {np.mean(values[-10:]):.3f}" for name, values in recent.items())
-            on_step("training", step, total, f"loss {note}")
+            found_so_far = history[-1].get("validation", {}) if history else {}
+            recalls = ", ".join(f"{name} {told['recall@10']:.2f}" for name, told in found_so_far.items())
+            on_step("training", step, total, f"loss {note}" + (f"; recall@10 {recalls}" if recalls else ""))
         if step % every == 0 or step == last:
             spent = seconds + time.perf_counter() - began
             history.append({"step": step, "pairs": step * sum(shares.values()), "loss": {name: round(_mean(values, accelerator), 5) for name, values in recent.items()}})
