@@ -107,7 +107,7 @@ def test_look_search_choose_and_open_a_pin(server: tuple[subprocess.Popen[str], 
         browser.close()
     assert trouble == []
     process.send_signal(signal.SIGINT if scheme == "light" else signal.SIGTERM)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (0, ""), err
     assert "Traceback" not in err
 

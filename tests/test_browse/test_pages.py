@@ -412,7 +412,7 @@ def test_pages_are_read_while_somebody_writes(visitor: Visitor) -> None:
     refresh(visitor.index)
     assert "not yet" not in visitor.pins()
     assert visitor.ask("/").status_code == visitor.ask("/browse/pins/own").status_code == 200
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # of the 300 that a writer would wait
     conn.execute("COMMIT")
     refresh(visitor.index)
     assert "not yet" in visitor.pins()

@@ -260,12 +260,12 @@ def test_huge_photos_are_decoded_small_and_look_the_same():
     exact = decode(data).resize((224, 224), Image.Resampling.BICUBIC)
     quick = decode(data, (224, 224))
     assert np.abs(np.asarray(exact, int) - np.asarray(quick, int)).mean() < 1
-    began = time.perf_counter()
+    began = time.process_time()
     decode(data)
-    whole = time.perf_counter() - began
-    began = time.perf_counter()
+    whole = time.process_time() - began
+    began = time.process_time()
     decode(data, (224, 224))
-    assert time.perf_counter() - began < whole
+    assert time.process_time() - began < whole
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 65000), (65000, 2)])
@@ -300,9 +300,9 @@ def bomb(width: int, height: int) -> bytes:
 def test_bombs_are_refused_before_decoding_and_without_a_warning(data):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        began = time.perf_counter()
+        began = time.process_time()
         assert reason(data) == "more pixels than the limit of 100,000,000"
-        assert time.perf_counter() - began < 0.5
+        assert time.process_time() - began < 0.5
 
 
 def test_pixel_limit_is_ours_and_not_the_one_of_pillow():
@@ -390,7 +390,7 @@ def decode_or_reason(data: bytes, **options) -> str:
 def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
     monkeypatch.setattr(decode_module, "LARGE", 1000)
     data = encoded(photo(96, 64), "PNG")
-    assert decode_module._large.acquire(timeout=1)
+    assert decode_module._large.acquire(timeout=60)
     done = threading.Event()
     thread = threading.Thread(target=lambda: (decode(data), done.set()))
     try:
@@ -399,7 +399,7 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
         assert not done.wait(0.2)
     finally:
         decode_module._large.release()
-    assert done.wait(10)
+    assert done.wait(60)
     thread.join()
 
 
@@ -409,8 +409,8 @@ def test_every_file_of_the_torture_suites_ends_as_a_picture_or_a_reason(folder):
         pytest.skip(f"{DATA / folder} is not on this machine")
     reasons = set()
     for path in sorted(p for p in (DATA / folder).rglob("*") if p.is_file()):
-        began = time.perf_counter()
+        began = time.process_time()
         reasons.add(decode_or_reason(path.read_bytes(), size=(224, 224), max_pixels=20_000_000))
-        assert time.perf_counter() - began < 10, path
+        assert time.process_time() - began < 10, path
     assert "picture" in reasons
     assert len(reasons) < 15

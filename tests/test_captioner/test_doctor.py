@@ -33,7 +33,8 @@ LINES = ["machine", "disk", "libraries", "checkpoint", "device", "memory", "load
 
 @pytest.mark.parametrize("family", ["opt", "t5"])
 def test_a_checkpoint_that_fits(family, opt_folder, t5_folder):
-    done = doctor("--model", opt_folder if family == "opt" else t5_folder)
+    # float32, whatever this processor is best at: in bfloat16 rounding may give a picture another caption in a batch
+    done = doctor("--model", opt_folder if family == "opt" else t5_folder, "--dtype", "float32")
     assert done.exit_code == 0
     assert names(done.output) == LINES
     assert failing(done.output) == []

@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,8 @@ def test_errors_of_score(shop: Path, tmp_path: Path) -> None:
     sheets = sorted((shop.parent / "sheets").glob("*.csv"))
     result = captioner("eval", "score", shop, *sheets, "--report", tmp_path / "no" / "report.html")
     assert (result.exit_code, result.stderr) == (1, f"Error: the folder {tmp_path}/no does not exist: make it first, or write the report elsewhere\n")
+    with closing(sqlite3.connect(shop)) as conn:  # else a connection that Python closes late writes what it has left into the file
+        conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for precious in (shop, sheets[0], tmp_path / "gold.csv"):  # a slip of the hand is not to cost the store or a sheet
         before = precious.read_bytes()
         assert "is there already and no page" in captioner("eval", "score", shop, *sheets, "--report", precious).stderr
