@@ -1,13 +1,13 @@
 """Text to numbers for the item tower: word unigrams, word bigrams and character trigrams of many texts at once.
 
-Nothing here loops over rows in Python: the texts of a batch are one array of code points, and numpy finds words and n-grams in it.
+The texts of a batch are one array of code points, and numpy finds words and n-grams in it. Only texts that need more than a table of ASCII
+meet Python one by one: they go through the `normalise` of titles and queries, so that a word has one form wherever it stands.
 An n-gram is a `code` of 64 bits (a trigram its three characters, a word a hash of its characters); a `Vocabulary` turns codes into ids.
 """
 
 from __future__ import annotations
 
 import functools
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..filters.text import normalise
+
 KINDS = ("trigram", "unigram", "bigram")
 SIZES = {"trigram": 64_000, "unigram": 200_000, "bigram": 1_000_000}  # of the published OmniSearchSage code
 MAX_CHARACTERS = 2_000  # of one text that count: a description of a megabyte is somebody's mistake
-_VANISHES, _SEPARATES, _BELONGS = 0, 1, 2  # what a character does to the word that it stands in
+WAITING = 4_000_000  # n-grams of a kind that wait to be merged into those seen
 _FIRST, _LAST = 1, 2  # in place of the character before a word and after it; no text holds these
-_APOSTROPHES = "'’＇ʼ"
 _WORD, _NEXT = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  # odd numbers without a pattern
+# What becomes of a byte of UTF-8: of ASCII but the apostrophe what `normalise` makes of it wherever it stands, a space for what separates; other bytes stay.
+_KEPT = bytes(ord(normalise(chr(code)) or " ") for code in range(128)) + bytes(range(128, 256))
 
 
 @dataclass
@@ -37,49 +40,31 @@ class Grams:
 def words(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The words of texts, in order: of every character of a word its code point and the number of its word (from 0 on), of every word the number of its text.
 
-    Words are what stands between characters that are no letter, mark or number, after NFKC and lower case; apostrophes vanish.
+    They are the words of `filters.text.normalise`, split at spaces, without apostrophes. A text's first MAX_CHARACTERS count; null has no words.
     """
-    texts = pc.utf8_slice_codeunits(texts, 0, MAX_CHARACTERS)
-    characters = _code_points(texts)
-    if not len(characters):
-        return characters, np.empty(0, np.int64), np.empty(0, np.int64)
-    if int(characters.max()) > 127:
-        texts = pc.utf8_normalize(texts, "NFKC")
-        characters = _code_points(texts)
-    text = np.repeat(np.arange(len(texts)), pc.fill_null(pc.utf8_length(texts), 0).to_numpy(zero_copy_only=False))
-    characters, does = _lowered()[characters], _does()[characters]
-    if not does.all():
-        kept = does != _VANISHES
-        characters, text, does = characters[kept], text[kept], does[kept]
-    belongs = does == _BELONGS
-    starts = belongs.copy()
-    starts[1:] &= ~belongs[:-1] | (text[1:] != text[:-1])
-    word = np.cumsum(starts)[belongs] - 1
-    return characters[belongs], word, text[starts]
+    characters, first, text = _words(texts)
+    return characters, np.repeat(np.arange(len(first)), _lengths(first, characters)), text
 
 
 def grams(texts: pa.Array, rows: np.ndarray | None = None) -> dict[str, Grams]:
     """{kind: n-grams} of texts; `rows` (ascending) says to which row each text belongs, without it a text is a row. Null has none."""
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
-    rows = np.arange(len(texts)) if rows is None else rows
-    characters, word, text = words(texts)
-    row, n = rows[text], len(text)
-    if not n:
+    characters, first, text = _words(texts)
+    row = text if rows is None else rows[text]
+    if not len(first):
         nothing = Grams(np.empty(0, np.int64), np.empty(0, np.uint64))
         return dict.fromkeys(KINDS, nothing)
-    first = np.flatnonzero(np.diff(word, prepend=-1))
-    at_first, at_last = np.zeros(len(word), bool), np.zeros(len(word), bool)
-    at_first[first], at_last[np.append(first[1:], len(word)) - 1] = True, True
+    lengths = _lengths(first, characters)
     wide = characters.astype(np.uint64)
     before, after = np.roll(wide, 1), np.roll(wide, -1)
-    before[at_first], after[at_last] = _FIRST, _LAST
+    before[first], after[first + lengths - 1] = _FIRST, _LAST
     trigrams = before << np.uint64(42) | wide << np.uint64(21) | after
-    place = np.arange(len(word)) - first[word]
-    unigrams = mixed(np.add.reduceat(mixed(wide) * _powers(MAX_CHARACTERS + 1)[np.minimum(place, MAX_CHARACTERS)], first))
+    place = np.arange(len(wide)) - np.repeat(first, lengths)
+    unigrams = mixed(np.add.reduceat(mixed(wide) * _powers(MAX_CHARACTERS + 1).take(place, mode="clip"), first))
     together = text[1:] == text[:-1]
     bigrams = mixed(unigrams[:-1] * _NEXT + unigrams[1:])[together]
-    return {"trigram": Grams(row[word], trigrams), "unigram": Grams(row, unigrams), "bigram": Grams(row[1:][together], bigrams)}
+    return {"trigram": Grams(np.repeat(row, lengths), trigrams), "unigram": Grams(row, unigrams), "bigram": Grams(row[1:][together], bigrams)}
 
 
 def mixed(numbers: np.ndarray) -> np.ndarray:
@@ -98,17 +83,25 @@ class Vocabulary:
     hashed: Mapping[str, int]
 
     @classmethod
-    def build(cls, batches: Iterable[Iterable[dict[str, Grams]]], sizes: Mapping[str, int] = SIZES, *, least: int = 2) -> Vocabulary:
-        """The `sizes` {kind: number} most frequent n-grams of what `grams` made of the batches, those seen less than `least` times left out; of equals the lesser code."""
+    def build(cls, batches: Iterable[Iterable[dict[str, Grams]]], sizes: Mapping[str, int] = SIZES, *, least: int = 2, waiting: int = WAITING) -> Vocabulary:
+        """The `sizes` {kind: number} most frequent n-grams of what `grams` made of the batches, those seen less than `least` times left out; of equals the lesser code.
+
+        Whatever the number and the cut of the batches, the result is the same. Memory: of every kind 16 bytes for each distinct n-gram seen, and 8 for each of fewer than `waiting`
+        n-grams that are not merged yet (and for one batch). A merge, of one kind at a time, takes for its while 16 bytes more for each distinct n-gram and some 75 for each that waited: 300 MB.
+        """
         seen: dict[str, tuple[np.ndarray, np.ndarray]] = {kind: (np.empty(0, np.uint64), np.empty(0, np.int64)) for kind in sizes}
+        unmerged: dict[str, list[np.ndarray]] = {kind: [] for kind in sizes}
         for batch in batches:
-            found = list(batch)
-            for kind in sizes:
-                codes, counts = np.unique(np.concatenate([some[kind].codes for some in found] or [seen[kind][0][:0]]), return_counts=True)
-                together, inverse = np.unique(np.concatenate([seen[kind][0], codes]), return_inverse=True)
-                seen[kind] = together, np.bincount(inverse, np.concatenate([seen[kind][1], counts]), len(together)).astype(np.int64)
+            for found in batch:
+                for kind in sizes:
+                    unmerged[kind].append(found[kind].codes)
+            for kind, some in unmerged.items():
+                if sum(map(len, some)) >= waiting:
+                    seen[kind] = _merged(*seen[kind], some)
+                    some.clear()
         known = {}
-        for kind, (codes, counts) in seen.items():
+        for kind in sizes:
+            codes, counts = _merged(*seen.pop(kind), unmerged.pop(kind))
             codes, counts = codes[counts >= least], counts[counts >= least]
             known[kind] = np.sort(codes[np.argsort(-counts, kind="stable")[: sizes[kind]]])
         return cls(known, {})
@@ -158,37 +151,60 @@ class Vocabulary:
         return cls({kind: stored[kind] for kind in KINDS if kind in stored}, {kind: int(stored[f"hashed {kind}"][0]) for kind in KINDS if f"hashed {kind}" in stored})
 
 
-def _code_points(texts: pa.Array) -> np.ndarray:
-    """All characters of the texts one after the other."""
-    texts = texts.cast(pa.large_string())
-    offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
-    data = texts.buffers()[2]
-    if data is None or not len(offsets):
-        return np.empty(0, np.uint32)
-    part = data[int(offsets[0]) : int(offsets[-1])].to_pybytes()
-    return np.frombuffer(part, np.uint8).astype(np.uint32) if part.isascii() else np.frombuffer(part.decode().encode("utf-32-le"), np.uint32)
+def _words(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The code points of all words, of every word the place of its first one, and the number of its text."""
+    texts = pc.utf8_slice_codeunits(texts.cast(pa.large_string()).fill_null(""), 0, MAX_CHARACTERS)
+    data, offsets = _utf8(texts)
+    if not data.isascii() or b"'" in data:
+        texts = _normalised(texts, data, offsets)
+        data, offsets = _utf8(texts)
+    data = data.translate(_KEPT)
+    if data.isascii():
+        characters = np.frombuffer(data, np.uint8)
+    else:
+        characters = np.frombuffer(data.decode().encode("utf-32-le"), np.uint32)
+        offsets = np.append(0, np.cumsum(pc.utf8_length(texts).to_numpy()))
+    belongs = characters != ord(" ")
+    starts = belongs.copy()
+    starts[1:] &= ~belongs[:-1]
+    begins = offsets[:-1][offsets[:-1] < len(characters)]
+    starts[begins] = belongs[begins]
+    text = np.repeat(np.arange(len(texts)), np.diff(np.searchsorted(np.flatnonzero(starts), offsets)))
+    return characters[belongs].astype(np.uint32, copy=False), np.flatnonzero(starts[belongs]), text
 
 
-@functools.cache
-def _does() -> np.ndarray:
-    found = np.full(0x110000, _SEPARATES, np.uint8)
-    for code in range(0x110000):
-        category = unicodedata.category(chr(code))
-        if category[0] in "LMN":
-            found[code] = _BELONGS
-        elif category == "Cf" or chr(code) in _APOSTROPHES:
-            found[code] = _VANISHES
-    return found
+def _normalised(texts: pa.Array, data: bytes, offsets: np.ndarray) -> pa.Array:
+    """The texts; those that are not ASCII or have an apostrophe as `normalise` makes them, without apostrophes."""
+    characters = np.frombuffer(data, np.uint8)
+    before = np.append(0, np.cumsum((characters > 127) | (characters == ord("'"))))
+    chosen = pa.array(before[offsets[1:]] > before[offsets[:-1]])
+    distinct = texts.filter(chosen).dictionary_encode()
+    forms = pa.array([normalise(text).replace("'", "") for text in distinct.dictionary.to_pylist()], pa.large_string())
+    return pc.replace_with_mask(texts, chosen, forms.take(distinct.indices))
 
 
-@functools.cache
-def _lowered() -> np.ndarray:
-    found = np.arange(0x110000, dtype=np.uint32)
-    for code in range(0x110000):
-        lower = chr(code).lower()
-        if len(lower) == 1:
-            found[code] = ord(lower)
-    return found
+def _utf8(texts: pa.Array) -> tuple[bytes, np.ndarray]:
+    """The UTF-8 of large strings, one after the other, and where each begins and the last one ends."""
+    _, offsets, data = texts.buffers()
+    if not len(texts):
+        return b"", np.zeros(1, np.int64)
+    places = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    return data[int(places[0]) : int(places[-1])].to_pybytes() if data else b"", places - places[0]
+
+
+def _lengths(first: np.ndarray, characters: np.ndarray) -> np.ndarray:
+    return np.diff(first, append=len(characters))
+
+
+def _merged(seen: np.ndarray, counts: np.ndarray, waiting: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct codes, ascending, and how often each was seen, with those that waited."""
+    codes, more = np.unique(np.concatenate([seen[:0], *waiting]), return_counts=True)
+    place = np.searchsorted(seen, codes)
+    known = place < len(seen)
+    known[known] = seen[place[known]] == codes[known]
+    counts[place[known]] += more[known]
+    new = ~known
+    return np.insert(seen, place[new], codes[new]), np.insert(counts, place[new], more[new])
 
 
 @functools.cache

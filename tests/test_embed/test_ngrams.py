@@ -1,9 +1,11 @@
-"""Words and n-grams of many texts at once, against plain Python, one text after the other."""
+"""Words and n-grams of many texts at once, against `normalise` and plain Python, one text after the other."""
 
 from __future__ import annotations
 
 import itertools
-import unicodedata
+import weakref
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,38 +14,82 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pincaption.embed.ngrams import KINDS, Vocabulary, grams
+from pincaption.embed.ngrams import KINDS, Grams, Vocabulary, grams, words
+from pincaption.filters.text import normalise
 
-TEXTS = st.lists(st.none() | st.text(max_size=30) | st.sampled_from(["Women’s SHOES", "don't", "赤いもの 本", "ﬁne Ⅳ", "a\u200db c", "naïve café", "x" * 2100]), max_size=8)
+ODD = "aBß İıſςΣé9٣ \t_-!'’＇ʼ`\u0301\u0308\u0345\u093f\u3099\u00ad\u200b\u200c\u200d\ufeff赤いカﾞ각ﬁⅣ①²\ufdfa\U0001d6a6\U0001f469\U00013430"  # what normalise takes apart, joins or drops
+SAMPLES = [
+    "Women’s SHOES",
+    "don't",
+    "80's 5'10\" 'n' d''e 'a' b'",
+    "赤いもの 本",
+    "ﬁne Ⅳ",
+    "a\u200db c",
+    "naïve café",
+    "Straße",
+    "İZMİR",
+    "ΟΔΟΣ",
+    "x" * 2100,
+    "don't " * 400,
+    "ß" * 2100,
+]
+TEXTS = st.lists(st.none() | st.text(max_size=30) | st.text(ODD, max_size=12) | st.sampled_from(SAMPLES), max_size=8)
 
 
 def plain_words(text: str | None) -> list[str]:
-    text = (text or "")[:2000]
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    found, word = [], ""
-    for character in text:
-        category = unicodedata.category(character)
-        if category[0] in "LMN":
-            word += character.lower() if len(character.lower()) == 1 else character
-        elif category != "Cf" and character not in "'’＇ʼ":
-            found, word = [*found, word] if word else found, ""
-    return [*found, word] if word else found
+    return normalise((text or "")[:2000]).replace("'", "").split()
+
+
+def assert_words_are_plain(texts: list[str | None]) -> None:
+    wanted = [plain_words(text) for text in texts]
+    flat = list(itertools.chain.from_iterable(wanted))
+    characters, word, text = words(pa.array(texts, pa.string()))
+    assert (characters.dtype, word.dtype, text.dtype) == (np.uint32, np.int64, np.int64)
+    assert np.array_equal(text, np.repeat(np.arange(len(texts)), [len(some) for some in wanted]))
+    assert np.array_equal(word, np.repeat(np.arange(len(flat)), [len(some) for some in flat]))
+    assert characters.astype("<u4").tobytes() == "".join(flat).encode("utf-32-le")
+
+
+@settings(max_examples=300, deadline=None)
+@given(TEXTS)
+def test_words_are_those_of_normalise_without_apostrophes(texts: list[str | None]) -> None:
+    assert_words_are_plain(texts)
+
+
+def test_words_are_those_of_normalise_for_every_code_point_and_every_two_of_ascii() -> None:
+    assert_words_are_plain([f"a{chr(code)}b" for code in range(0x110000) if not 0xD800 <= code < 0xE000])
+    assert_words_are_plain(["".join(pair) for pair in itertools.product(map(chr, range(128)), repeat=2)])
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array(["x", "RED", None, "mug's", "Tür"]).slice(1),
+        pa.array(["RED", None, "mug's", "Tür"], pa.large_string()),
+        pa.array(["RED", None, "mug's", "Tür"]).dictionary_encode(),
+        pa.StringArray.from_buffers(4, pa.py_buffer(np.array([0, 3, 6, 11, 15], np.int32)), pa.py_buffer("REDbadmug'sTür".encode()), pa.py_buffer(b"\x0d")),
+    ],
+    ids=["slice", "large", "dictionary", "bytes below a null"],
+)
+def test_words_are_the_same_however_arrow_holds_the_texts(array: pa.Array) -> None:
+    characters, word, text = words(array)
+    assert ["".join(map(chr, characters[word == i])) for i in range(3)] == ["red", "mugs", "tür"]
+    assert text.tolist() == [0, 2, 3]
 
 
 @settings(max_examples=200, deadline=None)
 @given(TEXTS)
 def test_words_bigrams_and_trigrams_are_those_of_plain_python(texts: list[str | None]) -> None:
     found = grams(pa.array(texts, pa.string()))
-    words = [plain_words(text) for text in texts]
-    assert found["unigram"].rows.tolist() == [row for row, some in enumerate(words) for _ in some]
-    assert found["bigram"].rows.tolist() == [row for row, some in enumerate(words) for _ in some[1:]]
-    trigrams = [(row, f"\1{word}\2"[i : i + 3]) for row, some in enumerate(words) for word in some for i in range(len(word))]
+    wanted = [plain_words(text) for text in texts]
+    assert found["unigram"].rows.tolist() == [row for row, some in enumerate(wanted) for _ in some]
+    assert found["bigram"].rows.tolist() == [row for row, some in enumerate(wanted) for _ in some[1:]]
+    trigrams = [(row, f"\1{word}\2"[i : i + 3]) for row, some in enumerate(wanted) for word in some for i in range(len(word))]
     assert [
         (row, "".join(chr(code >> shift & 0x1FFFFF) for shift in (42, 21, 0))) for row, code in zip(found["trigram"].rows.tolist(), map(int, found["trigram"].codes), strict=True)
     ] == trigrams
     # the same code for the same words, and another one for others
-    for kind, texts_of in (("unigram", [w for some in words for w in some]), ("bigram", [pair for some in words for pair in itertools.pairwise(some)])):
+    for kind, texts_of in (("unigram", [w for some in wanted for w in some]), ("bigram", [pair for some in wanted for pair in itertools.pairwise(some)])):
         assert len(set(texts_of)) == len(np.unique(found[kind].codes)) == len(set(zip(texts_of, found[kind].codes.tolist(), strict=True)))
 
 
@@ -63,6 +109,36 @@ def test_a_vocabulary_keeps_the_most_frequent_and_ids_are_laid_out_row_by_row(tm
     vocabulary.save(tmp_path / "v.safetensors")
     again = Vocabulary.load(tmp_path / "v.safetensors")
     assert [part.tolist() for part in again.ids(grams(texts), 4)] == [ids.tolist(), starts.tolist()]
+
+
+@settings(deadline=None)
+@given(st.lists(st.text("ab ", max_size=12), max_size=12), st.integers(1, 4), st.integers(1, 3), st.integers(0, 40), st.integers(1, 3))
+def test_a_vocabulary_is_what_counting_gives_however_batches_are_cut_and_merged(texts: list[str], cut: int, together: int, waiting: int, least: int) -> None:
+    parts = [grams(pa.array(texts[i : i + cut], pa.string())) for i in range(0, len(texts), cut)]
+    batches = [parts[i : i + together] for i in range(0, len(parts), together)]
+    sizes = {"trigram": 5, "unigram": 3, "bigram": 4}
+    vocabulary = Vocabulary.build(batches, sizes, least=least, waiting=waiting)
+    for kind, size in sizes.items():
+        counts = Counter(code for part in parts for code in part[kind].codes.tolist())
+        frequent = sorted((code for code, count in counts.items() if count >= least), key=lambda code: (-counts[code], code))
+        assert vocabulary.known[kind].tolist() == sorted(frequent[:size])
+        assert vocabulary.known[kind].dtype == np.uint64
+
+
+def test_no_more_ngrams_wait_than_may() -> None:
+    alive: list[weakref.ref[np.ndarray]] = []
+    most = 0
+
+    def batches() -> Iterator[list[dict[str, Grams]]]:
+        nonlocal most
+        for i in range(30):
+            batch = [grams(pa.array([f"red mug {i}"]))]  # three words
+            alive.append(weakref.ref(batch[0]["unigram"].codes))
+            yield batch
+            most = max(most, sum(codes() is not None for codes in alive))
+
+    Vocabulary.build(batches(), waiting=12)
+    assert 3 <= most <= 5  # three batches that wait, and the one that is being read, and the one that is being made
 
 
 @given(st.lists(st.text("abc ", max_size=12), min_size=1, max_size=10))
