@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
-from pathlib import Path
 
 MAX_TEXT = 300  # characters shown of a text
 
@@ -69,17 +67,6 @@ def document(title: str, style: str, body: Iterable[str], *, script: str = "", h
 """
     yield from body
     yield (f"<script>{script}</script>\n" if script else "") + "</body>\n</html>\n"
-
-
-def write_whole(path: Path, parts: Iterable[str], *, encoding: str = "utf-8", newline: str | None = None) -> None:
-    """Writes a file whole or not at all: whoever opens `path` never sees half of it. Raises OSError."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("w", encoding=encoding, errors="replace", newline=newline) as file:
-            file.writelines(parts)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def text(value: str, limit: int = MAX_TEXT) -> str:

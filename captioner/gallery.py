@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..pages import MAX_TEXT, STYLE, Picture, document, text, write_whole
+from ..files import write_whole
+from ..pages import MAX_TEXT, STYLE, Picture, document, text
 from ..store.schema import one_moment
 from ..store.stats import coverage
 from .checkpoint import BUILTIN

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import os
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from ..files import whole
 from .draw import BACKGROUNDS, COLOURS, THINGS, Scene, draw, random_scene
 
 LAST_DAY = date(2026, 6, 30)
@@ -293,6 +293,5 @@ def _write(path: Path, rows: Sequence[dict[str, Any]], like: Iterable[dict[str, 
     kinds = {str: pa.string(), int: pa.int64(), date: pa.date32(), datetime: pa.timestamp("us")}
     columns = {name: next((kinds[type(row[name])] for row in (*rows, *like) if row[name] is not None), pa.string()) for name in next(iter((*rows, *like)))}
     path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    pq.write_table(pa.Table.from_pylist(list(rows), pa.schema(columns.items())), unfinished)
-    os.replace(unfinished, path)
+    with whole(path) as unfinished:
+        pq.write_table(pa.Table.from_pylist(list(rows), pa.schema(columns.items())), unfinished)

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..pages import STYLE, Picture, Pictures, document, text, write_whole
+from ..files import write_whole
+from ..pages import STYLE, Picture, Pictures, document, text
 from .agreement import LABELS
 from .long_table import distribution, intervals
 from .questions import QUESTIONS

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..pages import STYLE, Picture, Pictures, document, text, write_whole
+from ..files import write_whole
+from ..pages import STYLE, Picture, Pictures, document, text
 from .answers import SheetError, holds_answers
 from .questions import CANNOT_JUDGE, COLUMNS, FORMULA, QUESTIONS, Question, defused
 from .sample import Sample, SheetRow
@@ -68,7 +69,7 @@ def write_sheets(sample: Sample, folder: Path, pictures: Pictures, *, on_step: O
         for done, (name, rows) in enumerate(sheets.items(), 1):
             others = [other for other, some in sheets.items() if some[0].rater == rows[0].rater]
             write_whole(folder / f"{name}.html", _page(sample, name, rows, others, missing, picture_of))
-            write_whole(folder / f"{name}.csv", _table(sample, rows), encoding="utf-8-sig", newline="")
+            write_whole(folder / f"{name}.csv", _table(sample, rows), encoding="utf-8-sig")
             on_step("sheets", done, len(sheets))
     reasons = list(missing.values())
     return Written(["guidance.html", *(f"{name}.{ending}" for name in sheets for ending in ("html", "csv"))], {reason: reasons.count(reason) for reason in sorted(set(reasons))})
