@@ -57,7 +57,8 @@ def test_words_are_those_of_normalise_without_apostrophes(texts: list[str | None
 
 
 def test_words_are_those_of_normalise_for_every_code_point_and_every_two_of_ascii() -> None:
-    assert_words_are_plain([f"a{chr(code)}b" for code in range(0x110000) if not 0xD800 <= code < 0xE000])
+    within = [f"a{chr(code)}b" for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    assert_words_are_plain([" ".join(within[i : i + 100]) for i in range(0, len(within), 100)])
     assert_words_are_plain(["".join(pair) for pair in itertools.product(map(chr, range(128)), repeat=2)])
 
 
@@ -149,6 +150,17 @@ def test_ids_count_every_known_gram_of_every_row(texts: list[str]) -> None:
     ends = [*starts[1:].tolist(), len(ids)]
     for row, (start, end) in enumerate(zip(starts.tolist(), ends, strict=True)):
         assert end - start == sum(int((found[kind].rows == row).sum()) for kind in KINDS)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 1000, 4095, 4096])
+def test_a_code_has_its_place_among_the_known_as_id_and_others_have_none(n: int) -> None:
+    codes = np.random.default_rng(n).permutation(np.unique(np.random.default_rng(0).integers(0, 1 << 63, 2 * n, np.uint64)))
+    vocabulary = Vocabulary({"unigram": np.sort(codes[:n])}, {})
+    nothing = Grams(np.empty(0, np.int64), np.empty(0, np.uint64))
+    ids, starts = vocabulary.ids({"trigram": nothing, "unigram": Grams(np.arange(len(codes)), codes), "bigram": nothing}, len(codes))
+    assert ids.dtype == starts.dtype == np.int64
+    assert ids.tolist() == np.searchsorted(vocabulary.known["unigram"], codes[:n]).tolist()
+    assert starts.tolist() == [min(row, n) for row in range(len(codes))]
 
 
 @pytest.mark.parametrize("kind", KINDS)
