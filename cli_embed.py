@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,16 +28,16 @@ def _fields(text: str) -> tuple[str, ...]:
 
 
 def _mix(entries: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
-    from .embed.data import MIX
+    from .embed.data import MIX, OWN_WORDS
 
-    mix = dict(MIX)
+    mix, tasks = {}, (*MIX, OWN_WORDS)
     for entry in entries:
         name, _, weight = entry.partition("=")
         try:
-            if name not in MIX or not 0 <= float(weight) < 1e6:
+            if name not in tasks or not 0 <= float(weight) < 1e6:
                 raise ValueError
         except ValueError:
-            raise click.UsageError(f"--mix takes TASK=WEIGHT with a task out of {', '.join(MIX)}; it got {entry!r}") from None
+            raise click.UsageError(f"--mix takes TASK=WEIGHT with a task out of {', '.join(tasks)}; it got {entry!r}") from None
         mix[name] = float(weight)
     return tuple(mix.items())
 
@@ -49,20 +51,27 @@ def _mix(entries: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
 @click.option("--epochs", type=click.FloatRange(0, 10_000, min_open=True), default=10, show_default=True, help="Times that as many pairs are seen as there are.")
 @click.option("--batch", type=click.IntRange(2, 1_000_000), default=256, show_default=True, help="Pairs of a step, over all processes.")
 @click.option("--learning-rate", type=click.FloatRange(0, 10, min_open=True), default=1e-3, show_default=True, help="Of the towers, at its highest.")
-@click.option("--mix", multiple=True, metavar="TASK=WEIGHT", help="Share of a task in a batch. [default: query-pin=8 query-product=4 query-query=2]")
+@click.option(
+    "--mix", multiple=True, metavar="TASK=WEIGHT", help="Weight of a task in a batch. [default: query-pin=8 query-product=4 query-query=2, of the small encoder own-words=4]"
+)
 @click.option("--correction", type=click.Choice(["popularity", "conditional", "none"]), default="popularity", show_default=True, help="logQ of the positives.")
 @click.option("--mask-known", is_flag=True, help="Leave a query's other known positives out of its candidates.")
 @click.option("--compatible", multiple=True, metavar="NAME", help="Fixed vectors that queries are to be comparable with.")
 @click.option("--hashed", is_flag=True, help="Ids of n-grams by hashing, without a vocabulary.")
+@click.option("--width", type=click.IntRange(32, 4096), metavar="N", help="Numbers of an n-gram's embedding, and of the small encoder. [default: 128; 256 with another encoder]")
+@click.option("--dims", metavar="N,...", help="Numbers of an embedding, and how many of its first are one too. [default: 16,32,64,128; to 256 with another encoder]")
 @click.option("--workers", type=click.IntRange(0, 256), default=1, show_default=True, help="Processes that make batches.")
 @click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
 @click.option("--every", type=click.IntRange(1), metavar="STEPS", help="Between checkpoints, with recall on held-out queries. [default: a twentieth of all, at most 200]")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and negatives.")
-def train_command(export: str, model: str, workers: int, device: str, fields: str, mix: tuple[str, ...], as_json: bool, **options: Any) -> dict[str, Any]:
+def train_command(
+    export: str, model: str, workers: int, device: str, fields: str, mix: tuple[str, ...], width: int | None, dims: str | None, as_json: bool, **options: Any
+) -> dict[str, Any]:
     """Train query and item tower on the pairs of an export.
 
-    The pairs' split train is learned from; 2% of its queries are held out for the learning curve. A training that was stopped goes
-    on where its last checkpoint was, exactly; the same command again on a model that is done does nothing. For several GPUs:
+    The pairs' split train is learned from; 2% of its queries are held out, for the learning curve and to keep the step that does best
+    on them. The small encoder also learns to find an item by a few words of its own texts. A training that was stopped goes on where
+    its last checkpoint was, exactly; the same command again on a model that is done does nothing. For several GPUs:
     accelerate launch --multi_gpu -m pincaption.cli embed train ...
 
     \b
@@ -70,24 +79,69 @@ def train_command(export: str, model: str, workers: int, device: str, fields: st
     captioner embed train out/ model/
     captioner embed train out/ model/ --encoder distilbert-base-multilingual-cased --batch 4096
     """
-    chosen = _fields(fields)
-    mixed = _mix(mix)
+    chosen, mixed, numbers = _fields(fields), _mix(mix), _dims(dims)
+    from .embed.towers import sizes_of
     from .embed.training import TrainOptions, train
 
-    with progress("training", "steps") as shown:
-        found = train(
-            export,
-            model,
-            TrainOptions(fields=chosen, mix=mixed, **options),
-            workers=workers,
-            device=None if device == "auto" else device,
-            on_step=lambda what, done, total, note: shown.update(done, total, note),
-        )
+    first = os.environ.get("RANK", "0") == "0"  # of several processes one speaks for all
+    sizes = sizes_of(options["encoder"], width, numbers)
+    try:
+        with progress("training", "steps") as shown:
+            found = train(
+                export,
+                model,
+                TrainOptions(fields=chosen, mix=mixed, sizes=sizes, **options),
+                workers=workers,
+                device=None if device == "auto" else device,
+                on_step=lambda what, done, total, note: shown.update(done, total, note) if first else None,
+                on_point=_Table(),
+            )
+    except Exception:
+        if not first:
+            raise click.exceptions.Exit(1) from None
+        raise
+    if not first:
+        raise click.exceptions.Exit(0)
     if not as_json:
         click.echo(f"{plural(found['steps'], 'step')}, {plural(found['pairs'], 'pair')}, {found['pairs_per_second']:,.0f} pairs/s: {found['model']}")
+        if found["validation"]:
+            click.echo(f"kept step {found['kept_step']:,}, which does best on held-out training queries:")
         for name, told in found["validation"].items():
-            click.echo(f"  {name:<14} recall@10 {told['recall@10']:.3f} of held-out training queries, BM25 {told['bm25 recall@10']:.3f}")
+            click.echo(f"  {name:<14} recall@10 {told['recall@10']:.3f}, BM25 {told['bm25 recall@10']:.3f}")
+        curve = Path(found["model"]) / "learning_curve.png"
+        click.echo(f"curve: {curve}" if curve.exists() else "no curve was drawn: pip install 'pincaption[plots]'")
     return found
+
+
+class _Table:
+    """Losses and recalls of each task as they come, a line for each point of the curve, within 80 columns."""
+
+    def __init__(self) -> None:
+        self.tasks: list[str] = []
+
+    def __call__(self, point: dict[str, Any]) -> None:
+        if not self.tasks:
+            self.tasks = [name for name in point["loss"] if " " not in name]  # those of fixed vectors stand in the curve alone
+            say(" " * 9 + "".join(f"  {name:<14}" for name in self.tasks).rstrip())
+            say(f"{'step':>9}" + "".join("    loss   r@10 " if name in point["validation"] else "    loss        " for name in self.tasks).rstrip())
+        cells = [f"  {point['loss'][name]:>6.3f}  {_of(point['validation'], name):>5} " for name in self.tasks]
+        say(f"{point['step']:>9,}" + "".join(cells).rstrip())
+
+
+def _of(validation: dict[str, Any], name: str) -> str:
+    return f"{validation[name]['recall@10']:.3f}" if name in validation else ""
+
+
+def _dims(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        numbers = tuple(sorted({int(part) for part in text.split(",")}))
+        if not 1 <= numbers[0] <= numbers[-1] <= 8192:
+            raise ValueError
+    except ValueError:
+        raise click.UsageError(f"--dims takes numbers from 1 to 8192 with commas between them, for instance 64,128,256; it got {text!r}") from None
+    return numbers
 
 
 @verb(embed, "recall")
@@ -109,18 +163,22 @@ def recall_command(model: str, export: str, split: str, index: int | None, as_js
     from .embed.towers import Model
 
     with steps({"encoding items": "items", "ranking": "tasks"}) as on_step:
+        items = Export(export)
         loaded = Model.load(model)
-        found = recall(loaded, Export(export, loaded.items.fields), split=split, index=index, on_step=on_step)
+        items.fields = tuple(loaded.items.fields)
+        found = recall(loaded, items, split=split, index=index, on_step=on_step)
     if not as_json:
         for name, told in found["tasks"].items():
             click.echo(f"{name}: {plural(told['pairs'], 'pair')} of {told['queries']:,} queries among {told['index']:,}")
-            click.echo(f"  {'':<36}{'pairs':>8}  recall@10           BM25")
-            for dim, measured in told["dims"].items():
-                click.echo(f"  {dim + ' numbers':<36}{told['pairs']:>8,}  {_interval(measured)}  {told['bm25']['recall@10'][0]:.3f}")
-            click.echo(f"  {'fused with BM25':<36}{told['pairs']:>8,}  {_interval(told['fused'])}")
+            click.echo(f"  {'':<36}recall@10             @1   @100    MRR")
+            rows = [(f"{dim} numbers", measured) for dim, measured in told["dims"].items()] + [("BM25", told["bm25"]), ("both fused", told["fused"])]
+            for label, measured in rows:
+                click.echo(f"  {label:<36}{_interval(measured)}  " + "  ".join(f"{measured[what][0]:.3f}" for what in ("recall@1", "recall@100", "mrr")))
+            if told["groups"]:
+                click.echo(f"  {'pairs by':<36}{'recall@10':<20}BM25     pairs")
             for by, groups in told["groups"].items():
                 for group, measured in groups.items():
-                    click.echo(f"  {by + ': ' + group:<36.36}{measured['pairs']:>8,}  {_interval(measured['model'])}  {measured['bm25']['recall@10'][0]:.3f}")
+                    click.echo(f"  {by + ': ' + group:<36.36}{_interval(measured['model'])}  {measured['bm25']['recall@10'][0]:.3f}{measured['pairs']:>9,}")
     return found
 
 
@@ -140,9 +198,10 @@ def _interval(measured: dict[str, Any]) -> str:
 def ablate_command(export: str, out: str, seeds: int, workers: int, as_json: bool, **options: Any) -> dict[str, Any]:
     """What captions, board titles and queries add: one training for each set of fields and seed, and Recall@10 of each.
 
-    Native text alone, with captions, with board titles, with engaged queries, with all, and, as a control, with the captions of other
-    items. Differences to native text are paired by seed, with 95% intervals. The table is kept as OUT/ablation.json and drawn as
-    OUT/ablation.png; a call that was stopped goes on where it was.
+    Native text alone, with captions, with board titles, with engaged queries, with all, as far as the export has them; and three
+    controls of the captions: another item's in every batch, another item's for good, and random words. Differences are paired by
+    seed, with 95% intervals. The table is kept as OUT/ablation.json and drawn as OUT/ablation.png; a call that was stopped goes on
+    where it was.
 
     \b
     captioner embed ablate out/ ablation/
@@ -160,6 +219,9 @@ def ablate_command(export: str, out: str, seeds: int, workers: int, as_json: boo
                 gap = told["difference"].get(group)
                 shown = f"{gap[0]:+.3f} ({gap[1]:+.3f} to {gap[2]:+.3f})" if gap else ""
                 click.echo(f"  {arm:<28}{told['recall@10'][group][0]:>9.3f}{told['bm25'][group]:>7.3f}   {shown}".rstrip())
+            for arm, gaps in found["captions beyond"].items():
+                mean, low, high = gaps[group]
+                click.echo(f"  captions more than {arm.removeprefix('+ '):<35}{mean:+.3f} ({low:+.3f} to {high:+.3f})")
     return found
 
 
@@ -183,3 +245,23 @@ def queries_command(model: str, queries: Any, out: str | None, dim: int | None, 
     n = write(Model.load(model), queries, out or sys.stdout.buffer, dim)
     say(plural(n, "query") if n == 1 else f"{n:,} queries")
     return {"queries": n, "out": out}
+
+
+@verb(embed, "export-encoder")
+@click.argument("model")
+@click.argument("out", type=click.Path(dir_okay=False))
+def export_encoder_command(model: str, out: str, as_json: bool) -> dict[str, Any]:
+    """Write the query encoder by torch.export, for services that have no code of ours; refused if it differs by more than 1e-4.
+
+    It takes ids and mask [queries, tokens] of MODEL/encoder's tokeniser and gives embeddings [queries, numbers].
+
+    \b
+    captioner embed export-encoder model/ query_encoder.pt2
+    """
+    from .embed.queries import export_encoder
+    from .embed.towers import Model
+
+    gap = export_encoder(Model.load(model), Path(out))
+    if not as_json:
+        click.echo(f"{out}: at most {gap:.0e} from the model's own numbers")
+    return {"encoder": out, "difference": gap}

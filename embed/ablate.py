@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,19 +12,23 @@ from typing import Any
 
 import numpy as np
 
-from .data import QUERY_QUERY, Export, Pairs
+from ..files import write_whole
+from .data import FIELDS, QUERY_QUERY, Control, Export, Pairs
 from .recall import Encoded, bm25_scores, groups, index_of, known_positives, measures, ranks
 from .towers import Model
 from .training import TrainOptions, train
 
 NATIVE = ("title", "description")
-ARMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # name: (fields, those of them that are shuffled among the items)
-    "native text": (NATIVE, ()),
-    "+ captions": ((*NATIVE, "caption"), ()),
-    "+ board titles": ((*NATIVE, "board_titles"), ()),
-    "+ engaged queries": ((*NATIVE, "engaged_queries"), ()),
-    "all": ((*NATIVE, "caption", "board_titles", "engaged_queries"), ()),
-    "+ captions of other items": ((*NATIVE, "caption"), ("caption",)),  # the control: what more parameters and more words do by themselves
+CAPTIONED = (*NATIVE, "caption")
+ARMS: dict[str, tuple[tuple[str, ...], dict[str, Control]]] = {  # name: (fields, controls)
+    "native text": (NATIVE, {}),
+    "+ captions": (CAPTIONED, {}),
+    "+ board titles": ((*NATIVE, "board_titles"), {}),
+    "+ engaged queries": ((*NATIVE, "engaged_queries"), {}),
+    "all": (FIELDS, {}),
+    "+ captions, reshuffled": (CAPTIONED, {"caption": "reshuffled"}),  # what a field adds that says nothing: another item's, another one each time
+    "+ captions, shuffled once": (CAPTIONED, {"caption": "shuffled"}),  # says nothing, but tells items apart, and can be remembered
+    "+ random words": (CAPTIONED, {"caption": "random words"}),  # the same, without the words of other items
 }
 ALL, WITH, WITHOUT = "all pairs", "items with native text", "items without"
 T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}  # Student's t, 97.5%, by degrees of freedom
@@ -38,39 +42,52 @@ def ablate(
     options: TrainOptions,
     *,
     seeds: int = 5,
-    arms: Sequence[str] = tuple(ARMS),
+    arms: Sequence[str] | None = None,
     workers: int = 1,
     on_step: OnStep = lambda what, done, total: None,
 ) -> dict[str, Any]:
     """Trains every arm with every seed below `out`, and measures Recall@10 of query-pin and query-product pairs of the split test together.
 
-    Returns {"seeds", "arms": {arm: {"fields", "recall@10": {group: [mean over seeds, ...by seed]}, "bm25": {group: value}, "difference": {group: [mean, low, high]}}}}: differences to
-    native text alone, paired by seed, with a 95% t-interval. What is done is kept: a call that was stopped goes on. Raises ExportError.
+    `arms`: names of ARMS, the first of them is what the others are compared with; without them all whose fields the export has.
+    Returns {"seeds", "arms": {arm: {"fields", "recall@10": {group: [mean over seeds, ...by seed]}, "bm25": {group: value}, "difference": {group: [mean, low, high]}}},
+    "captions beyond": {control: {group: [mean, low, high]}}}: differences to native text alone, and of captions to their controls, paired by seed, with a 95% t-interval. What is done is kept: a call that was stopped goes on. Raises ExportError.
     """
     out, found = Path(out), dict[str, Any]()
+    arms = arms_of(Export(folder)) if arms is None else arms
     for i, arm in enumerate(arms):
-        fields, shuffled = ARMS[arm]
+        fields, controls = ARMS[arm]
         measured = []
         for seed in range(seeds):
             on_step("trainings", i * seeds + seed, len(arms) * seeds)
-            name = f"{'-'.join(arm.replace('+', 'plus').split())}-{seed}"
-            own = replace(options, fields=fields, shuffled=shuffled, seed=seed)
+            name = f"{'-'.join(re.findall('[a-z]+', arm.replace('+', 'plus')))}-{seed}"
+            own = replace(options, fields=fields, controls=tuple(controls.items()), seed=seed)
             train(folder, out / name, own, workers=workers)
             kept = out / name / "recall.json"
             if not kept.exists():
-                told = _measure(Model.load(out / name), Export(folder, fields, shuffled=shuffled, seed=seed))
-                unfinished = kept.with_suffix(".unfinished")
-                unfinished.write_text(json.dumps(told))
-                os.replace(unfinished, kept)
+                told = _measure(Model.load(out / name), Export(folder, fields, controls=controls, seed=seed))
+                write_whole(kept, json.dumps(told))
             measured.append(json.loads(kept.read_text()))
         values = {group: [round(one["model"][group], 4) for one in measured] for group in measured[0]["model"]}
         found[arm] = {"fields": fields, "recall@10": {group: [round(float(np.mean(some)), 4), *some] for group, some in values.items()}, "bm25": measured[0]["bm25"]}
         found[arm]["difference"] = {group: difference(some, found[arms[0]]["recall@10"][group][1:]) for group, some in values.items()} if i else {}
     on_step("trainings", len(arms) * seeds, len(arms) * seeds)
-    result = {"export": str(folder), "seeds": seeds, "pairs": measured[0]["pairs"], "arms": found}
-    (out / "ablation.json").write_text(json.dumps(result, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    controls_of = [arm for arm in arms if ARMS[arm][1]]
+    beyond = {
+        arm: {group: difference(some[1:], found[arm]["recall@10"][group][1:]) for group, some in found["+ captions"]["recall@10"].items()}
+        for arm in controls_of
+        if "+ captions" in found
+    }
+    result = {"export": str(folder), "seeds": seeds, "pairs": measured[0]["pairs"], "arms": found, "captions beyond": beyond}
+    write_whole(out / "ablation.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     draw(result, out / "ablation.png")
     return result
+
+
+def arms_of(export: Export) -> list[str]:
+    """The arms whose fields some item of the export has; "all" where it is more than one of them."""
+    missing = {name for name in FIELDS if name not in NATIVE and not export.has(name)}
+    having = [name for name, (fields, _) in ARMS.items() if name == "all" or not missing.intersection(fields)]
+    return [name for name in having if name != "all" or len(missing) < 2]
 
 
 def difference(values: Sequence[float], others: Sequence[float]) -> list[float]:

@@ -6,27 +6,33 @@ A batch is a function of the seed, the step and the rank alone: nothing needs to
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from ..filters.text import normalise
 from ..store.export import read_manifest
 from ..store.features import OMNISEARCHSAGE
-from .ngrams import Grams, Vocabulary, grams
+from .ngrams import MAX_CHARACTERS, Grams, Vocabulary, grams
 
 FIELDS = ("title", "description", "caption", "board_titles", "engaged_queries")
-QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY = "query-pin", "query-product", "query-query"
+QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, OWN_WORDS = "query-pin", "query-product", "query-query", "own-words"
 MIX = {QUERY_PIN: 8.0, QUERY_PRODUCT: 4.0, QUERY_QUERY: 2.0}  # shares of a batch, after the mix of the published code
+OWN_WORDS_SHARE = 4.0  # of an encoder that knows no words yet: the task that teaches it those of the items
+MOST_OWN_WORDS = 5  # of a query that is made of an item's own words
 RANDOM_NEGATIVES = 4  # for each pair of a batch, as published
 ROWS_AT_ONCE = 2_000
+RANDOM_WORDS = 1_000  # that there are
 NOT_READ = {"board_title_counts", "engaged_query_scores", "image_sha256", "category", "caption_recipe"}  # columns of the features that the towers have no use for
 
+Control = Literal["shuffled", "reshuffled", "random words"]  # another item's text: always the same one's, or another one's each time; words that say nothing
 Tokenise = Callable[[list[str]], tuple[torch.Tensor, torch.Tensor]]  # texts to ids and attention mask
 
 
@@ -61,13 +67,14 @@ class TaskBatch:
 class Export:
     """The rows of an export, memory-mapped by `datasets`. `fields` are the text fields that are read, the others are as if no item had them.
 
-    `shuffled` fields get each other item's text, drawn by `seed`: a control for what a field is worth. Raises ExportError.
+    `controls` {field: how its texts are replaced, drawn by `seed`} show what a field is worth beyond being there: items that have none get none.
+    `hidden` queries are on no item. Raises ExportError.
     """
 
-    def __init__(self, folder: str | Path, fields: Sequence[str] = FIELDS, *, shuffled: Sequence[str] = (), seed: int = 0):
+    def __init__(self, folder: str | Path, fields: Sequence[str] = FIELDS, *, controls: Mapping[str, Control] | None = None, seed: int = 0, hidden: pa.Array | None = None):
         import datasets
 
-        self.folder, self.fields = Path(folder), tuple(fields)
+        self.folder, self.fields, self.controls, self.seed, self.hidden = Path(folder), tuple(fields), dict(controls or {}), seed, hidden
         manifest = read_manifest(self.folder)
         if manifest is None:
             raise ExportError(f"{folder} is no export: write one with captioner export STORE {folder} --as-of DATE --pairs --test-from DATE")
@@ -78,7 +85,7 @@ class Export:
         self.rows = features.rename_columns({theirs: ours for theirs, ours in names.items() if theirs in features.column_names}).with_format("arrow")
         self.rows = self.rows.select_columns([name for name in self.rows.column_names if name not in NOT_READ])
         self.dense: dict[str, int] = dict(self.manifest.get("embeddings", {}))
-        self.shuffled = {name: np.random.default_rng([seed, i]).permutation(len(self)) for i, name in enumerate(FIELDS) if name in shuffled}
+        self._rows_having: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -111,21 +118,53 @@ class Export:
         """
         found, table = {}, self.rows[rows] if table is None else table
         for name in fields:
-            column = (self.rows[self.shuffled[name][rows]] if name in self.shuffled else table).column(name).combine_chunks()
+            column = self._replaced(name, rows) if name in self.controls else table.column(name).combine_chunks()
             if pa.types.is_list(column.type):
                 parents = pc.list_parent_indices(column).to_numpy()
                 column = column.flatten()
-                if without is not None and name == "engaged_queries":
-                    kept = pc.not_equal(column, without.take(pa.array(parents))).to_numpy(zero_copy_only=False)
-                    column, parents = column.filter(pa.array(kept)), parents[kept]
+                if name == "engaged_queries" and (without is not None or self.hidden is not None):
+                    kept = pa.array(np.ones(len(column), bool)) if self.hidden is None else pc.invert(pc.is_in(column, value_set=self.hidden))
+                    kept = kept if without is None else pc.and_(kept, pc.not_equal(column, without.take(pa.array(parents))))
+                    column, parents = column.filter(kept), parents[kept.to_numpy(zero_copy_only=False)]
             else:
                 parents = np.arange(len(rows))
             found[name] = column, parents
         return found
 
-    def items(self, rows: np.ndarray, vocabulary: Vocabulary, without: pa.Array | None = None) -> Items:
-        """Some rows as the item tower takes them."""
-        texts, table = {}, self.rows[rows]
+    @functools.cached_property
+    def with_text(self) -> np.ndarray:
+        """The rows, ascending, that have a text in any of the fields."""
+        return functools.reduce(np.union1d, (self._having(name) for name in self.fields), np.empty(0, np.int64))
+
+    def has(self, name: str) -> bool:
+        """Whether any item has a text in a field."""
+        return bool(len(self._having(name)))
+
+    def _having(self, name: str) -> np.ndarray:
+        if name not in self._rows_having:
+            column = self.rows.data.column(name)
+            lengths = pc.list_value_length(column) if pa.types.is_list(column.type) else pc.utf8_length(column)
+            self._rows_having[name] = np.flatnonzero(pc.fill_null(lengths, 0).to_numpy() > 0)
+        return self._rows_having[name]
+
+    def _replaced(self, name: str, rows: np.ndarray) -> pa.Array:
+        """What a control puts in place of a field of some rows."""
+        column, having, number = self.rows.data.column(name), self._having(name), FIELDS.index(name)
+        place = np.searchsorted(having, rows)
+        has = having[np.minimum(place, len(having) - 1)] == rows if len(having) else np.zeros(len(rows), bool)
+        if self.controls[name] == "random words":
+            words = np.random.default_rng([self.seed, number]).integers(RANDOM_WORDS, size=(len(self), MOST_OWN_WORDS))[rows]
+            texts = [" ".join(f"word{i}" for i in line) if known else None for line, known in zip(words.tolist(), has.tolist(), strict=True)]
+            return pa.array(texts if not pa.types.is_list(column.type) else [[text] if text else [] for text in texts], column.type)
+        if self.controls[name] == "shuffled":
+            source = having[np.random.default_rng([self.seed, number]).permutation(len(having))[np.minimum(place, len(having) - 1)]]
+        else:  # drawn by the rows that are asked for: another one in every batch, and the same when the batch is made again
+            source = having[np.random.default_rng([self.seed, number, zlib.crc32(rows.tobytes())]).integers(len(having), size=len(rows))]
+        return pc.if_else(pa.array(has), column.take(pa.array(source)).combine_chunks(), pa.scalar(None, column.type))
+
+    def items(self, rows: np.ndarray, vocabulary: Vocabulary, without: pa.Array | None = None, *, table: pa.Table | None = None) -> Items:
+        """Some rows as the item tower takes them; `table` as in `texts`."""
+        texts, table = {}, self.rows[rows] if table is None else table
         for name, (column, parents) in self.texts(rows, self.fields, without, table=table).items():
             ids, starts = vocabulary.ids(grams(column, parents), len(rows))
             texts[name] = torch.from_numpy(ids), torch.from_numpy(starts)
@@ -218,11 +257,11 @@ class Pairs:
             found[name] = Task(name, queries[kept], items[kept], task.weights[kept], task.pool)
         return found
 
-    def only(self, kept: Callable[[np.ndarray], np.ndarray]) -> Pairs:
-        """The pairs for whose query places `kept` is true; tasks that lose all are gone."""
+    def only(self, kept: np.ndarray, *, both: bool = False) -> Pairs:
+        """The pairs of the queries [queries] of which `kept` is true, with `both` those alone whose two queries are; tasks that lose all are gone."""
         tasks, details = {}, {}
         for name, task in self.tasks.items():
-            mask = kept(task.queries)
+            mask = kept[task.queries] & (kept[task.items] if both and name == QUERY_QUERY else True)
             if mask.any():
                 tasks[name] = Task(name, task.queries[mask], task.items[mask], task.weights[mask], task.pool)
                 details[name] = self.details[name].filter(pa.array(mask))
@@ -232,23 +271,42 @@ class Pairs:
 class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
     """Item `i` is the batch of step `i` as rank `rank` of `ranks` sees it: its even part of the pairs and of the negatives of the whole batch.
 
-    `keep_own_query`: leave a pair's query among its item's engaged queries. It would teach to look for the query itself, and is taken out otherwise.
+    `shares` {task: pairs of a step}, of all ranks. `keep_own_query`: leave a pair's query among its item's engaged queries. It would teach to look for the query itself, and is taken out otherwise.
     """
 
     def __init__(
-        self, export: Export, pairs: Pairs, vocabulary: Vocabulary, tokenise: Tokenise, *, batch: int, steps: int, seed: int = 0, mix: dict[str, float] | None = None,
+        self, export: Export, pairs: Pairs, vocabulary: Vocabulary, tokenise: Tokenise, *, shares: Mapping[str, int], steps: int, seed: int = 0,
         rank: int = 0, ranks: int = 1, keep_own_query: bool = False,
     ):  # fmt: skip
-        self.export, self.pairs, self.vocabulary, self.tokenise = export, pairs, vocabulary, tokenise
+        self.export, self.pairs, self.vocabulary, self.tokenise, self.shares = export, pairs, vocabulary, tokenise, shares
         self.steps, self.seed, self.rank, self.ranks, self.keep_own_query = steps, seed, rank, ranks, keep_own_query
-        self.shares = batch_shares(pairs, batch, ranks, MIX | (mix or {}))
         self._orders: dict[tuple[str, int], np.ndarray] = {}
 
     def __len__(self) -> int:
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, TaskBatch]:
-        return {name: self._task(self.pairs.tasks[name], size, step) for name, size in self.shares.items()}
+        return {name: self._own_words(size, step) if name == OWN_WORDS else self._task(self.pairs.tasks[name], size, step) for name, size in self.shares.items()}
+
+    def _own_words(self, size: int, step: int) -> TaskBatch:
+        """Random items, and some words of one of its texts as a query for each: of one field, whichever, and of one text of it."""
+        rng = np.random.default_rng([self.seed, step, size, len(MIX)])
+        pool = self.export.with_text
+        rows, negatives = (self._part(pool[rng.integers(len(pool), size=n)]) for n in (size, size * RANDOM_NEGATIVES))
+        table = self.export.rows[rows]
+        texts: list[list[list[str]]] = [[] for _ in rows]  # of each item, of each field that it has
+        for column, parents in self.export.texts(rows, self.export.fields, table=table).values():
+            of_field: dict[int, list[str]] = {}
+            for parent, text in zip(parents.tolist(), column.to_pylist(), strict=True):
+                if text:
+                    of_field.setdefault(parent, []).append(text)
+            for parent, some in of_field.items():
+                texts[parent].append(some)
+        # A generator for each place in the whole batch: the words do not depend on which rank picks them.
+        queries = [some_words(some, np.random.default_rng([self.seed, step, self.rank * len(rows) + i])) for i, some in enumerate(texts)]
+        keys, negative_keys = (torch.from_numpy(numbers.astype(np.int64)) for numbers in (rows, negatives))
+        positive_items, negative_items = self.export.items(rows, self.vocabulary, table=table), self.export.items(negatives, self.vocabulary)
+        return TaskBatch(self.tokenise(queries), keys, positive_items, keys, negative_items, negative_keys)
 
     def _task(self, task: Task, size: int, step: int) -> TaskBatch:
         places = np.arange(step * size, (step + 1) * size)
@@ -285,9 +343,19 @@ class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
         return self.tokenise(self.pairs.queries.take(pa.array(places)).to_pylist())
 
 
-def batch_shares(pairs: Pairs, batch: int, ranks: int, mix: dict[str, float]) -> dict[str, int]:
-    """How many pairs of each task a batch has: `batch` by the weights of the tasks that there are, in multiples of `ranks`. Raises ExportError if none has a weight."""
-    weights = {name: mix[name] for name in pairs.tasks if mix[name] > 0}
-    if not weights:
+def some_words(fields: list[list[str]], rng: np.random.Generator) -> str:
+    """One to five words, in their order, of one of the texts of one of the fields; nothing of an item that has none."""
+    if not fields:
+        return ""
+    texts = fields[rng.integers(len(fields))]
+    words = normalise(texts[rng.integers(len(texts))][:MAX_CHARACTERS]).split()
+    n = min(int(rng.integers(1, MOST_OWN_WORDS + 1)), len(words))
+    return " ".join(words[i] for i in sorted(rng.permutation(len(words))[:n].tolist()))
+
+
+def batch_shares(pairs: Pairs, batch: int, ranks: int, mix: Mapping[str, float]) -> dict[str, int]:
+    """How many pairs of each task a batch has: `batch` by the weights of the tasks that there are, in multiples of `ranks`. Raises ExportError if no task with pairs has a weight."""
+    weights = {name: mix.get(name, 0.0) for name in (*pairs.tasks, OWN_WORDS)}
+    if not any(weights[name] > 0 for name in pairs.tasks):
         raise ExportError("no task with pairs has a weight above 0: see --mix")
-    return {name: max(1, round(batch * weight / sum(weights.values()) / ranks)) * ranks for name, weight in weights.items()}
+    return {name: max(1, round(batch * weight / sum(weights.values()) / ranks)) * ranks for name, weight in weights.items() if weight > 0}

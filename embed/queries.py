@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
+from ..files import whole
 from .data import ExportError
-from .towers import QUERY_TOKENS, Model
+from .towers import Model
 
-ENCODER = "query_encoder.pt2"
 AT_ONCE = 256
+MOST_DIFFERENCE = 1e-4  # of an exported encoder, in any number of an embedding
 MAX_LINE = 10_000  # characters of a query that are looked at
 
 
@@ -31,15 +32,21 @@ class _Encoder(nn.Module):
 
 
 def export_encoder(model: Model, path: Path) -> float:
-    """Writes the query tower by torch.export, for any number of queries of up to 64 tokens; returns the largest difference to the model on some texts."""
+    """Writes the query tower by torch.export, for any number of queries of up to 64 tokens, and returns the largest difference to the model on some texts.
+
+    Raises ExportError, and writes nothing, where that is above 1e-4.
+    """
     texts = ["red mug", "a", "two blue boats beside a green tree on a yellow background"]
     ids, mask = model.tokenise(texts)
-    n, length = torch.export.Dim("queries", min=1, max=65_536), torch.export.Dim("tokens", min=2, max=QUERY_TOKENS)
-    with torch.no_grad():
+    n, length = torch.export.Dim("queries", min=1, max=65_536), torch.export.Dim("tokens", min=2, max=model.most_tokens)
+    with torch.no_grad(), whole(path) as unfinished:
         program = torch.export.export(_Encoder(model).eval(), (ids, mask), dynamic_shapes=({0: n, 1: length}, {0: n, 1: length}))
-        torch.export.save(program, str(path))
-        encoder = load_encoder(path)
-        return max(float((encoder(*model.tokenise(some)) - model.queries(*model.tokenise(some))).abs().max()) for some in (texts, texts[:1], texts * 9))
+        torch.export.save(program, str(unfinished))
+        encoder = load_encoder(unfinished)
+        gap = max(float((encoder(*model.tokenise(some)) - model.queries(*model.tokenise(some))).abs().max()) for some in (texts, texts[:1], texts * 9))
+        if not gap <= MOST_DIFFERENCE:
+            raise ExportError(f"the exported encoder differs from the model by {gap:.1e}, more than {MOST_DIFFERENCE:.0e}: nothing was written")
+    return gap
 
 
 def load_encoder(path: Path) -> Any:

@@ -51,13 +51,16 @@ def ranks(scores: Scores, task: Task, index: Index, known: np.ndarray) -> np.nda
     for first in range(0, len(queries), block):
         some = queries[first : first + block]
         table = scores(some).float()
+        table = torch.where(table.isnan(), -torch.inf, table)  # a score that is no number ranks last
         pairs = order[starts[first] : ends[min(first + block, len(queries)) - 1]]
         line = torch.from_numpy(np.searchsorted(some, task.queries[pairs])).to(table.device)
         own = table[line, torch.from_numpy(index.places(task.items[pairs])).to(table.device)]
         low, high = np.searchsorted(known, some.astype(np.int64) << 32), np.searchsorted(known, (some.astype(np.int64) + 1) << 32)
         places = index.places(np.concatenate([known[a:b] & 0xFFFFFFFF for a, b in zip(low, high, strict=True)]))
         lines = np.repeat(np.arange(len(some)), high - low)
-        table[torch.from_numpy(lines[places >= 0]).to(table.device), torch.from_numpy(places[places >= 0]).to(table.device)] = -torch.inf
+        table[torch.from_numpy(lines[places >= 0]).to(table.device), torch.from_numpy(places[places >= 0]).to(table.device)] = (
+            torch.nan
+        )  # neither higher than any score nor equal to it
         for start in range(0, len(pairs), block):
             rows, mine = table[line[start : start + block]], own[start : start + block, None]
             found[pairs[start : start + block]] = (1 + (rows > mine).sum(1) + (rows == mine).sum(1) / 2).cpu().numpy()

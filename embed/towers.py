@@ -5,20 +5,23 @@ Sizes are those of the published OmniSearchSage code unless `Sizes` says otherwi
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
-import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..files import write_whole
+from ..filters.text import normalise
 from .data import ExportError, Items
-from .ngrams import Vocabulary
+from .ngrams import Vocabulary, grams
 
 DISTILBERT = "distilbert-base-multilingual-cased"  # the paper's query encoder
 SMALL = "small"  # a small one of our own, trained from scratch
@@ -47,6 +50,14 @@ class Sizes:
 
 # Enough for some ten thousand pairs, and trained on two cores in minutes.
 SMALL_SIZES = Sizes(rows=20_000, width=128, hidden=(256,), dims=(16, 32, 64, 128), encoder_width=128, encoder_layers=2, encoder_vocabulary=8_000)
+
+
+def sizes_of(encoder: str, width: int | None = None, dims: tuple[int, ...] | None = None) -> Sizes:
+    """Small sizes with the small encoder, the published ones with another; `width` and `dims` in place of theirs."""
+    sizes = SMALL_SIZES if encoder == SMALL else Sizes()
+    if width is not None:
+        sizes = replace(sizes, width=width, encoder_width=-(-width // 32) * 32)  # heads of 32 numbers
+    return sizes if dims is None else replace(sizes, dims=dims)
 
 
 class HashEmbeddings(nn.Module):
@@ -123,9 +134,17 @@ class Model:
     sizes: Sizes
     about: dict[str, Any] = field(default_factory=dict)
 
-    def tokenise(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Queries to ids and mask, [queries, tokens]; at most 64 tokens of each."""
-        found = self.tokeniser(texts, padding=True, truncation=True, max_length=QUERY_TOKENS, return_tensors="pt")
+    @functools.cached_property
+    def most_tokens(self) -> int:
+        """Of a query that count: 64, or as many as the encoder has positions for."""
+        encoder: Any = self.queries.encoder
+        positions = getattr(encoder.config, "max_position_embeddings", QUERY_TOKENS)
+        padding = getattr(getattr(encoder, "embeddings", None), "padding_idx", None)  # RoBERTa and its kin count positions from there on
+        return min(QUERY_TOKENS, int(self.tokeniser.model_max_length), int(positions) - (0 if padding is None else padding + 1))
+
+    def tokenise(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Queries to ids and mask, [queries, tokens], in the one form in which the store has queries (`normalise`)."""
+        found = self.tokeniser([normalise(text) for text in texts], padding=True, truncation=True, max_length=self.most_tokens, return_tensors="pt")
         return found["input_ids"], found["attention_mask"]
 
     def save(self, folder: Path) -> None:
@@ -144,9 +163,7 @@ class Model:
             folder / "towers.safetensors",
         )
         config = {"format": "pincaption embedding 1", "fields": self.items.fields, "dense": self.items.dense, "sizes": asdict(self.sizes), **self.about}
-        unfinished = folder / ".config.json.unfinished"
-        unfinished.write_text(json.dumps(config, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, folder / "config.json")
+        write_whole(folder / "config.json", json.dumps(config, ensure_ascii=False, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Model:
@@ -185,8 +202,10 @@ def new_model(
     """A model to be trained. `encoder` is `small`, or a model of transformers; the small one's vocabulary is made of `texts`. Raises ExportError."""
     torch.manual_seed(seed)
     tokeniser, network = _small(texts, sizes) if encoder == SMALL else _pretrained(encoder, revision)
-    about = {"encoder": encoder, "revision": revision}
-    return Model(QueryTower(network, sizes.dim), ItemTower(fields, dense, len(vocabulary), sizes), vocabulary, tokeniser, sizes, about)
+    model = Model(QueryTower(network, sizes.dim), ItemTower(fields, dense, len(vocabulary), sizes), vocabulary, tokeniser, sizes, {"encoder": encoder, "revision": revision})
+    if encoder == SMALL:
+        _begin_with_the_items_words(model)
+    return model
 
 
 def _quiet() -> None:
@@ -202,22 +221,38 @@ def _pretrained(name: str, revision: str | None) -> tuple[Any, Any]:
     _quiet()
     try:
         tokeniser = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-        return tokeniser, AutoModel.from_pretrained(name, revision=revision, trust_remote_code=False, use_safetensors=True, dtype=torch.float32)
+        encoder = AutoModel.from_pretrained(name, revision=revision, trust_remote_code=False, use_safetensors=True, dtype=torch.float32).eval()
     except (OSError, ValueError, KeyError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ExportError(f"{name} cannot be loaded as a text encoder ({why}): name a folder or a model that transformers knows, or --encoder {SMALL}") from error
+    if not _first_token_reads_all(tokeniser, encoder):
+        raise ExportError(f"{name} is no text encoder whose first token reads the whole text (a decoder, or no padding token): name one such as {DISTILBERT}, or --encoder {SMALL}")
+    return tokeniser, encoder
+
+
+@torch.no_grad()
+def _first_token_reads_all(tokeniser: Any, encoder: Any) -> bool:
+    """Whether an encoder's [CLS] depends on the words after it: that of a decoder does not."""
+    try:
+        found = tokeniser(["red mug", "red boat"], padding=True, return_tensors="pt")
+        first, second = encoder(input_ids=found["input_ids"], attention_mask=found["attention_mask"]).last_hidden_state[:, 0]
+    except (ValueError, TypeError, AttributeError):
+        return False
+    return not torch.equal(first, second)
 
 
 def _small(texts: Iterable[str], sizes: Sizes) -> tuple[Any, Any]:
-    """A DistilBERT of small size with a WordPiece vocabulary made of `texts`."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    """A DistilBERT of small size whose vocabulary of byte pairs is made of `texts`: they give the same one every time, WordPiece's trainer does not."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
 
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokeniser = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
-    tokeniser.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokeniser.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokeniser.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=sizes.encoder_vocabulary, special_tokens=special, show_progress=False))
+    tokeniser = Tokenizer(models.BPE())
+    tokeniser.pre_tokenizer, tokeniser.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=sizes.encoder_vocabulary, special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokeniser.train_from_iterator((normalise(text) for text in texts), trainer)
     tokeniser.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[(name, tokeniser.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     )
@@ -227,5 +262,19 @@ def _small(texts: Iterable[str], sizes: Sizes) -> tuple[Any, Any]:
     config = DistilBertConfig(
         vocab_size=len(wrapped), max_position_embeddings=QUERY_TOKENS, dim=sizes.encoder_width, hidden_dim=4 * sizes.encoder_width, n_layers=sizes.encoder_layers,
         n_heads=max(1, sizes.encoder_width // 32), dropout=0.0, attention_dropout=0.0, pad_token_id=wrapped.pad_token_id,
+        initializer_range=sizes.encoder_width**-0.5,  # a narrow network: with the usual 0.02, [CLS] hears next to nothing of the words at first
     )  # fmt: skip
     return wrapped, DistilBertModel(config)
+
+
+@torch.no_grad()
+def _begin_with_the_items_words(model: Model) -> None:
+    """Sets the small encoder's word vectors to what the item tower makes of the same words: both towers begin in one space."""
+    tokens = pa.array([text.strip() for text in model.tokeniser.batch_decode([[i] for i in range(len(model.tokeniser))])])
+    table = model.queries.encoder.get_input_embeddings().weight  # type: ignore[operator,union-attr]
+    ids, starts = model.vocabulary.ids(grams(tokens), len(tokens))
+    if not len(ids) or table.shape[1] != model.items.ngrams.table.weight.shape[1]:
+        return
+    vectors = model.items.ngrams(torch.from_numpy(ids), torch.from_numpy(starts))
+    known = vectors.norm(dim=1) > 0
+    table[known] = F.normalize(vectors[known], dim=1)

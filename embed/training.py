@@ -9,27 +9,29 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 from torch import nn
 
-from .data import FIELDS, MIX, QUERY_QUERY, Batches, Export, ExportError, Pairs, TaskBatch, batch_shares
+from ..files import whole
+from .data import FIELDS, MIX, OWN_WORDS, OWN_WORDS_SHARE, QUERY_QUERY, Batches, Control, Export, ExportError, Pairs, Task, TaskBatch, batch_shares
 from .loss import WIDTH, Loss, LossOptions
 from .ngrams import SIZES, Vocabulary
-from .recall import bm25_scores, encode_items, encode_queries, index_of, known_positives, measures, ranks
-from .towers import DISTILBERT, SMALL, SMALL_SIZES, Model, Sizes, new_model
+from .recall import Index, bm25_scores, encode_items, encode_queries, index_of, known_positives, measures, ranks
+from .towers import DISTILBERT, SMALL, Model, Sizes, new_model, sizes_of
 
 CHECKPOINT, CURVE = "checkpoint.pt", "learning_curve.png"
 VALIDATION_PAIRS = 1_000  # of each task; of the training pairs, by their queries
 VALIDATION_INDEX = 5_000
+VOCABULARY_ITEMS = 200_000  # from whose texts the small encoder's vocabulary is made, at most
 
 OnStep = Callable[[str, int, int, str], None]  # what is done, how much of it, of how much, a note
 
@@ -42,7 +44,7 @@ class TrainOptions:
     revision: str | None = None
     sizes: Sizes | None = None  # None: small ones with the small encoder, the published ones else
     fields: tuple[str, ...] = FIELDS
-    shuffled: tuple[str, ...] = ()
+    controls: tuple[tuple[str, Control], ...] = ()  # fields with another text in place of their own, as of Export
     hashed: bool = False  # n-grams get their ids by hashing, in place of a vocabulary of the frequent ones
     epochs: float = 10.0
     batch: int = 256
@@ -50,7 +52,7 @@ class TrainOptions:
     encoder_learning_rate: float | None = None  # None: that of the towers for the small encoder, 5e-5 for one that was trained before
     weight_decay: float = 0.01
     warmup: float = 0.05
-    mix: tuple[tuple[str, float], ...] = tuple(MIX.items())
+    mix: tuple[tuple[str, float], ...] = ()  # weights of tasks in place of those of MIX
     correction: Literal["popularity", "conditional", "none"] = "popularity"
     mask_known: bool = False
     sketch_width: int | None = None  # None: sixteen cells for each item, at most the published 2^26
@@ -60,16 +62,22 @@ class TrainOptions:
     every: int | None = None  # steps between checkpoints, and between points of the curve; None: a twentieth of the training, at most 200
     seed: int = 0
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """Of the tasks in a batch; an encoder that was trained before knows words, and needs no items' own words."""
+        return MIX | {OWN_WORDS: OWN_WORDS_SHARE if self.encoder == SMALL else 0.0} | dict(self.mix)
+
 
 class Objective(nn.Module):
     """Towers and losses as one module: a batch in, a loss for each task out. It is what DistributedDataParallel wraps."""
 
-    def __init__(self, model: Model, options: TrainOptions, pairs: Pairs):
+    def __init__(self, model: Model, options: TrainOptions, pairs: Pairs, items: int):
         super().__init__()
         self.queries, self.items = model.queries, model.items
         dims = dict.fromkeys(model.sizes.dims, 1.0)
-        loss_options = LossOptions(dims, options.correction, options.mask_known, options.sketch_width or sketch_width(max(len(task.pool) for task in pairs.tasks.values())))
-        self.losses = nn.ModuleDict()
+        keys = max(items, *(len(task.pool) for task in pairs.tasks.values()))
+        loss_options = LossOptions(dims, options.correction, options.mask_known, options.sketch_width or sketch_width(keys))
+        self.losses = nn.ModuleDict({OWN_WORDS: Loss(replace(loss_options, mask_known=False))} if options.weights[OWN_WORDS] else {})
         for name, task in pairs.tasks.items():
             known = torch.from_numpy(known_positives([pairs.tasks], name) if name == QUERY_QUERY else task.known)
             for what in (name, *(f"{name} {vectors}" for vectors in (options.compatible if name != QUERY_QUERY else ()))):
@@ -94,52 +102,60 @@ class Objective(nn.Module):
                 if what.split(" ")[0] == name:
                     assert isinstance(loss, Loss)
                     loss.count(part.query_keys, part.positive_keys)
-                    if what == name:
-                        found[what] = loss(queries, part.query_keys, positives, part.positive_keys, negatives, part.negative_keys)
-                    else:
-                        (own, has), (others, have) = part.positives.dense[what.split(" ", 1)[1]], part.negatives.dense[what.split(" ", 1)[1]]
-                        found[what] = loss(queries, part.query_keys, own, part.positive_keys, others, part.negative_keys, has=(has, have), dims=[own.shape[1]])
+                    with torch.autocast(queries.device.type, enabled=False):  # towers may count in 16 bits; a softmax over a large batch may not
+                        if what == name:
+                            found[what] = loss(queries, part.query_keys, positives, part.positive_keys, negatives, part.negative_keys)
+                        else:
+                            (own, has), (others, have) = part.positives.dense[what.split(" ", 1)[1]], part.negatives.dense[what.split(" ", 1)[1]]
+                            found[what] = loss(queries, part.query_keys, own, part.positive_keys, others, part.negative_keys, has=(has, have), dims=[own.shape[1]])
         return found
 
 
 def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers: int = 1, device: str | None = None, on_step: OnStep = lambda what, done, total, note: None,
-          stop_after: int | None = None) -> dict[str, Any]:  # fmt: skip
+          on_point: Callable[[dict[str, Any]], None] = lambda point: None, stop_after: int | None = None) -> dict[str, Any]:  # fmt: skip
     """Trains on an export and writes the model to `out`: goes on from a checkpoint there, and does nothing where the training was done.
 
-    Returns {"model", "steps", "pairs", "pairs_per_second", "seconds", "loss": {task: mean of the last steps}, "validation": {task: {...}}, "done": bool}.
-    `stop_after` ends after so many steps of this call, with a checkpoint. Raises ExportError.
+    Of the steps at which held-out queries were ranked, the one that ranked them best is kept. `on_point` gets each point of the curve:
+    {"step", "pairs", "loss": {task: mean since the last}, "validation": {task: {"recall@10", "bm25 recall@10"}}}.
+    Returns {"model", "steps", "of", "kept_step", "pairs", "pairs_per_second", "seconds", "loss", "validation", "done"}; `stop_after` ends
+    after so many steps of this call, with a checkpoint. Raises ExportError.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
     out = Path(out)
-    export = Export(folder, options.fields, shuffled=options.shuffled, seed=options.seed)
-    digest = hashlib.sha256((Path(folder) / "manifest.json").read_bytes() + json.dumps(asdict(options), sort_keys=True).encode()).hexdigest()
+    digest = digest_of(folder, options)
     if (found := _finished(out, digest)) is not None:
         return found
+    export = Export(folder, options.fields, controls=dict(options.controls), seed=options.seed)
     accelerator = Accelerator(mixed_precision="bf16" if device != "cpu" and torch.cuda.is_available() else "no", cpu=device == "cpu" or not torch.cuda.is_available(),
                               kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])  # fmt: skip
     rank, world = accelerator.process_index, accelerator.num_processes
-    pairs, validation = split_validation(Pairs.load(export, "train"), options.validation)
-    shares = batch_shares(pairs, options.batch, world, dict(options.mix))
-    total = max(1, math.ceil(options.epochs * sum(len(pairs.tasks[name]) for name in shares) / sum(shares.values())))
+    pairs, held_out = split_validation(Pairs.load(export, "train"), options.validation)
+    if held_out.tasks:  # on no item: else words alone find the item on which the query stands
+        export.hidden = pc.unique(pa.concat_arrays([held_out.queries.take(pa.array(task.queries)) for task in held_out.tasks.values()]))
+    if not len(export.with_text):
+        options = replace(options, mix=(*options.mix, (OWN_WORDS, 0.0)))
+    shares = batch_shares(pairs, options.batch, world, options.weights)
+    per_step = sum(size for name, size in shares.items() if name != OWN_WORDS)
+    total = max(1, math.ceil(options.epochs * sum(len(pairs.tasks[name]) for name in shares if name != OWN_WORDS) / per_step))
     on_step("building the vocabulary", 0, 0, "")
     model = make_model(export, pairs, options)
-    objective: nn.Module = Objective(model, options, pairs)
+    objective: nn.Module = Objective(model, options, pairs, len(export))
     optimizer = torch.optim.AdamW(_groups(objective, options), betas=(0.9, 0.98), eps=1e-8)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total, options.warmup))
+    validation = Validation(export, held_out, options.seed) if accelerator.is_main_process else None
     state = _checkpoint(out, digest)
-    step, history, seconds = 0, list[dict[str, Any]](), 0.0
+    step, history, recent, seconds, best = 0, list[dict[str, Any]](), dict[str, list[float]](), 0.0, dict[str, Any]()
     if state:
         objective.load_state_dict(state["objective"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        step, history, seconds = state["step"], json.loads(state["history"]), state["seconds"]
-    batches = Batches(export, pairs, model.vocabulary, model.tokenise, batch=options.batch, steps=total, seed=options.seed, mix=dict(options.mix), rank=rank, ranks=world,
-                      keep_own_query=options.keep_own_query)  # fmt: skip
+        (history, recent), step, seconds, best = json.loads(state["history"]), state["step"], state["seconds"], state["best"]
+    batches = Batches(export, pairs, model.vocabulary, model.tokenise, shares=shares, steps=total, seed=options.seed, rank=rank, ranks=world, keep_own_query=options.keep_own_query)
     objective, optimizer = accelerator.prepare(objective, optimizer)
     every = options.every or min(200, -(-total // 20))
     last = min(total, step + stop_after) if stop_after is not None else total
-    began, recent = time.perf_counter(), dict[str, list[float]]()
+    began = time.perf_counter()
     objective.train()
     for batch in _loaded(batches, step, last, workers):
         step += 1
@@ -154,37 +170,61 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
         optimizer.zero_grad(set_to_none=True)
         for name, value in losses.items():
             recent.setdefault(name, []).append(float(value.detach()))
-        if step % 10 == 0 or step == last:
-            note = ", ".join(f"{name} {np.mean(values[-10:]):.3f}" for name, values in recent.items())
-            found_so_far = history[-1].get("validation", {}) if history else {}
-            recalls = ", ".join(f"{name} {told['recall@10']:.2f}" for name, told in found_so_far.items())
-            on_step("training", step, total, f"loss {note}" + (f"; recall@10 {recalls}" if recalls else ""))
-        if step % every == 0 or step == last:
-            spent = seconds + time.perf_counter() - began
-            history.append({"step": step, "pairs": step * sum(shares.values()), "loss": {name: round(_mean(values, accelerator), 5) for name, values in recent.items()}})
+        on_step("training", step, total, "")
+        if step % every == 0 or step == total:
+            history.append({"step": step, "pairs": step * per_step, "loss": {name: round(_mean(values, accelerator), 5) for name, values in recent.items()}})
             recent = {}
-            objective.eval()
+            if validation is not None:
+                objective.eval()
+                history[-1]["validation"] = validation(model, accelerator.device)
+                objective.train()
+                score = _mean_recall(history[-1])
+                if not best or score >= best["score"]:  # of equals the later one, which has seen more; without held-out queries the last
+                    state = accelerator.unwrap_model(objective).state_dict()
+                    best = {"step": step, "score": score, "towers": {name: value.detach().to("cpu", copy=True) for name, value in state.items() if _is_kept(name)}}
+                on_point(history[-1])
+        if step % every == 0 or step == last:  # where a training is stopped is no point of its curve: it would choose the step that is kept
             if accelerator.is_main_process:
-                history[-1]["validation"] = validate(model, export, validation, accelerator.device, options.seed)
-                _save_checkpoint(out, {"digest": digest, "step": step, "history": json.dumps(history), "seconds": spent, "objective": accelerator.unwrap_model(objective).state_dict(),
-                                       "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()})  # fmt: skip
+                _save_checkpoint(out, {"digest": digest, "step": step, "history": json.dumps([history, recent]), "seconds": seconds + time.perf_counter() - began, "best": best,
+                                       "objective": accelerator.unwrap_model(objective).state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()})  # fmt: skip
             accelerator.wait_for_everyone()
-            objective.train()
     spent = seconds + time.perf_counter() - began
-    found = {"model": str(out), "steps": step, "of": total, "pairs": step * sum(shares.values()), "seconds": round(spent, 1), "pairs_per_second": round(step * sum(shares.values()) / max(spent, 1e-9), 1),
-             "loss": history[-1]["loss"] if history else {}, "validation": history[-1].get("validation", {}) if history else {}, "done": step >= total}  # fmt: skip
+    kept = next((point for point in history if point["step"] == best.get("step")), {})
+    found = {"model": str(out), "steps": step, "of": total, "kept_step": best.get("step"), "pairs": step * per_step, "seconds": round(spent, 1),
+             "pairs_per_second": round(step * per_step / max(spent, 1e-9), 1), "loss": kept.get("loss", {}), "validation": kept.get("validation", {}), "done": step >= total}  # fmt: skip
     if accelerator.is_main_process and step >= total:
-        temperatures = {name: round(float(loss.temperature.detach()), 4) for name, loss in accelerator.unwrap_model(objective).losses.items()}
+        unwrapped = accelerator.unwrap_model(objective)
+        unwrapped.load_state_dict(best["towers"], strict=False)
+        temperatures = {name: round(float(loss.temperature.detach()), 4) for name, loss in unwrapped.losses.items()}
         model.about |= {"training": {name: value for name, value in asdict(options).items() if name != "sizes"}, "export": str(Path(folder).absolute()), "digest": digest,
                         "temperatures": temperatures, "result": found, "history": history}  # fmt: skip
         model.queries.cpu().eval()
         model.items.cpu().eval()
-        draw_curve(history, out / CURVE)
+        draw_curve(history, best["step"], out / CURVE)
         model.save(out)
         (out / CHECKPOINT).unlink(missing_ok=True)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return found
+
+
+def digest_of(folder: str | Path, options: TrainOptions) -> str:
+    """What a training depends on: the export and the options."""
+    try:
+        manifest = (Path(folder) / "manifest.json").read_bytes()
+    except OSError:
+        manifest = b""
+    return hashlib.sha256(manifest + json.dumps(asdict(options), sort_keys=True).encode()).hexdigest()
+
+
+def _is_kept(name: str) -> bool:
+    """Of the objective's state what the model is made of, without the sketches of the losses, which are large."""
+    return name.startswith(("queries.", "items.")) or name.endswith("log_temperature")
+
+
+def _mean_recall(point: dict[str, Any]) -> float:
+    values = [told["recall@10"] for told in point["validation"].values()]
+    return float(np.mean(values)) if values else 0.0
 
 
 def sketch_width(items: int) -> int:
@@ -194,7 +234,7 @@ def sketch_width(items: int) -> int:
 
 def make_model(export: Export, pairs: Pairs, options: TrainOptions) -> Model:
     """The model that a training begins with: its vocabularies are made of the export's texts and the training queries."""
-    sizes = options.sizes or (SMALL_SIZES if options.encoder == SMALL else Sizes())
+    sizes = options.sizes or sizes_of(options.encoder)
     vocabulary = Vocabulary({}, dict(SIZES)) if options.hashed else Vocabulary.build(export.grams(pairs.queries))
     return new_model(options.fields, export.dense, vocabulary, sizes, encoder=options.encoder, revision=options.revision, texts=_all_texts(export, pairs), seed=options.seed)
 
@@ -203,53 +243,63 @@ def split_validation(pairs: Pairs, share: float) -> tuple[Pairs, Pairs]:
     """Training pairs without, and with, the queries that a hash picks: about `share` of them."""
     hashed = np.array([int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") / 2**32 for text in pairs.queries.to_pylist()])
     held = hashed < share
-    kept = pairs.only(lambda queries: ~held[queries])
+    kept = pairs.only(~held, both=True)
     if not kept.tasks:
         raise ExportError("there are too few training pairs to hold any out for validation: --validation 0")
-    return kept, pairs.only(lambda queries: held[queries])
+    return kept, pairs.only(held)
 
 
-def validate(model: Model, export: Export, pairs: Pairs, device: torch.device | str, seed: int) -> dict[str, dict[str, float]]:
-    """{task: {"recall@10", "bm25 recall@10"}} of held-out queries among some thousand items: for the curve, not for a report."""
-    if not pairs.tasks:
-        return {}
-    queries = encode_queries(model, (pairs.queries[i : i + 1024].to_pylist() for i in range(0, len(pairs.queries), 1024)), device)
-    found = {}
-    for name, task in pairs.tasks.items():
-        if len(task) > VALIDATION_PAIRS:
-            some = np.random.default_rng(seed).permutation(len(task))[:VALIDATION_PAIRS]
-            task = type(task)(name, task.queries[some], task.items[some], task.weights[some], task.pool)
-        index = index_of(task, VALIDATION_INDEX, seed)
-        candidates = queries[torch.from_numpy(index.rows).to(queries.device)] if name == QUERY_QUERY else encode_items(model, export, index.rows, device=device)
-        known = known_positives([pairs.tasks], name)
-        ours = ranks(lambda some: queries[torch.from_numpy(some).to(queries.device)] @ candidates.T, task, index, known)  # noqa: B023
-        theirs = ranks(bm25_scores(export, pairs, task, index), task, index, known)
-        found[name] = {"recall@10": round(float(measures(ours)["recall@10"].mean()), 4), "bm25 recall@10": round(float(measures(theirs)["recall@10"].mean()), 4)}
-    return found
+class Validation:
+    """Held-out queries among some thousand items, ranked again and again: for the curve and the choice of a step, not for a report."""
+
+    def __init__(self, export: Export, pairs: Pairs, seed: int):
+        self.export, self.pairs = export, pairs
+        self.ranked: dict[str, tuple[Task, Index, np.ndarray, float]] = {}  # of each task its pairs, what they are ranked among, what is known, BM25's recall
+        for name, task in pairs.tasks.items():
+            if len(task) > VALIDATION_PAIRS:
+                some = np.random.default_rng(seed).permutation(len(task))[:VALIDATION_PAIRS]
+                task = Task(name, task.queries[some], task.items[some], task.weights[some], task.pool)
+            index, known = index_of(task, VALIDATION_INDEX, seed), known_positives([pairs.tasks], name)
+            self.ranked[name] = task, index, known, _recall_at_10(ranks(bm25_scores(export, pairs, task, index), task, index, known))
+
+    def __call__(self, model: Model, device: torch.device | str) -> dict[str, dict[str, float]]:
+        """{task: {"recall@10", "bm25 recall@10"}}."""
+        if not self.ranked:
+            return {}
+        queries = encode_queries(model, (self.pairs.queries[i : i + 1024].to_pylist() for i in range(0, len(self.pairs.queries), 1024)), device)
+        found = {}
+        for name, (task, index, known, bm25) in self.ranked.items():
+            candidates = queries[torch.from_numpy(index.rows).to(queries.device)] if name == QUERY_QUERY else encode_items(model, self.export, index.rows, device=device)
+            ours = ranks(lambda some: queries[torch.from_numpy(some).to(queries.device)] @ candidates.T, task, index, known)  # noqa: B023
+            found[name] = {"recall@10": _recall_at_10(ours), "bm25 recall@10": bm25}
+        return found
 
 
-def draw_curve(history: list[dict[str, Any]], path: Path) -> bool:
-    """The learning curve as a picture: loss and recall of each task over pairs seen. False where matplotlib is missing."""
+def _recall_at_10(rank: np.ndarray) -> float:
+    return round(float(measures(rank)["recall@10"].mean()), 4)
+
+
+def draw_curve(history: list[dict[str, Any]], kept: int, path: Path) -> bool:
+    """The learning curve as a picture: loss and recall of each task over pairs seen, and which step is kept. False where matplotlib is missing."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return False
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    pairs = [entry["pairs"] for entry in history]
-    for name in history[-1]["loss"] if history else ():
-        left.plot(pairs, [entry["loss"].get(name, math.nan) for entry in history], label=name, marker=".")
-    tasks = sorted({name for entry in history for name in entry.get("validation", {})})
-    for i, name in enumerate(tasks):
-        told = [entry.get("validation", {}).get(name, {}) for entry in history]
-        right.plot(pairs, [entry.get("recall@10", math.nan) for entry in told], color=f"C{i}", label=name, marker=".")
-        right.plot(pairs, [entry.get("bm25 recall@10", math.nan) for entry in told], color=f"C{i}", linestyle=":", label=f"{name}, BM25")
+    pairs = [point["pairs"] for point in history]
+    for name in history[-1]["loss"]:
+        left.plot(pairs, [point["loss"].get(name, math.nan) for point in history], label=name, marker=".")
+    for i, name in enumerate(sorted({name for point in history for name in point["validation"]})):
+        told = [point["validation"].get(name, {}) for point in history]
+        right.plot(pairs, [one.get("recall@10", math.nan) for one in told], color=f"C{i}", label=name, marker=".")
+        right.plot(pairs, [one.get("bm25 recall@10", math.nan) for one in told], color=f"C{i}", linestyle=":", label=f"{name}, BM25")
     left.set(title="Loss", xlabel="pairs seen")
     right.set(title="Recall@10, held-out training queries", xlabel="pairs seen", ylim=(0, 1))
     for axes in (left, right):
+        axes.axvline(next(point["pairs"] for point in history if point["step"] == kept), color="black", linewidth=0.8, label="the step that is kept")
         axes.grid(alpha=0.3)
-        if axes.lines:
-            axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     figure.savefig(path, dpi=110)
     return True
 
@@ -274,7 +324,10 @@ def _rate(step: int, total: int, warmup: float) -> float:
 
 def _all_texts(export: Export, pairs: Pairs) -> Iterator[str]:
     yield from (text for text in pairs.queries.to_pylist())
-    for rows in export.batches():
+    some = np.arange(len(export))
+    if len(some) > VOCABULARY_ITEMS:
+        some = np.sort(np.random.default_rng(0).choice(len(export), VOCABULARY_ITEMS, replace=False))
+    for rows in export.batches(some):
         for column, _ in export.texts(rows, export.fields).values():
             yield from (text for text in pc.drop_null(column).to_pylist())
 
@@ -298,9 +351,8 @@ def _mean(values: list[float], accelerator: Any) -> float:
 
 def _save_checkpoint(out: Path, state: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    unfinished = out / f".{CHECKPOINT}.unfinished"
-    torch.save(state, unfinished)
-    os.replace(unfinished, out / CHECKPOINT)
+    with whole(out / CHECKPOINT) as unfinished:
+        torch.save(state, unfinished)
 
 
 def _checkpoint(out: Path, digest: str) -> dict[str, Any] | None:

@@ -36,6 +36,12 @@ def test_ranks_are_those_of_a_count_by_hand(data: st.DataObject) -> None:
         assert rank == 1 + higher + equal / 2
 
 
+def test_a_score_that_is_no_number_ranks_last() -> None:
+    task = Task(QUERY_PIN, np.array([0, 0]), np.array([0, 1]), np.ones(2), np.arange(5))
+    found = ranks(lambda some: torch.tensor([[torch.nan, 3.0, 2.0, torch.nan, 9.0]]), task, Index(np.arange(5)), task.known)
+    assert found.tolist() == [1 + 2 + 1 / 2, 1 + 1]  # the others are 2, 3 and 4, of which 3 scores no number either
+
+
 def test_measures_of_ranks() -> None:
     found = {name: value.tolist() for name, value in measures(np.array([1.0, 1.5, 10.0, 10.5, 100.0])).items()}
     assert found["recall@1"] == [1, 0, 0, 0, 0]

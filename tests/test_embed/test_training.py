@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,23 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
 from pincaption.cli import cli
-from pincaption.embed.data import QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, Batches, Export, ExportError, Items, Pairs
-from pincaption.embed.ngrams import Vocabulary
-from pincaption.embed.queries import export_encoder
+from pincaption.embed.data import MIX, OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, Batches, Export, ExportError, Items, Pairs, batch_shares
+from pincaption.embed.ngrams import Vocabulary, grams
+from pincaption.embed.queries import export_encoder, load_encoder
 from pincaption.embed.recall import encode_items
-from pincaption.embed.towers import Model, Sizes
-from pincaption.embed.training import CHECKPOINT, TrainOptions, train
+from pincaption.embed.towers import SMALL_SIZES, Model, Sizes, _small
+from pincaption.embed.training import CHECKPOINT, Objective, TrainOptions, Validation, make_model, split_validation, train
+from pincaption.filters.text import normalise
 
 TINY = Sizes(rows=500, width=32, hidden=(32,), dims=(8, 16), encoder_width=32, encoder_layers=1, encoder_vocabulary=300)
-OPTIONS = TrainOptions(encoder="small", sizes=TINY, epochs=2, batch=56, every=10, compatible=("pinsage",), validation=0.1)
+OPTIONS = TrainOptions(encoder="small", sizes=TINY, epochs=2, batch=72, every=10, compatible=("pinsage",), validation=0.1)
+COMMON = [f"{a} {b}" for a in ("red", "blue", "green", "a small", "one large") for b in ("mug", "boat on the water", "lamp", "flower garden", "kitchen chairs", "tree")]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -59,8 +64,10 @@ def test_a_training_that_was_stopped_goes_on_exactly(export: Path, trained: Path
     assert (stopped["steps"], stopped["done"]) == (5, False)
     with pytest.raises(ExportError, match="unfinished training on another export or with other options"):
         train(export, tmp_path / "m", replace(OPTIONS, seed=5), workers=0)
-    assert train(export, tmp_path / "m", OPTIONS, workers=0)["done"]
+    points: list[dict[str, Any]] = []
+    assert train(export, tmp_path / "m", OPTIONS, workers=0, on_point=points.append)["done"]
     assert differences(trained, tmp_path / "m") == 0
+    assert points == json.loads((trained / "config.json").read_text())["history"]
     assert not (tmp_path / "m" / CHECKPOINT).exists()
 
 
@@ -89,6 +96,151 @@ train({str(export)!r}, {str(tmp_path / "m")!r}, OPTIONS, workers=0, device="cpu"
     assert differences(trained, tmp_path / "m") < 1e-3
 
 
+def test_a_training_that_was_killed_goes_on_exactly(export: Path, trained: Path, tmp_path: Path) -> None:
+    code = f"""
+import os, signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_training import OPTIONS, train
+train({str(export)!r}, {str(tmp_path / "m")!r}, OPTIONS, workers=1, on_step=lambda what, done, total, note: done == 11 and os.kill(os.getpid(), signal.SIGKILL))"""
+    killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    assert torch.load(tmp_path / "m" / CHECKPOINT, weights_only=True)["step"] == 10
+    assert train(export, tmp_path / "m", OPTIONS, workers=0)["done"]
+    assert differences(trained, tmp_path / "m") == 0
+
+
+def test_the_step_that_does_best_on_held_out_queries_is_kept(export: Path, tmp_path: Path) -> None:
+    options = replace(OPTIONS, epochs=3, every=2, validation=0.2)
+    points: list[dict[str, Any]] = []
+    found = train(export, tmp_path / "m", options, workers=0, on_point=points.append)
+    scores = [np.mean([told["recall@10"] for told in point["validation"].values()]) for point in points]
+    best = points[max(i for i, score in enumerate(scores) if score == max(scores))]
+    assert len(points) > 5
+    assert (found["kept_step"], found["validation"]) == (best["step"], best["validation"])
+    data = Export(export)
+    _, held_out = split_validation(Pairs.load(data, "train"), 0.2)
+    data.hidden = held_out.queries.take(pa.array(np.unique(np.concatenate([task.queries for task in held_out.tasks.values()]))))
+    assert Validation(data, held_out, options.seed)(Model.load(tmp_path / "m"), "cpu") == best["validation"]
+
+
+def test_held_out_queries_are_on_no_item_and_in_no_pair(export: Path) -> None:
+    data = Export(export)
+    kept, held_out = split_validation(Pairs.load(data, "train"), 0.3)
+    data.hidden = held_out.queries.take(pa.array(held_out.tasks[QUERY_PIN].queries))
+    hidden, rows = set(data.hidden.to_pylist()), np.arange(len(data))
+    on_items = set(data.texts(rows, ["engaged_queries"])["engaged_queries"][0].to_pylist())
+    everything = set(Export(export).texts(rows, ["engaged_queries"])["engaged_queries"][0].to_pylist())
+    assert hidden & everything
+    assert on_items == everything - hidden
+    for name, task in kept.tasks.items():
+        asked = set(kept.queries.take(pa.array(task.queries)).to_pylist())
+        asked |= set(kept.queries.take(pa.array(task.items)).to_pylist()) if name == QUERY_QUERY else set()
+        assert not asked & hidden
+
+
+def test_own_words_are_words_of_the_item_in_their_order_whoever_picks_them(export: Path) -> None:
+    data = Export(export)
+    pairs = Pairs.load(data, "train")
+    vocabulary, seen = Vocabulary.build(data.grams(pairs.queries), least=1), list[list[str]]()
+
+    def tokenise(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(texts)
+        return torch.zeros(len(texts), 1), torch.ones(len(texts), 1)
+
+    def batches(rank: int, ranks: int) -> Batches:
+        return Batches(data, pairs, vocabulary, tokenise, shares={OWN_WORDS: 40}, steps=3, rank=rank, ranks=ranks)
+
+    whole = batches(0, 1)[2][OWN_WORDS]
+    halves = [batches(rank, 2)[2][OWN_WORDS] for rank in range(2)]
+    assert seen[0] == seen[1] + seen[2]
+    assert torch.equal(whole.positive_keys, torch.cat([half.positive_keys for half in halves]))
+    assert torch.equal(whole.negative_keys, torch.cat([half.negative_keys for half in halves]))
+    for query, row in zip(seen[0], whole.positive_keys.tolist(), strict=True):
+        texts = [text for column, _ in data.texts(np.array([row]), data.fields).values() for text in column.to_pylist() if text]
+        assert 1 <= len(query.split()) <= 5
+        assert any(is_subsequence(query.split(), normalise(text).split()) for text in texts)
+
+
+def is_subsequence(some: list[str], words: list[str]) -> bool:
+    rest = iter(words)
+    return all(word in rest for word in some)
+
+
+def test_the_small_encoders_vocabulary_is_the_same_in_every_process(tmp_path: Path) -> None:
+    code = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_training import COMMON, TINY, _small
+print(_small(COMMON, TINY)[0].backend_tokenizer.to_str())"""
+    made = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True).stdout for _ in range(3)]
+    assert len(set(made)) == 1
+    assert len(json.loads(made[0])["model"]["vocab"]) == TINY.encoder_vocabulary
+
+
+def test_the_small_encoders_words_begin_as_the_item_towers(export: Path) -> None:
+    data = Export(export)
+    model = make_model(data, Pairs.load(data, "train"), OPTIONS)
+    (token,) = model.tokeniser(" boat", add_special_tokens=False)["input_ids"]
+    ids, starts = model.vocabulary.ids(grams(pa.array(["boat"])), 1)
+    with torch.no_grad():
+        wanted = model.items.ngrams(torch.from_numpy(ids), torch.from_numpy(starts))[0]
+        torch.testing.assert_close(model.queries.encoder.get_input_embeddings().weight[token], wanted / wanted.norm())
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """In the published layout: a small BERT, one of twelve positions, and a decoder."""
+    folder = tmp_path_factory.mktemp("encoders")
+    tokeniser = _small(COMMON, TINY)[0]
+    common = {"vocab_size": len(tokeniser), "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    torch.manual_seed(0)
+    for name, model in (
+        ("bert", BertModel(BertConfig(**common))),
+        ("short", BertModel(BertConfig(**common, max_position_embeddings=12))),
+        ("decoder", GPT2Model(GPT2Config(vocab_size=len(tokeniser), n_embd=32, n_layer=1, n_head=2, n_positions=64))),
+    ):
+        model.save_pretrained(folder / name)
+        tokeniser.save_pretrained(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["bert", "short"])
+def test_an_encoder_of_transformers_trains_and_loads(export: Path, encoders: Path, tmp_path: Path, name: str) -> None:
+    options = replace(OPTIONS, encoder=str(encoders / name), epochs=0.2)
+    found = train(export, tmp_path / "m", options, workers=0)
+    assert OWN_WORDS not in found["loss"]
+    model = Model.load(tmp_path / "m")
+    ids, _ = model.tokenise(["red mug " * 100])
+    assert ids.shape[1] == model.most_tokens == {"bert": 64, "short": 12}[name]
+    assert model.queries(*model.tokenise(["red mug", "tea " * 100])).norm(dim=1).tolist() == pytest.approx([1, 1], abs=1e-5)
+    assert export_encoder(model, tmp_path / "encoder.pt2") < 1e-4
+
+
+def test_a_decoder_is_no_encoder(export: Path, encoders: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="no text encoder whose first token reads the whole text"):
+        train(export, tmp_path / "m", replace(OPTIONS, encoder=str(encoders / "decoder")), workers=0)
+
+
+def test_bfloat16_learns_nearly_the_same(export: Path) -> None:
+    data = Export(export)
+    pairs = Pairs.load(data, "train")
+    model = make_model(data, pairs, OPTIONS)
+    objective = Objective(model, OPTIONS, pairs, len(data))
+    state = {name: value.clone() for name, value in objective.state_dict().items()}
+    batch = Batches(data, pairs, model.vocabulary, model.tokenise, shares=batch_shares(pairs, 72, 1, OPTIONS.weights), steps=1)[0]
+    losses, gradients = [], []
+    for enabled in (False, True):
+        objective.load_state_dict(state)
+        objective.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            found = objective(batch)
+        torch.stack(list(found.values())).sum().backward()
+        assert all(value.dtype == torch.float32 for value in found.values())
+        losses.append(torch.stack(list(found.values())).detach())
+        gradients.append(torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None]))
+    assert not torch.equal(*losses)  # it was counted in 16 bits
+    torch.testing.assert_close(*losses, rtol=0.02, atol=0)
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.98
+
+
 def test_a_model_that_is_done_is_left_alone_and_another_one_never_overwritten(export: Path, trained: Path, tmp_path: Path) -> None:
     before = (trained / "config.json").stat().st_mtime_ns
     assert train(export, trained, OPTIONS, workers=0)["done"]
@@ -104,14 +256,14 @@ def test_a_model_that_is_done_is_left_alone_and_another_one_never_overwritten(ex
 def test_every_option_trains(export: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     found = train(export, tmp_path / "m", replace(OPTIONS, epochs=0.1, **changes), workers=0)
     assert all(np.isfinite(value) for value in found["loss"].values())
-    assert set(found["loss"]) == {QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, f"{QUERY_PIN} pinsage", f"{QUERY_PRODUCT} pinsage"}
+    assert set(found["loss"]) == {OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, f"{QUERY_PIN} pinsage", f"{QUERY_PRODUCT} pinsage"}
 
 
 def test_a_batch_has_its_shares_and_a_pairs_own_query_is_not_among_its_items_queries(export: Path) -> None:
     data = Export(export)
     pairs = Pairs.load(data, "train")
     vocabulary = Vocabulary.build(data.grams(pairs.queries), least=1)
-    made = Batches(data, pairs, vocabulary, lambda texts: (torch.zeros(len(texts), 1), torch.ones(len(texts), 1)), batch=56, steps=3)
+    made = Batches(data, pairs, vocabulary, lambda texts: (torch.zeros(len(texts), 1), torch.ones(len(texts), 1)), shares=batch_shares(pairs, 56, 1, MIX), steps=3)
     assert made.shares == {QUERY_PIN: 32, QUERY_PRODUCT: 16, QUERY_QUERY: 8}
     part = made[2][QUERY_PIN]
     assert len(part.positive_keys) == 32
@@ -159,14 +311,32 @@ def test_the_command_line(export: Path, tmp_path: Path) -> None:
     told = captioner("embed", "recall", tmp_path / "m", export, "--json")
     assert told.exit_code == 0, told.output
     assert set(json.loads(told.stdout)["tasks"]) == {QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY}
-    assert "fused with BM25" in captioner("embed", "recall", tmp_path / "m", export).stdout
+    shown = captioner("embed", "recall", tmp_path / "m", export).stdout
+    assert "both fused" in shown
+    assert max(map(len, shown.splitlines())) <= 80
     wrote = captioner("embed", "queries", tmp_path / "m", "--out", tmp_path / "v.parquet", "--dim", 32, input="red mug\n\nboat\nred mug\n")
     assert wrote.exit_code == 0, wrote.output
     rows = pq.read_table(tmp_path / "v.parquet").to_pylist()
     assert [row["query"] for row in rows] == ["red mug", "boat", "red mug"]
     assert rows[0]["vector"] == pytest.approx(rows[2]["vector"], abs=1e-6)
     assert np.linalg.norm(rows[0]["vector"]) == pytest.approx(1, abs=1e-5)
-    assert export_encoder(Model.load(tmp_path / "m"), tmp_path / "encoder.pt2") < 1e-4
+    exported = captioner("embed", "export-encoder", tmp_path / "m", tmp_path / "encoder.pt2", "--json")
+    assert json.loads(exported.stdout)["difference"] < 1e-4
+    model = Model.load(tmp_path / "m")
+    torch.testing.assert_close(load_encoder(tmp_path / "encoder.pt2")(*model.tokenise(["Red MUG"]))[0], torch.tensor(rows[0]["vector"] + [0] * 96), atol=2, rtol=0)
+
+
+def test_what_a_training_shows(export: Path, tmp_path: Path) -> None:
+    command = ["embed", "train", str(export), str(tmp_path / "m"), "--epochs", "1", "--workers", "0", "--width", "32", "--dims", "8,16"]
+    done = CliRunner().invoke(cli, command)
+    assert done.exit_code == 0, done.output
+    shown = done.stderr.splitlines()
+    assert [name for name in (QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, OWN_WORDS) if name in shown[0]] == [QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, OWN_WORDS]
+    assert shown[1].split() == ["step", "loss", "r@10", "loss", "r@10", "loss", "r@10", "loss"]
+    assert max(map(len, done.output.splitlines())) <= 80 or str(tmp_path) in done.output
+    assert Model.load(tmp_path / "m").sizes == replace(SMALL_SIZES, width=32, encoder_width=32, dims=(8, 16))
+    other = CliRunner().invoke(cli, [*command[:-1], "16"], env={"RANK": "1"})
+    assert (other.exit_code, other.output) == (1, "")  # one process speaks for all
 
 
 @pytest.mark.parametrize(
@@ -176,9 +346,12 @@ def test_the_command_line(export: Path, tmp_path: Path) -> None:
         (["train", "{export}", "{new}", "--mix", "query-pin"], "--mix takes TASK=WEIGHT"),
         (["train", "{export}", "{new}", "--mix", "query-pin=0", "--mix", "query-product=0", "--mix", "query-query=0"], "no task with pairs has a weight above 0"),
         (["train", "{export}", "{new}", "--compatible", "itemsage"], "the export has no vectors of that name (pinsage)"),
+        (["train", "{export}", "{new}", "--dims", "0,x"], "--dims takes numbers from 1 to 8192"),
         (["train", "{new}", "{new}"], "is no export: write one with"),
         (["train", "{export}", "{new}", "--encoder", "/nowhere"], "cannot be loaded as a text encoder"),
         (["recall", "{new}", "{export}"], "holds no trained model"),
+        (["recall", "{export}", "{new}"], "is no export"),
+        (["export-encoder", "{new}", "{new}"], "holds no trained model"),
         (["queries", "{new}"], "Parquet is nothing to look at"),
     ],
 )
