@@ -96,19 +96,24 @@ def test_a_store_in_a_missing_folder_names_the_folder(tmp_path: Path) -> None:
     ("folder_mode", "file_mode", "message"),
     [(0o555, 0o444, "must be writable to you"), (0o755, 0o000, "cannot be read: you lack the permission"), (0o000, 0o644, "you may not look into the folder")],
 )
-def test_a_store_without_permissions_is_refused_with_the_mend(folder_mode: int, file_mode: int, message: str) -> None:
+def test_a_store_without_permissions_is_refused_with_the_mend(tmp_path: Path, folder_mode: int, file_mode: int, message: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.db")
         open_store(path, create=True).close()
         path.chmod(file_mode)
         Path(folder).chmod(folder_mode)
         script = (
-            "import os; from pincaption.store import StoreError, open_store\n"
-            "os.setgid(65534), os.setuid(65534)\n"
+            "import os, sys; from pincaption.store import StoreError, open_store\n"
+            f"open_store({str(tmp_path / 'other.db')!r}, create=True)\n"  # imports what it needs while it may still read the code
+            "try: os.setgid(65534), os.setuid(65534)\n"
+            "except OSError: sys.exit(77)\n"
             f"try: open_store({str(path)!r}).execute('SELECT count(*) FROM pins')\n"
             "except StoreError as error: print(error)"
         )
-        found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        if found.returncode == 77:
+            pytest.skip("root of this container cannot become somebody else")
+        assert found.returncode == 0, found.stderr
         assert message in found.stdout
 
 
