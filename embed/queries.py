@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from ..files import whole
+from ..files import write_whole
 from .data import ExportError
 from .towers import Model
 
@@ -39,19 +40,21 @@ def export_encoder(model: Model, path: Path) -> float:
     texts = ["red mug", "a", "two blue boats beside a green tree on a yellow background"]
     ids, mask = model.tokenise(texts)
     n, length = torch.export.Dim("queries", min=1, max=65_536), torch.export.Dim("tokens", min=2, max=model.most_tokens)
-    with torch.no_grad(), whole(path) as unfinished:
+    written = io.BytesIO()
+    with torch.no_grad():
         program = torch.export.export(_Encoder(model).eval(), (ids, mask), dynamic_shapes=({0: n, 1: length}, {0: n, 1: length}))
-        torch.export.save(program, str(unfinished))
-        encoder = load_encoder(unfinished)
+        torch.export.save(program, written)
+        encoder = load_encoder(io.BytesIO(written.getvalue()))
         gap = max(float((encoder(*model.tokenise(some)) - model.queries(*model.tokenise(some))).abs().max()) for some in (texts, texts[:1], texts * 9))
         if not gap <= MOST_DIFFERENCE:
             raise ExportError(f"the exported encoder differs from the model by {gap:.1e}, more than {MOST_DIFFERENCE:.0e}: nothing was written")
+    write_whole(path, written.getvalue())
     return gap
 
 
-def load_encoder(path: Path) -> Any:
+def load_encoder(source: Path | io.BytesIO) -> Any:
     """The exported encoder: (ids, mask) -> [queries, dim]."""
-    return torch.export.load(str(path)).module()
+    return torch.export.load(source if isinstance(source, io.BytesIO) else str(source)).module()
 
 
 @torch.inference_mode()
