@@ -370,7 +370,7 @@ def _finished(out: Path, digest: str) -> dict[str, Any] | None:
     try:
         config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        if any(path.name not in (CHECKPOINT, f".{CHECKPOINT}.unfinished", CURVE, "encoder", "vocabulary.safetensors", "towers.safetensors") for path in out.iterdir()):
+        if any(path.name not in (CHECKPOINT, CURVE, "encoder", "vocabulary.safetensors", "towers.safetensors") and path.suffix != ".unfinished" for path in out.iterdir()):
             raise ExportError(f"{out} is there already and holds something else than a training: name another folder") from None
         return None
     if config.get("digest") != digest:
