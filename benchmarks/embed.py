@@ -118,7 +118,7 @@ def train(rounds: int) -> None:
     folder, options = usual_export(), TrainOptions(encoder=SMALL, every=1_000_000)
     print(describe(folder))
     export = Export(folder)
-    pairs, _ = split_validation(Pairs.load(export, "train"), options.validation)
+    pairs, _, _ = split_validation(Pairs.load(export, "train"), options.validation)
     shares = batch_shares(pairs, options.batch, 1, options.weights)
     per_step = sum(size for name, size in shares.items() if name != OWN_WORDS)
     options = replace(options, epochs=STEPS * per_step / sum(len(pairs.tasks[name]) for name in shares if name != OWN_WORDS))
@@ -129,7 +129,7 @@ def train(rounds: int) -> None:
         shutil.rmtree(WORK / "measured", ignore_errors=True)
         moments: dict[int, float] = {}
 
-        def on_step(what: str, done: int, total: int, note: str, moments: dict[int, float] = moments) -> None:
+        def on_step(what: str, done: int, total: int, moments: dict[int, float] = moments) -> None:
             if what == "training":
                 moments.setdefault(done, time.perf_counter())
 
@@ -273,7 +273,6 @@ def by_sentence_transformers(export: Any, options: Any, steps: int, ours: Any, p
         print("sentence-transformers is left out: pip install sentence-transformers")
         return None
     import datasets
-    import pyarrow.compute as pc
     import torch
     from transformers import PrinterCallback
 
@@ -281,8 +280,7 @@ def by_sentence_transformers(export: Any, options: Any, steps: int, ours: Any, p
     from pincaption.embed.training import make_model, split_validation
 
     learned = Export(export.folder, export.fields)
-    kept, held_out = split_validation(Pairs.load(learned, "train"), options.validation)
-    learned.hidden = pc.unique(pa.concat_arrays([held_out.queries.take(pa.array(task.queries)) for task in held_out.tasks.values()]))
+    kept, _, learned.hidden = split_validation(Pairs.load(learned, "train"), options.validation)
     begun = make_model(learned, kept, options)
     if begun.tokeniser.get_vocab() != ours.tokeniser.get_vocab():
         raise AssertionError("our training began with another encoder")

@@ -16,16 +16,19 @@ K1, B = 1.2, 0.75  # Lucene's defaults
 class BM25:
     """An index of documents. idf = ln(1 + (N - df + 0.5) / (df + 0.5)); tf / (tf + k1 (1 - b + b length / mean length)), as Lucene counts it; no stemming."""
 
-    def __init__(self, documents: Iterable[tuple[np.ndarray, np.ndarray]], n: int):
-        """`documents`: for some of the n documents at a time, the document of each word (ascending from 0 over all) and the word's code."""
-        parts = list(documents)
-        rows = np.concatenate([part[0] for part in parts]) if parts else np.empty(0, np.int64)
-        codes = np.concatenate([part[1] for part in parts]) if parts else np.empty(0, np.uint64)
+    def __init__(self, documents: Iterable[tuple[np.ndarray, np.ndarray]], n: int, queries: pa.Array):
+        """`documents`: for some of the n documents at a time, the document of each word (from 0 over all) and the word's code. Only words of `queries` are kept."""
+        wanted, lengths = np.unique(grams(queries)["unigram"].codes), np.zeros(n, np.int64)
+        parts = [(np.empty(0, np.int64), np.empty(0, np.uint64))]
+        for rows, codes in documents:
+            np.add.at(lengths, rows, 1)
+            kept = np.isin(codes, wanted)
+            parts.append((rows[kept], codes[kept]))
+        rows, codes = (np.concatenate(column) for column in zip(*parts, strict=True))
         self.n = n
         self.terms, term = np.unique(codes, return_inverse=True)
         cell, tf = np.unique(term * max(1, n) + rows, return_counts=True)
         term, self.rows = np.divmod(cell, max(1, n))
-        lengths = np.bincount(rows, minlength=n)
         df = np.bincount(term, minlength=len(self.terms))
         idf = np.log1p((n - df + 0.5) / (df + 0.5))
         norm = K1 * (1 - B + B * lengths / max(lengths.mean() if n else 0, 1e-9))

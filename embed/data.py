@@ -29,6 +29,7 @@ OWN_WORDS_SHARE = 4.0  # of an encoder that knows no words yet: the task that te
 MOST_OWN_WORDS = 5  # of a query that is made of an item's own words
 RANDOM_NEGATIVES = 4  # for each pair of a batch, as published
 ROWS_AT_ONCE = 2_000
+_NEGATIVES, _SWAPS, _OWN_WORDS, _WORDS = 1, 2, 3, 4  # what random numbers are drawn for: a stream of its own for each
 RANDOM_WORDS = 1_000  # that there are
 NOT_READ = {"board_title_counts", "engaged_query_scores", "image_sha256", "category", "caption_recipe"}  # columns of the features that the towers have no use for
 
@@ -67,8 +68,8 @@ class TaskBatch:
 class Export:
     """The rows of an export, memory-mapped by `datasets`. `fields` are the text fields that are read, the others are as if no item had them.
 
-    `controls` {field: how its texts are replaced, drawn by `seed`} show what a field is worth beyond being there: items that have none get none.
-    `hidden` queries are on no item. Raises ExportError.
+    `controls` {field: how its texts are replaced, drawn by `seed`} show what a field is worth beyond being there: items that have none get none
+    (a "reshuffled" text is drawn by the rows that are asked for together). `hidden` queries are on no item. Raises ExportError.
     """
 
     def __init__(self, folder: str | Path, fields: Sequence[str] = FIELDS, *, controls: Mapping[str, Control] | None = None, seed: int = 0, hidden: pa.Array | None = None):
@@ -81,11 +82,13 @@ class Export:
         self.manifest = manifest
         datasets.disable_progress_bars()
         names = {theirs: ours for ours, theirs in OMNISEARCHSAGE.items()}
-        features = datasets.load_dataset(str(self.folder), "features", split="train")
+        features = _with_types(datasets.load_dataset(str(self.folder), "features", split="train"))
         self.rows = features.rename_columns({theirs: ours for theirs, ours in names.items() if theirs in features.column_names}).with_format("arrow")
         self.rows = self.rows.select_columns([name for name in self.rows.column_names if name not in NOT_READ])
-        self.dense: dict[str, int] = dict(self.manifest.get("embeddings", {}))
+        self._stored: dict[str, int] = dict(self.manifest.get("embeddings", {}))
+        self.dense = dict(self._stored)
         self._rows_having: dict[str, np.ndarray] = {}
+        self._draws: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -153,11 +156,14 @@ class Export:
         place = np.searchsorted(having, rows)
         has = having[np.minimum(place, len(having) - 1)] == rows if len(having) else np.zeros(len(rows), bool)
         if self.controls[name] == "random words":
-            words = np.random.default_rng([self.seed, number]).integers(RANDOM_WORDS, size=(len(self), MOST_OWN_WORDS))[rows]
-            texts = [" ".join(f"word{i}" for i in line) if known else None for line, known in zip(words.tolist(), has.tolist(), strict=True)]
+            if name not in self._draws:
+                self._draws[name] = np.random.default_rng([self.seed, number]).integers(RANDOM_WORDS, size=(len(self), MOST_OWN_WORDS))
+            texts = [" ".join(f"word{i}" for i in line) if known else None for line, known in zip(self._draws[name][rows].tolist(), has.tolist(), strict=True)]
             return pa.array(texts if not pa.types.is_list(column.type) else [[text] if text else [] for text in texts], column.type)
         if self.controls[name] == "shuffled":
-            source = having[np.random.default_rng([self.seed, number]).permutation(len(having))[np.minimum(place, len(having) - 1)]]
+            if name not in self._draws:
+                self._draws[name] = np.random.default_rng([self.seed, number]).permutation(having)
+            source = self._draws[name][np.minimum(place, len(having) - 1)]
         else:  # drawn by the rows that are asked for: another one in every batch, and the same when the batch is made again
             source = having[np.random.default_rng([self.seed, number, zlib.crc32(rows.tobytes())]).integers(len(having), size=len(rows))]
         return pc.if_else(pa.array(has), column.take(pa.array(source)).combine_chunks(), pa.scalar(None, column.type))
@@ -170,8 +176,17 @@ class Export:
             texts[name] = torch.from_numpy(ids), torch.from_numpy(starts)
         return Items(texts, {name: self._vectors(table, name) for name in self.dense})
 
+    def expect(self, dense: Mapping[str, int]) -> None:
+        """Gives items the vectors {name: numbers} that a model reads, and no others; names that the export does not have are missing of every item. Raises ExportError for other sizes."""
+        for name, size in dense.items():
+            if self._stored.get(name, size) != size:
+                raise ExportError(f"{self.folder} has vectors {name} of {self._stored[name]} numbers, the model was trained on {size}")
+        self.dense = dict(dense)
+
     def _vectors(self, table: pa.Table, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Stored vectors of some rows, of length 1 (zeros where there is none), and whether each has one."""
+        if name not in self._stored:
+            return torch.zeros(len(table), self.dense[name]), torch.zeros(len(table), dtype=torch.bool)
         column = table.column(name).combine_chunks()
         has = torch.from_numpy(column.is_valid().to_numpy(zero_copy_only=False).copy())
         numbers = column.fill_null(pa.scalar([0.0] * self.dense[name], column.type)) if column.null_count else column
@@ -247,6 +262,12 @@ class Pairs:
             tasks[QUERY_QUERY] = Task(QUERY_QUERY, places, others, query_pairs["weight"].to_numpy(), np.arange(len(queries)))
         return cls(queries, tasks, details)
 
+    @property
+    def asked(self) -> pa.Array:
+        """The queries that stand in any pair."""
+        places = [task.queries for task in self.tasks.values()] + [task.items for name, task in self.tasks.items() if name == QUERY_QUERY]
+        return self.queries.take(pa.array(np.unique(np.concatenate(places)) if places else np.empty(0, np.int64)))
+
     def with_queries_of(self, other: Pairs) -> dict[str, Task]:
         """The tasks of `other` over this list of queries; pairs of queries that are not on it are left out."""
         place = pc.fill_null(pc.index_in(other.queries, value_set=self.queries), -1).to_numpy(zero_copy_only=False)
@@ -258,12 +279,14 @@ class Pairs:
         return found
 
     def only(self, kept: np.ndarray, *, both: bool = False) -> Pairs:
-        """The pairs of the queries [queries] of which `kept` is true, with `both` those alone whose two queries are; tasks that lose all are gone."""
+        """The pairs of the queries [queries] of which `kept` is true, with `both` those alone whose two queries are, and no negatives but those; tasks that lose all are gone."""
         tasks, details = {}, {}
         for name, task in self.tasks.items():
-            mask = kept[task.queries] & (kept[task.items] if both and name == QUERY_QUERY else True)
+            both_ways = both and name == QUERY_QUERY
+            mask = kept[task.queries] & (kept[task.items] if both_ways else True)
             if mask.any():
-                tasks[name] = Task(name, task.queries[mask], task.items[mask], task.weights[mask], task.pool)
+                pool = task.pool[kept[task.pool]] if both_ways else task.pool
+                tasks[name] = Task(name, task.queries[mask], task.items[mask], task.weights[mask], pool)
                 details[name] = self.details[name].filter(pa.array(mask))
         return Pairs(self.queries, tasks, details)
 
@@ -290,7 +313,7 @@ class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
 
     def _own_words(self, size: int, step: int) -> TaskBatch:
         """Random items, and some words of one of its texts as a query for each: of one field, whichever, and of one text of it."""
-        rng = np.random.default_rng([self.seed, step, size, len(MIX)])
+        rng = np.random.default_rng([_OWN_WORDS, self.seed, step, size])
         pool = self.export.with_text
         rows, negatives = (self._part(pool[rng.integers(len(pool), size=n)]) for n in (size, size * RANDOM_NEGATIVES))
         table = self.export.rows[rows]
@@ -303,7 +326,7 @@ class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
             for parent, some in of_field.items():
                 texts[parent].append(some)
         # A generator for each place in the whole batch: the words do not depend on which rank picks them.
-        queries = [some_words(some, np.random.default_rng([self.seed, step, self.rank * len(rows) + i])) for i, some in enumerate(texts)]
+        queries = [some_words(some, np.random.default_rng([_WORDS, self.seed, step, self.rank * len(rows) + i])) for i, some in enumerate(texts)]
         keys, negative_keys = (torch.from_numpy(numbers.astype(np.int64)) for numbers in (rows, negatives))
         positive_items, negative_items = self.export.items(rows, self.vocabulary, table=table), self.export.items(negatives, self.vocabulary)
         return TaskBatch(self.tokenise(queries), keys, positive_items, keys, negative_items, negative_keys)
@@ -311,14 +334,14 @@ class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
     def _task(self, task: Task, size: int, step: int) -> TaskBatch:
         places = np.arange(step * size, (step + 1) * size)
         picks = np.concatenate([self._order(task, epoch)[places[places // len(task) == epoch] % len(task)] for epoch in np.unique(places // len(task)).tolist()])
-        rng = np.random.default_rng([self.seed, step, size, list(MIX).index(task.name)])
+        rng = np.random.default_rng([_NEGATIVES, self.seed, step, size, list(MIX).index(task.name)])
         negatives = task.pool[rng.integers(len(task.pool), size=size * RANDOM_NEGATIVES)]
         picks, negatives = self._part(picks), self._part(negatives)
         queries, items = task.queries[picks], task.items[picks]
         positive_items: Any
         negative_items: Any
         if task.name == QUERY_QUERY:
-            swapped = np.random.default_rng([self.seed, step]).random(size)[self.rank * len(picks) : (self.rank + 1) * len(picks)] < 0.5
+            swapped = np.random.default_rng([_SWAPS, self.seed, step]).random(size)[self.rank * len(picks) : (self.rank + 1) * len(picks)] < 0.5
             queries, items = np.where(swapped, items, queries), np.where(swapped, queries, items)  # neither of the two is the one that was asked
             positive_items, negative_items = self._tokens(items), self._tokens(negatives)
         else:
@@ -341,6 +364,16 @@ class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
 
     def _tokens(self, places: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         return self.tokenise(self.pairs.queries.take(pa.array(places)).to_pylist())
+
+
+def _with_types(rows: Any) -> Any:
+    """A dataset whose text columns are texts also where JSON Lines had none in them, of which `datasets` cannot tell what they are."""
+    import datasets
+
+    text = datasets.Value("string")
+    wanted = {name: text if getattr(feature, "dtype", "") == "null" else datasets.List(text) if getattr(getattr(feature, "feature", None), "dtype", "") == "null" else feature
+              for name, feature in rows.features.items()}  # fmt: skip
+    return rows if wanted == dict(rows.features) else rows.cast(datasets.Features(wanted))
 
 
 def some_words(fields: list[list[str]], rng: np.random.Generator) -> str:

@@ -138,30 +138,43 @@ class LossOptions:
     sketch_width: int = 2**22
 
 
-class Loss(nn.Module):
-    """The losses of one task; the learned temperature and the sketch are its state."""
+class Counts(nn.Module):
+    """How often a task's items, with "conditional" its queries and pairs too, were drawn so far; with "none" nothing is counted."""
 
-    def __init__(self, options: LossOptions, known: torch.Tensor | None = None):
+    def __init__(self, options: LossOptions):
+        super().__init__()
+        kinds = {"none": (), "popularity": ("item",), "conditional": ("item", "query", "pair")}[options.correction]
+        self.sketches = nn.ModuleDict({kind: CountMinSketch(options.sketch_width, seed=seed) for seed, kind in enumerate(kinds)})
+
+    def add(self, query_keys: torch.Tensor, positive_keys: torch.Tensor) -> None:
+        """Counts the pairs of a step (of all ranks): once a step, before its losses."""
+        if self.sketches:
+            positive_keys, query_keys = of_all_ranks(positive_keys), of_all_ranks(query_keys)
+            keys = {"item": positive_keys, "query": query_keys, "pair": pair_keys(query_keys, positive_keys)}
+            for kind, sketch in self.sketches.items():
+                sketch.add(keys[kind])  # type: ignore[operator]
+
+    def of(self, kind: str) -> CountMinSketch:
+        """The sketch of an "item", "query" or "pair"."""
+        sketch = self.sketches[kind]
+        assert isinstance(sketch, CountMinSketch)
+        return sketch
+
+
+class Loss(nn.Module):
+    """The losses of one task; the learned temperature and the counts are its state. `counts` of another loss over the same pairs are shared, and added to by their owner alone."""
+
+    def __init__(self, options: LossOptions, known: torch.Tensor | None = None, counts: Counts | None = None):
         super().__init__()
         self.options = options
         self.log_temperature = nn.Parameter(torch.tensor(TEMPERATURE).log())
-        self.sketch = CountMinSketch(options.sketch_width)
-        if options.correction == "conditional":
-            self.query_sketch, self.pair_sketch = CountMinSketch(options.sketch_width, seed=1), CountMinSketch(options.sketch_width, seed=2)
+        self.counts = counts or Counts(options)
         self.register_buffer("known", known if options.mask_known else None, persistent=False)
 
     @property
     def temperature(self) -> torch.Tensor:
         """Learned, between 0.01 and 1."""
         return self.log_temperature.exp().clamp(LEAST_TEMPERATURE, MOST_TEMPERATURE)
-
-    def count(self, query_keys: torch.Tensor, positive_keys: torch.Tensor) -> None:
-        """Counts the pairs of a step (of all ranks): once a step, before its losses."""
-        positive_keys, query_keys = of_all_ranks(positive_keys), of_all_ranks(query_keys)
-        self.sketch.add(positive_keys)
-        if self.options.correction == "conditional":
-            self.query_sketch.add(query_keys)
-            self.pair_sketch.add(pair_keys(query_keys, positive_keys))
 
     def forward(
         self, queries: torch.Tensor, query_keys: torch.Tensor, positives: torch.Tensor, positive_keys: torch.Tensor, negatives: torch.Tensor, negative_keys: torch.Tensor,
@@ -186,13 +199,13 @@ class Loss(nn.Module):
             counted = has[0].to(queries.dtype)
             same = same | ~of_all_ranks(has[0])[None]
             random_same = torch.cat([random_same[:, :1], random_same[:, 1:] | ~of_all_ranks(has[1])[None]], 1)
-        log_q = None if self.options.correction == "none" else self.sketch.log_inclusion(keys, len(keys))
+        log_q = None if self.options.correction == "none" else self.counts.of("item").log_inclusion(keys, len(keys))
         log_q_positive = None
         if self.options.correction == "conditional":  # P(item | query) in draws of a batch, as the others are
             log_q_positive = (
                 math.log(len(keys))
-                + self.pair_sketch.count(pair_keys(query_keys, positive_keys)).clamp(min=1).float().log()
-                - self.query_sketch.count(query_keys).clamp(min=1).float().log()
+                + self.counts.of("pair").count(pair_keys(query_keys, positive_keys)).clamp(min=1).float().log()
+                - self.counts.of("query").count(query_keys).clamp(min=1).float().log()
             )
         first = torch.zeros_like(positive)
         weights = {dim: self.options.dims.get(dim, 1.0) for dim in dims or self.options.dims}

@@ -6,7 +6,7 @@ score the same. Intervals resample queries, not pairs: the pairs of one query st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,20 +73,30 @@ def measures(rank: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def mean_and_interval(values: np.ndarray, clusters: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
-    """The mean of values and its 95% interval, from bootstrap samples of the clusters that they belong to."""
+    """The mean of values [n] and its 95% interval, from bootstrap samples of the clusters [n] that they belong to."""
+    ((mean, low, high),) = means_and_intervals(values[None], clusters, resamples=resamples, seed=seed)
+    return mean, low, high
+
+
+def means_and_intervals(values: np.ndarray, clusters: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> list[tuple[float, float, float]]:
+    """The same of each line of values [lines, n], from the same samples."""
     _, cluster = np.unique(clusters, return_inverse=True)
-    sums, sizes = np.bincount(cluster, values), np.bincount(cluster)
+    sums, sizes = np.stack([np.bincount(cluster, line) for line in values], 1), np.bincount(cluster)
     rng, means = np.random.default_rng(seed), []
     for _ in range(0, resamples, 50):
-        drawn = rng.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=50)
-        means.append(drawn @ sums / (drawn @ sizes))
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)
+        drawn = rng.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=50)
+        means.append(drawn @ sums / (drawn @ sizes)[:, None])
+    low, high = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0)
+    return list(zip(values.mean(1).tolist(), low.tolist(), high.tolist(), strict=True))
 
 
-def summary(rank: np.ndarray, queries: np.ndarray) -> dict[str, Any]:
-    """{"recall@10": [mean, low, high], ...} of ranks."""
-    return {name: [round(number, 4) for number in mean_and_interval(values, queries)] for name, values in measures(rank).items()}
+def summaries(ranks_of: Mapping[str, np.ndarray], queries: np.ndarray) -> dict[str, dict[str, Any]]:
+    """{who: {"recall@10": [mean, low, high], ...}} of the ranks {who: [pairs]} of the same pairs."""
+    lines = {(who, name): values for who, rank in ranks_of.items() for name, values in measures(rank).items()}
+    found: dict[str, dict[str, Any]] = {who: {} for who in ranks_of}
+    for (who, name), told in zip(lines, means_and_intervals(np.stack(list(lines.values())), queries), strict=True):
+        found[who][name] = [round(number, 4) for number in told]
+    return found
 
 
 def groups(export: Export, task: Task, details: pa.Table) -> dict[str, dict[str, np.ndarray]]:
@@ -135,6 +145,7 @@ def encode_items(
     model: Model, export: Export, rows: np.ndarray | None = None, *, device: torch.device | str = "cpu", on_step: Callable[[str, int, int], None] = lambda what, done, total: None
 ) -> torch.Tensor:
     """[items, dim] of all rows of an export, or of some."""
+    export.expect(model.items.dense)
     found, done, total = [], 0, len(export) if rows is None else len(rows)
     for some in export.batches(rows):
         found.append(model.items(export.items(some, model.vocabulary).to(torch.device(device))))
@@ -145,16 +156,18 @@ def encode_items(
 
 def bm25_scores(export: Export, pairs: Pairs, task: Task, index: Index, fields: Sequence[str] | None = None) -> Scores:
     """BM25 of the queries over the fields that the export is read with."""
-    if task.name == QUERY_QUERY:
-        words = grams(pairs.queries.take(pa.array(index.rows)))["unigram"]
-        documents = [(words.rows, words.codes)]
-    else:
-        documents, done = [], 0
+
+    def documents() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        done = 0
         for some in export.batches(index.rows):
-            texts = [grams(column, parents)["unigram"] for column, parents in export.texts(some, fields or export.fields).values()]
-            documents.append((np.concatenate([text.rows for text in texts]) + done, np.concatenate([text.codes for text in texts])))
+            if task.name == QUERY_QUERY:
+                texts = [grams(pairs.queries.take(pa.array(some)))["unigram"]]
+            else:
+                texts = [grams(column, parents)["unigram"] for column, parents in export.texts(some, fields or export.fields).values()]
+            yield np.concatenate([text.rows for text in texts]) + done, np.concatenate([text.codes for text in texts])
             done += len(some)
-    bm25 = BM25(documents, len(index.rows))
+
+    bm25 = BM25(documents(), len(index.rows), pairs.queries.take(pa.array(np.unique(task.queries))))
     return lambda some: bm25.scores(pairs.queries.take(pa.array(some)))
 
 
@@ -162,7 +175,7 @@ def fused(a: Scores, b: Scores, weight: float = 0.5) -> Scores:
     """`weight` of a and the rest of b, after both have mean 0 and deviation 1 over the index, query by query."""
 
     def standard(table: torch.Tensor) -> torch.Tensor:
-        return (table - table.mean(1, keepdim=True)) / table.std(1, keepdim=True).clamp(min=1e-9)
+        return (table - table.mean(1, keepdim=True)) / table.std(1, keepdim=True, correction=0).clamp(min=1e-9)
 
     return lambda some: weight * standard(a(some)).cpu() + (1 - weight) * standard(b(some))
 
@@ -212,21 +225,12 @@ def recall(
         whole = encoded.scores(task, among, model.sizes.dim)
         ours = {dim: ranks(encoded.scores(task, among, dim), task, among, known) for dim in model.sizes.dims}
         theirs, both = ranks(words, task, among, known), ranks(fused(whole, words), task, among, known)
-        told: dict[str, Any] = {
-            "pairs": len(task),
-            "queries": len(np.unique(task.queries)),
-            "index": len(among.rows),
-            "dims": {str(dim): summary(rank, task.queries) for dim, rank in ours.items()},
-        }
-        told |= {"bm25": summary(theirs, task.queries), "fused": summary(both, task.queries), "groups": {}}
+        told: dict[str, Any] = {"pairs": len(task), "queries": len(np.unique(task.queries)), "index": len(among.rows)}
+        summed = summaries({**{str(dim): rank for dim, rank in ours.items()}, "bm25": theirs, "fused": both}, task.queries)
+        told |= {"bm25": summed.pop("bm25"), "fused": summed.pop("fused"), "dims": summed, "groups": {}}
         for by, some in groups(export, task, pairs.details[name]).items():
             told["groups"][by] = {
-                group: {
-                    "pairs": int(mask.sum()),
-                    "model": summary(ours[model.sizes.dim][mask], task.queries[mask]),
-                    "bm25": summary(theirs[mask], task.queries[mask]),
-                }
-                for group, mask in some.items()
+                group: {"pairs": int(mask.sum()), **summaries({"model": ours[model.sizes.dim][mask], "bm25": theirs[mask]}, task.queries[mask])} for group, mask in some.items()
             }
         found["tasks"][name] = told
     on_step("ranking", len(pairs.tasks), len(pairs.tasks))

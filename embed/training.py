@@ -21,10 +21,10 @@ import pyarrow.compute as pc
 import torch
 from torch import nn
 
-from ..files import whole
+from ..files import whole, write_whole
 from .data import FIELDS, MIX, OWN_WORDS, OWN_WORDS_SHARE, QUERY_QUERY, Batches, Control, Export, ExportError, Pairs, Task, TaskBatch, batch_shares
 from .loss import WIDTH, Loss, LossOptions
-from .ngrams import SIZES, Vocabulary
+from .ngrams import MAX_CHARACTERS, SIZES, Vocabulary
 from .recall import Index, bm25_scores, encode_items, encode_queries, index_of, known_positives, measures, ranks
 from .towers import DISTILBERT, SMALL, Model, Sizes, new_model, sizes_of
 
@@ -33,7 +33,7 @@ VALIDATION_PAIRS = 1_000  # of each task; of the training pairs, by their querie
 VALIDATION_INDEX = 5_000
 VOCABULARY_ITEMS = 200_000  # from whose texts the small encoder's vocabulary is made, at most
 
-OnStep = Callable[[str, int, int, str], None]  # what is done, how much of it, of how much, a note
+OnStep = Callable[[str, int, int], None]  # what is done, how much of it by this call, of how much
 
 
 @dataclass(frozen=True)
@@ -77,18 +77,15 @@ class Objective(nn.Module):
         dims = dict.fromkeys(model.sizes.dims, 1.0)
         keys = max(items, *(len(task.pool) for task in pairs.tasks.values()))
         loss_options = LossOptions(dims, options.correction, options.mask_known, options.sketch_width or sketch_width(keys))
-        self.losses = nn.ModuleDict({OWN_WORDS: Loss(replace(loss_options, mask_known=False))} if options.weights[OWN_WORDS] else {})
+        self.losses = nn.ModuleDict()
         for name, task in pairs.tasks.items():
-            known = torch.from_numpy(known_positives([pairs.tasks], name) if name == QUERY_QUERY else task.known)
-            for what in (name, *(f"{name} {vectors}" for vectors in (options.compatible if name != QUERY_QUERY else ()))):
-                self.losses[what] = Loss(loss_options, known)
-        for name in options.compatible:
-            if name not in model.items.dense:
-                raise ExportError(f"--compatible {name}: the export has no vectors of that name ({', '.join(model.items.dense) or 'it has none at all'})")
-            if model.items.dense[name] not in dims:
-                raise ExportError(
-                    f"--compatible {name}: vectors of {model.items.dense[name]} numbers fit none of the dimensions {', '.join(map(str, dims))}: give --dims one of that size"
-                )
+            if options.weights[name]:
+                known = torch.from_numpy(known_positives([pairs.tasks], name) if name == QUERY_QUERY else task.known)
+                self.losses[name] = own = Loss(loss_options, known)
+                for vectors in options.compatible if name != QUERY_QUERY else ():
+                    self.losses[f"{name} {vectors}"] = Loss(loss_options, known, own.counts)  # the same items, counted once
+        if options.weights[OWN_WORDS]:  # of items that are drawn evenly: nothing to correct
+            self.losses[OWN_WORDS] = Loss(replace(loss_options, correction="none", mask_known=False))
 
     def forward(self, batch: dict[str, TaskBatch]) -> dict[str, torch.Tensor]:
         """{task: loss}, and {"task vectors": loss} for fixed vectors as candidates."""
@@ -101,7 +98,8 @@ class Objective(nn.Module):
             for what, loss in self.losses.items():
                 if what.split(" ")[0] == name:
                     assert isinstance(loss, Loss)
-                    loss.count(part.query_keys, part.positive_keys)
+                    if what == name:
+                        loss.counts.add(part.query_keys, part.positive_keys)
                     with torch.autocast(queries.device.type, enabled=False):  # towers may count in 16 bits; a softmax over a large batch may not
                         if what == name:
                             found[what] = loss(queries, part.query_keys, positives, part.positive_keys, negatives, part.negative_keys)
@@ -111,7 +109,7 @@ class Objective(nn.Module):
         return found
 
 
-def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers: int = 1, device: str | None = None, on_step: OnStep = lambda what, done, total, note: None,
+def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers: int = 1, device: str | None = None, on_step: OnStep = lambda what, done, total: None,
           on_point: Callable[[dict[str, Any]], None] = lambda point: None, stop_after: int | None = None) -> dict[str, Any]:  # fmt: skip
     """Trains on an export and writes the model to `out`: goes on from a checkpoint there, and does nothing where the training was done.
 
@@ -128,17 +126,16 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
         return found
     export = Export(folder, options.fields, controls=dict(options.controls), seed=options.seed)
     accelerator = Accelerator(mixed_precision="bf16" if device != "cpu" and torch.cuda.is_available() else "no", cpu=device == "cpu" or not torch.cuda.is_available(),
-                              kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)])  # fmt: skip
+                              kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)])  # fmt: skip
     rank, world = accelerator.process_index, accelerator.num_processes
-    pairs, held_out = split_validation(Pairs.load(export, "train"), options.validation)
-    if held_out.tasks:  # on no item: else words alone find the item on which the query stands
-        export.hidden = pc.unique(pa.concat_arrays([held_out.queries.take(pa.array(task.queries)) for task in held_out.tasks.values()]))
+    pairs, held_out, export.hidden = split_validation(Pairs.load(export, "train"), options.validation)
     if not len(export.with_text):
         options = replace(options, mix=(*options.mix, (OWN_WORDS, 0.0)))
     shares = batch_shares(pairs, options.batch, world, options.weights)
     per_step = sum(size for name, size in shares.items() if name != OWN_WORDS)
     total = max(1, math.ceil(options.epochs * sum(len(pairs.tasks[name]) for name in shares if name != OWN_WORDS) / per_step))
-    on_step("building the vocabulary", 0, 0, "")
+    _check(out, export, options)
+    on_step("building the vocabulary", 0, 0)
     model = make_model(export, pairs, options)
     objective: nn.Module = Objective(model, options, pairs, len(export))
     optimizer = torch.optim.AdamW(_groups(objective, options), betas=(0.9, 0.98), eps=1e-8)
@@ -154,7 +151,7 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
     batches = Batches(export, pairs, model.vocabulary, model.tokenise, shares=shares, steps=total, seed=options.seed, rank=rank, ranks=world, keep_own_query=options.keep_own_query)
     objective, optimizer = accelerator.prepare(objective, optimizer)
     every = options.every or min(200, -(-total // 20))
-    last = min(total, step + stop_after) if stop_after is not None else total
+    first, last = step, min(total, step + stop_after) if stop_after is not None else total
     began = time.perf_counter()
     objective.train()
     for batch in _loaded(batches, step, last, workers):
@@ -170,7 +167,7 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
         optimizer.zero_grad(set_to_none=True)
         for name, value in losses.items():
             recent.setdefault(name, []).append(float(value.detach()))
-        on_step("training", step, total, "")
+        on_step("training", step - first, last - first)
         if step % every == 0 or step == total:
             history.append({"step": step, "pairs": step * per_step, "loss": {name: round(_mean(values, accelerator), 5) for name, values in recent.items()}})
             recent = {}
@@ -235,18 +232,40 @@ def sketch_width(items: int) -> int:
 def make_model(export: Export, pairs: Pairs, options: TrainOptions) -> Model:
     """The model that a training begins with: its vocabularies are made of the export's texts and the training queries."""
     sizes = options.sizes or sizes_of(options.encoder)
-    vocabulary = Vocabulary({}, dict(SIZES)) if options.hashed else Vocabulary.build(export.grams(pairs.queries))
+    vocabulary = Vocabulary({}, dict(SIZES)) if options.hashed else Vocabulary.build(export.grams(pairs.asked))
     return new_model(options.fields, export.dense, vocabulary, sizes, encoder=options.encoder, revision=options.revision, texts=_all_texts(export, pairs), seed=options.seed)
 
 
-def split_validation(pairs: Pairs, share: float) -> tuple[Pairs, Pairs]:
-    """Training pairs without, and with, the queries that a hash picks: about `share` of them."""
+def split_validation(pairs: Pairs, share: float) -> tuple[Pairs, Pairs, pa.Array]:
+    """Training pairs without, and with, the queries that a hash picks, and these: about `share` of all, none where nothing would be left to learn from.
+
+    On an item (`Export.hidden`) they would be found by words alone, and their rank would say nothing.
+    """
     hashed = np.array([int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") / 2**32 for text in pairs.queries.to_pylist()])
     held = hashed < share
     kept = pairs.only(~held, both=True)
     if not kept.tasks:
-        raise ExportError("there are too few training pairs to hold any out for validation: --validation 0")
-    return kept, pairs.only(held)
+        kept, held = pairs, np.zeros_like(held)
+    return kept, pairs.only(held), pairs.queries.filter(pa.array(held))
+
+
+def _check(out: Path, export: Export, options: TrainOptions) -> None:
+    """Whether the model can be made and written, before anything that takes long. Raises ExportError or OSError."""
+    dims = (options.sizes or sizes_of(options.encoder)).dims
+    for name in options.compatible:
+        if name not in export.dense:
+            raise ExportError(f"--compatible {name}: the export has no vectors of that name ({', '.join(export.dense) or 'it has none at all'})")
+        if export.dense[name] not in dims:
+            raise ExportError(f"--compatible {name}: vectors of {export.dense[name]} numbers fit none of the dimensions {', '.join(map(str, dims))}: give --dims one of that size")
+    new = not out.exists()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_whole(out / "written", b"")
+        (out / "written").unlink()
+        if new:  # what cannot be trained leaves nothing
+            out.rmdir()
+    except OSError as error:
+        raise ExportError(f"{out} cannot be written: {error.strerror}") from None
 
 
 class Validation:
@@ -266,13 +285,18 @@ class Validation:
         """{task: {"recall@10", "bm25 recall@10"}}."""
         if not self.ranked:
             return {}
-        queries = encode_queries(model, (self.pairs.queries[i : i + 1024].to_pylist() for i in range(0, len(self.pairs.queries), 1024)), device)
         found = {}
         for name, (task, index, known, bm25) in self.ranked.items():
-            candidates = queries[torch.from_numpy(index.rows).to(queries.device)] if name == QUERY_QUERY else encode_items(model, self.export, index.rows, device=device)
-            ours = ranks(lambda some: queries[torch.from_numpy(some).to(queries.device)] @ candidates.T, task, index, known)  # noqa: B023
+            asked = np.unique(task.queries)
+            queries = self._encoded(model, asked, device)
+            candidates = self._encoded(model, index.rows, device) if name == QUERY_QUERY else encode_items(model, self.export, index.rows, device=device)
+            ours = ranks(lambda some: queries[torch.from_numpy(np.searchsorted(asked, some)).to(queries.device)] @ candidates.T, task, index, known)  # noqa: B023
             found[name] = {"recall@10": _recall_at_10(ours), "bm25 recall@10": bm25}
         return found
+
+    def _encoded(self, model: Model, places: np.ndarray, device: torch.device | str) -> torch.Tensor:
+        texts = self.pairs.queries.take(pa.array(places))
+        return encode_queries(model, (texts[i : i + 1024].to_pylist() for i in range(0, len(texts), 1024)), device)
 
 
 def _recall_at_10(rank: np.ndarray) -> float:
@@ -323,18 +347,19 @@ def _rate(step: int, total: int, warmup: float) -> float:
 
 
 def _all_texts(export: Export, pairs: Pairs) -> Iterator[str]:
-    yield from (text for text in pairs.queries.to_pylist())
+    yield from pairs.asked.to_pylist()
     some = np.arange(len(export))
     if len(some) > VOCABULARY_ITEMS:
         some = np.sort(np.random.default_rng(0).choice(len(export), VOCABULARY_ITEMS, replace=False))
     for rows in export.batches(some):
         for column, _ in export.texts(rows, export.fields).values():
-            yield from (text for text in pc.drop_null(column).to_pylist())
+            yield from pc.utf8_slice_codeunits(pc.drop_null(column), 0, MAX_CHARACTERS).to_pylist()
 
 
 def _loaded(batches: Batches, first: int, last: int, workers: int) -> Iterator[dict[str, TaskBatch]]:
-    # 'fork' shares the memory-mapped rows and the vocabulary, and starts in no time.
-    loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=range(first, last), num_workers=workers, prefetch_factor=4 if workers else None)
+    # 'fork' shares the memory-mapped rows and the vocabulary, and starts in no time; later Pythons would pickle them by default.
+    loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=range(first, last), num_workers=workers, prefetch_factor=4 if workers else None,
+                                         multiprocessing_context="fork" if workers else None)  # fmt: skip
     return iter(loader)
 
 
@@ -373,6 +398,8 @@ def _finished(out: Path, digest: str) -> dict[str, Any] | None:
         if any(path.name not in (CHECKPOINT, CURVE, "encoder", "vocabulary.safetensors", "towers.safetensors") and path.suffix != ".unfinished" for path in out.iterdir()):
             raise ExportError(f"{out} is there already and holds something else than a training: name another folder") from None
         return None
-    if config.get("digest") != digest:
+    if not isinstance(config, dict) or "digest" not in config:
+        raise ExportError(f"{out} is there already and holds something else than a training: name another folder")
+    if config["digest"] != digest:
         raise ExportError(f"{out} holds a model that was trained on another export or with other options: name another folder, or delete it")
     return dict(config["result"])

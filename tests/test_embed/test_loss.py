@@ -41,7 +41,7 @@ def test_one_task_loss_is_the_mean_of_the_two_terms_over_the_dimensions() -> Non
     queries, positives, negatives = (F.normalize(torch.randn(n, 8), dim=1) for n in (4, 4, 6))
     keys, others = torch.tensor([1, 2, 2, 3]), torch.tensor([4, 1, 5, 6, 7, 3])
     loss = Loss(LossOptions({4: 1.0, 8: 3.0}, sketch_width=1024))
-    loss.count(torch.arange(4), keys)
+    loss.counts.add(torch.arange(4), keys)
     share = {1: 0.25, 2: 0.5, 3: 0.25}
     total = 0.0
     for dim, weight in ((4, 1.0), (8, 3.0)):
@@ -59,7 +59,7 @@ def test_items_without_a_fixed_vector_are_no_candidates_and_their_pairs_do_not_c
     torch.manual_seed(0)
     queries, positives, negatives = (F.normalize(torch.randn(n, 8), dim=1) for n in (3, 3, 4))
     loss = Loss(LossOptions({8: 1.0}, sketch_width=64))
-    loss.count(torch.arange(3), torch.arange(3))
+    loss.counts.add(torch.arange(3), torch.arange(3))
     has = torch.tensor([True, False, True]), torch.tensor([True, True, False, True])
     found = loss(queries, torch.arange(3), positives, torch.arange(3), negatives, torch.arange(10, 14), has=has)
     positives[1], negatives[2] = torch.nan, 77.0

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pincaption.embed.bm25 import BM25
 from pincaption.embed.data import QUERY_PIN, QUERY_QUERY, Export, Pairs, Task
 from pincaption.embed.ngrams import grams
-from pincaption.embed.recall import Index, bm25_scores, fused, groups, known_positives, mean_and_interval, measures, ranks
+from pincaption.embed.recall import Index, bm25_scores, fused, groups, known_positives, mean_and_interval, measures, ranks, summaries
 
 
 @settings(max_examples=150, deadline=None)
@@ -56,13 +56,19 @@ def test_intervals_resample_queries_not_pairs() -> None:
     assert (mean, low, high) == pytest.approx((0.75, 0.25, 1.0), abs=0.01)
     _, low, high = mean_and_interval(values, np.arange(1000))
     assert high - low < 0.06
+    told = summaries({"a": 1 + 99 * (1 - values), "b": np.full(1000, 5.0)}, queries)
+    assert told["a"]["recall@1"] == [round(number, 4) for number in mean_and_interval(values, queries)]
+    assert told["b"]["recall@10"] == [1, 1, 1]
+    assert told["b"]["mrr"] == [0.2, 0.2, 0.2]
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.lists(st.sampled_from(["red", "mug", "boat", "tea"]), max_size=6), min_size=1, max_size=6), st.lists(st.sampled_from(["red", "mug", "tea", "none"]), max_size=4))
 def test_bm25_is_lucenes_formula(documents: list[list[str]], query: list[str]) -> None:
-    words = grams(pa.array([" ".join(words) for words in documents], pa.string()))["unigram"]
-    found = BM25([(words.rows, words.codes)], len(documents)).scores(pa.array([" ".join(query)])).tolist()[0]
+    words, asked = grams(pa.array([" ".join(words) for words in documents], pa.string()))["unigram"], pa.array([" ".join(query)])
+    half = len(words.rows) // 2
+    parts = [(words.rows[:half], words.codes[:half]), (words.rows[half:], words.codes[half:])]
+    found = BM25(parts, len(documents), asked).scores(asked).tolist()[0]
     mean = sum(map(len, documents)) / len(documents)
     for words_of, score in zip(documents, found, strict=True):
         tf, wanted = Counter(words_of), 0.0
@@ -89,7 +95,8 @@ def test_bm25_reads_every_field_and_only_those(export: Path) -> None:
 def test_fused_is_the_mean_of_both_on_one_scale() -> None:
     a, b = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[100.0, 0.0, 200.0]])
     found = fused(lambda some: a, lambda some: b)(np.array([0]))
-    assert found.tolist()[0] == pytest.approx([(-1 + 0) / 2, (0 - 1) / 2, (1 + 1) / 2])
+    assert found.tolist()[0] == pytest.approx([(-(1.5**0.5) + 0) / 2, (0 - 1.5**0.5) / 2, 1.5**0.5])
+    assert fused(lambda some: a[:, :1], lambda some: b[:, :1])(np.array([0])).tolist() == [[0.0]]
 
 
 def test_of_query_pairs_both_ways_are_known_and_no_query_finds_itself(export: Path) -> None:

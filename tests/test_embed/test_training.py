@@ -15,9 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
+from pincaption.cli import cli
 from pincaption.embed.data import MIX, OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, Batches, Export, ExportError, Items, Pairs, batch_shares
 from pincaption.embed.ngrams import Vocabulary, grams
 from pincaption.embed.queries import export_encoder
@@ -97,7 +99,7 @@ def test_a_training_that_was_killed_goes_on_exactly(export: Path, trained: Path,
     code = f"""
 import os, signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_training import OPTIONS, train
-train({str(export)!r}, {str(tmp_path / "m")!r}, OPTIONS, workers=1, on_step=lambda what, done, total, note: done == 11 and os.kill(os.getpid(), signal.SIGKILL))"""
+train({str(export)!r}, {str(tmp_path / "m")!r}, OPTIONS, workers=1, on_step=lambda what, done, total: done == 11 and os.kill(os.getpid(), signal.SIGKILL))"""
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert torch.load(tmp_path / "m" / CHECKPOINT, weights_only=True)["step"] == 10
@@ -114,15 +116,13 @@ def test_the_step_that_does_best_on_held_out_queries_is_kept(export: Path, tmp_p
     assert len(points) > 5
     assert (found["kept_step"], found["validation"]) == (best["step"], best["validation"])
     data = Export(export)
-    _, held_out = split_validation(Pairs.load(data, "train"), 0.2)
-    data.hidden = held_out.queries.take(pa.array(np.unique(np.concatenate([task.queries for task in held_out.tasks.values()]))))
+    _, held_out, data.hidden = split_validation(Pairs.load(data, "train"), 0.2)
     assert Validation(data, held_out, options.seed)(Model.load(tmp_path / "m"), "cpu") == best["validation"]
 
 
 def test_held_out_queries_are_on_no_item_and_in_no_pair(export: Path) -> None:
     data = Export(export)
-    kept, held_out = split_validation(Pairs.load(data, "train"), 0.3)
-    data.hidden = held_out.queries.take(pa.array(held_out.tasks[QUERY_PIN].queries))
+    kept, held_out, data.hidden = split_validation(Pairs.load(data, "train"), 0.3)
     hidden, rows = set(data.hidden.to_pylist()), np.arange(len(data))
     on_items = set(data.texts(rows, ["engaged_queries"])["engaged_queries"][0].to_pylist())
     everything = set(Export(export).texts(rows, ["engaged_queries"])["engaged_queries"][0].to_pylist())
@@ -130,8 +130,59 @@ def test_held_out_queries_are_on_no_item_and_in_no_pair(export: Path) -> None:
     assert on_items == everything - hidden
     for name, task in kept.tasks.items():
         asked = set(kept.queries.take(pa.array(task.queries)).to_pylist())
-        asked |= set(kept.queries.take(pa.array(task.items)).to_pylist()) if name == QUERY_QUERY else set()
+        asked |= set(kept.queries.take(pa.array(task.items)).to_pylist()) | set(kept.queries.take(pa.array(task.pool)).to_pylist()) if name == QUERY_QUERY else set()
         assert not asked & hidden
+        assert set(held_out.queries.take(pa.array(held_out.tasks[name].queries)).to_pylist()) <= hidden
+    assert set(kept.asked.to_pylist()) <= set(kept.queries.to_pylist()) - hidden
+    made = make_model(data, kept, OPTIONS).vocabulary
+    assert not np.isin(grams(data.hidden)["bigram"].codes, made.known["bigram"]).all()
+
+
+def test_where_nothing_would_be_left_to_learn_from_nothing_is_held_out(export: Path) -> None:
+    pairs = Pairs.load(Export(export), "train")
+    kept, held_out, hidden = split_validation(pairs, 1.0)
+    assert kept.tasks.keys() == pairs.tasks.keys()
+    assert (held_out.tasks, len(hidden)) == ({}, 0)
+
+
+def test_an_export_of_json_lines_gives_the_same_items(tmp_path: Path) -> None:
+    store = tmp_path / "my.db"
+    (tmp_path / "pins.jsonl").write_text("".join(json.dumps({"pin_id": f"p{i}", "title": f"mug {i}"}) + "\n" for i in range(9)))
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps({"pin_id": f"p{i}", "query": "a mug", "action": "save", "date": f"2026-06-0{1 + i % 5}"}) + "\n" for i in range(9)))
+    commands = [["ingest", "pins", store, tmp_path / "pins.jsonl"], ["aggregate", "queries", store, "--log", tmp_path / "log.jsonl"]]
+    commands += [["export", store, tmp_path / form, "--format", form, "--as-of", "2026-06-02", "--pairs"] for form in ("parquet", "jsonl")]
+    for command in commands:
+        done = CliRunner().invoke(cli, [str(a) for a in command])
+        assert done.exit_code == 0, done.output
+    texts = []
+    for form in ("parquet", "jsonl"):
+        data = Export(tmp_path / form)
+        order = np.argsort(data.pin_ids.to_pylist())
+        texts.append({name: (column.to_pylist(), parents.tolist()) for name, (column, parents) in data.texts(order, data.fields).items()})
+        assert len(data.with_text) == 9
+        assert train(tmp_path / form, tmp_path / f"{form}-model", replace(OPTIONS, compatible=(), epochs=1), workers=0)["done"]
+    assert texts[0] == texts[1]
+
+
+def test_vectors_that_a_model_reads_may_be_missing_of_an_export_but_not_of_another_size(export: Path, trained: Path) -> None:
+    model, data = Model.load(trained), Export(export)
+    data._stored = {}
+    without = encode_items(model, data)
+    assert torch.allclose(without.norm(dim=1), torch.ones(len(data)), atol=1e-5)
+    rows = data.rows.to_pandas()
+    missing = torch.from_numpy(rows["pinsage"].isna().to_numpy())
+    torch.testing.assert_close(without[missing], encode_items(model, Export(export))[missing], atol=1e-5, rtol=0)
+    data._stored = {"pinsage": 8}
+    with pytest.raises(ExportError, match="vectors pinsage of 8 numbers, the model was trained on 16"):
+        encode_items(model, data)
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_made(export: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    seen: list[str] = []
+    with pytest.raises(ExportError, match="cannot be written"):
+        train(export, tmp_path / "file" / "m", OPTIONS, workers=0, on_step=lambda what, done, total: seen.append(what))
+    assert seen == []
 
 
 def test_own_words_are_words_of_the_item_in_their_order_whoever_picks_them(export: Path) -> None:
