@@ -27,6 +27,8 @@ DISTILBERT = "distilbert-base-multilingual-cased"  # the paper's query encoder
 SMALL = "small"  # a small one of our own, trained from scratch
 QUERY_TOKENS = 64
 PRIME = 2**31 - 1
+FORMAT = "pincaption embedding 2"
+PARTS = ("encoder", "vocabulary.safetensors", "towers.safetensors")  # of a model beside its config.json
 TEMPERATURE, LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.07, 0.01, 1.0
 
 
@@ -53,10 +55,10 @@ SMALL_SIZES = Sizes(rows=20_000, width=128, hidden=(256,), dims=(16, 32, 64, 128
 
 
 def sizes_of(encoder: str, width: int | None = None, dims: tuple[int, ...] | None = None) -> Sizes:
-    """Small sizes with the small encoder, the published ones with another; `width` and `dims` in place of theirs."""
+    """Small sizes with the small encoder, the published ones with another; `width` (a multiple of 32, the size of the small encoder's heads) and `dims` in place of theirs."""
     sizes = SMALL_SIZES if encoder == SMALL else Sizes()
     if width is not None:
-        sizes = replace(sizes, width=width, encoder_width=-(-width // 32) * 32)  # heads of 32 numbers
+        sizes = replace(sizes, width=width, encoder_width=width)
     return sizes if dims is None else replace(sizes, dims=dims)
 
 
@@ -162,25 +164,30 @@ class Model:
             {name: value.contiguous() for name, value in {**self.items.state_dict(prefix="items."), **self.queries.projection.state_dict(prefix="projection.")}.items()},
             folder / "towers.safetensors",
         )
-        config = {"format": "pincaption embedding 1", "fields": self.items.fields, "dense": self.items.dense, "sizes": asdict(self.sizes), **self.about}
+        config = {"format": FORMAT, "fields": self.items.fields, "dense": self.items.dense, "sizes": asdict(self.sizes), **self.about}
         write_whole(folder / "config.json", json.dumps(config, ensure_ascii=False, indent=1) + "\n")
 
     @classmethod
     def load(cls, folder: str | Path) -> Model:
-        """Reads what `save` wrote. Raises ExportError for a folder that holds no model."""
+        """Reads what `save` wrote, from the folder alone. Raises ExportError for a folder that holds no model, one of another format, or a part of one."""
         from safetensors.torch import load_file
 
         folder = Path(folder)
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            if not config["format"].startswith("pincaption embedding "):
+            stored_format = config.pop("format")
+            if not stored_format.startswith(FORMAT.rstrip("0123456789")):
                 raise ValueError
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             raise ExportError(f"{folder} holds no trained model: make one with captioner embed train EXPORT {folder}") from None
+        if stored_format != FORMAT:
+            raise ExportError(f"{folder} holds a model of the format '{stored_format}', this version reads '{FORMAT}': train it again, into another folder")
+        if missing := [name for name in PARTS if not (folder / name).exists()]:
+            raise ExportError(f"{folder} holds a model without its {', '.join(missing)}: copy the whole folder, or train it again")
         stored_sizes: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in config.pop("sizes").items()}
         sizes = Sizes(**stored_sizes)
         vocabulary = Vocabulary.load(folder / "vocabulary.safetensors")
-        tokeniser, encoder = _pretrained(str(folder / "encoder"), None)
+        tokeniser, encoder = _pretrained(str(folder / "encoder"), None, local=True)
         queries, items = QueryTower(encoder, sizes.dim), ItemTower(config.pop("fields"), config.pop("dense"), len(vocabulary), sizes)
         stored = load_file(folder / "towers.safetensors")
         items.load_state_dict({name.removeprefix("items."): value for name, value in stored.items() if name.startswith("items.")})
@@ -215,15 +222,18 @@ def _quiet() -> None:
     logging.disable_progress_bar()
 
 
-def _pretrained(name: str, revision: str | None) -> tuple[Any, Any]:
+def _pretrained(name: str, revision: str | None, *, local: bool = False) -> tuple[Any, Any]:
+    """Tokeniser and encoder of transformers; `local`: never from the hub. Raises ExportError."""
     from transformers import AutoModel, AutoTokenizer
 
     _quiet()
     try:
-        tokeniser = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
-        encoder = AutoModel.from_pretrained(name, revision=revision, trust_remote_code=False, use_safetensors=True, dtype=torch.float32).eval()
+        tokeniser = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False, local_files_only=local)
+        encoder = AutoModel.from_pretrained(name, revision=revision, trust_remote_code=False, local_files_only=local, use_safetensors=True, dtype=torch.float32).eval()
     except (OSError, ValueError, KeyError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if local:
+            raise ExportError(f"{name} cannot be loaded ({why}): copy the whole model again, or train it again") from error
         raise ExportError(f"{name} cannot be loaded as a text encoder ({why}): name a folder or a model that transformers knows, or --encoder {SMALL}") from error
     if not _first_token_reads_all(tokeniser, encoder):
         raise ExportError(f"{name} is no text encoder whose first token reads the whole text (a decoder, or no padding token): name one such as {DISTILBERT}, or --encoder {SMALL}")
@@ -247,6 +257,7 @@ def _small(texts: Iterable[str], sizes: Sizes) -> tuple[Any, Any]:
     from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
 
     tokeniser = Tokenizer(models.BPE())
+    tokeniser.normalizer = _normaliser()
     tokeniser.pre_tokenizer, tokeniser.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
@@ -257,14 +268,32 @@ def _small(texts: Iterable[str], sizes: Sizes) -> tuple[Any, Any]:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[(name, tokeniser.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     )
     wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokeniser, model_max_length=QUERY_TOKENS, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]"
-    )
+        tokenizer_object=tokeniser, model_max_length=QUERY_TOKENS, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]",
+        split_special_tokens=True,  # who types "[SEP]" means letters
+    )  # fmt: skip
     config = DistilBertConfig(
         vocab_size=len(wrapped), max_position_embeddings=QUERY_TOKENS, dim=sizes.encoder_width, hidden_dim=4 * sizes.encoder_width, n_layers=sizes.encoder_layers,
         n_heads=max(1, sizes.encoder_width // 32), dropout=0.0, attention_dropout=0.0, pad_token_id=wrapped.pad_token_id,
         initializer_range=sizes.encoder_width**-0.5,  # a narrow network: with the usual 0.02, [CLS] hears next to nothing of the words at first
     )  # fmt: skip
     return wrapped, DistilBertModel(config)
+
+
+def _normaliser() -> Any:
+    """What `normalise` does, in the words of `tokenizers`, for services that have the saved tokeniser alone.
+
+    Of case folding it has lower case, `ß` and `ς`: Greek iota subscripts and some historical letters stay other ones.
+    """
+    from tokenizers import Regex, normalizers
+
+    apostrophe, letter, mark_or_number = "['\u2019\u02bc]", r"[\p{L}&&[^\u02bc]]", r"\p{M}\p{N}"
+    return normalizers.Sequence(
+        [
+            normalizers.Replace(Regex(r"\p{Cf}"), ""), normalizers.NFKC(), normalizers.Lowercase(), normalizers.Replace("ß", "ss"), normalizers.Replace("ς", "σ"),
+            normalizers.NFKC(), normalizers.Replace(Regex(f"(?<!{letter}|[{mark_or_number}]){apostrophe}|{apostrophe}(?!{letter})"), " "),
+            normalizers.Replace(Regex(apostrophe), "'"), normalizers.Replace(Regex(r"[^\p{L}\p{M}\p{N}']+"), " "), normalizers.Strip(),
+        ]
+    )  # fmt: skip
 
 
 @torch.no_grad()
