@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from .terminal import plural, progress, say, steps
+from .terminal import plural, printable, say, steps
 from .verbs import Verbs, verb
 
 FIELD_NAMES = "title,description,caption,board_titles,engaged_queries"
@@ -49,21 +49,31 @@ def _mix(entries: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
 @click.option("--revision", metavar="R", help="Of the encoder.")
 @click.option("--fields", default=FIELD_NAMES, metavar="NAME,...", help="Text fields of the item tower. [default: all]")
 @click.option("--epochs", type=click.FloatRange(0, 10_000, min_open=True), default=10, show_default=True, help="Times that as many pairs are seen as there are.")
-@click.option("--batch", type=click.IntRange(2, 1_000_000), default=256, show_default=True, help="Pairs of a step, over all processes.")
+@click.option(
+    "--batch", type=click.IntRange(2, 1_000_000), default=256, show_default=True, help="Pairs of a step over all processes, own-words included; at least one of each task."
+)
 @click.option("--learning-rate", type=click.FloatRange(0, 10, min_open=True), default=1e-3, show_default=True, help="Of the towers, at its highest.")
 @click.option(
     "--mix", multiple=True, metavar="TASK=WEIGHT", help="Weight of a task in a batch. [default: query-pin=8 query-product=4 query-query=2, of the small encoder own-words=4]"
 )
-@click.option("--correction", type=click.Choice(["popularity", "conditional", "none"]), default="popularity", show_default=True, help="logQ of the positives.")
+@click.option(
+    "--correction", type=click.Choice(["popularity", "conditional", "none"]), default="popularity", show_default=True,
+    help="logQ: what is taken from the logits: log of an item's share of the draws, of positives that given the query, or nothing.",
+)  # fmt: skip
 @click.option("--mask-known", is_flag=True, help="Leave a query's other known positives out of its candidates.")
 @click.option("--compatible", multiple=True, metavar="NAME", help="Fixed vectors that queries are to be comparable with.")
 @click.option("--hashed", is_flag=True, help="Ids of n-grams by hashing, without a vocabulary.")
-@click.option("--width", type=click.IntRange(32, 4096), metavar="N", help="Numbers of an n-gram's embedding, and of the small encoder. [default: 128; 256 with another encoder]")
+@click.option(
+    "--width",
+    type=click.IntRange(32, 4096),
+    metavar="N",
+    help="Numbers of an n-gram's embedding, and of the small encoder: a multiple of 32. [default: 128; 256 with another encoder]",
+)
 @click.option("--dims", metavar="N,...", help="Numbers of an embedding, and how many of its first are one too. [default: 16,32,64,128; to 256 with another encoder]")
 @click.option("--workers", type=click.IntRange(0, 256), default=1, show_default=True, help="Processes that make batches.")
 @click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
 @click.option("--every", type=click.IntRange(1), metavar="STEPS", help="Between checkpoints, with recall on held-out queries. [default: a twentieth of all, at most 200]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of weights, order and negatives.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of weights, order and negatives.")
 def train_command(
     export: str, model: str, workers: int, device: str, fields: str, mix: tuple[str, ...], width: int | None, dims: str | None, as_json: bool, **options: Any
 ) -> dict[str, Any]:
@@ -80,26 +90,32 @@ def train_command(
     captioner embed train out/ model/ --encoder distilbert-base-multilingual-cased --batch 4096
     """
     chosen, mixed, numbers = _fields(fields), _mix(mix), _dims(dims)
+    if width is not None and width % 32:
+        raise click.UsageError(f"--width takes a multiple of 32, for instance {-(-width // 32) * 32}; it got {width}")
+    from .embed.data import ExportError
     from .embed.towers import sizes_of
     from .embed.training import TrainOptions, train
 
-    first = os.environ.get("RANK", "0") == "0"  # of several processes one speaks for all
+    rank = os.environ.get("RANK", "0")
+    first = rank == "0"  # of several processes one speaks for all
     sizes = sizes_of(options["encoder"], width, numbers)
     try:
-        with progress("training", "steps") as shown:
+        with steps({"training": "steps"}) as on_step:
             found = train(
                 export,
                 model,
                 TrainOptions(fields=chosen, mix=mixed, sizes=sizes, **options),
                 workers=workers,
                 device=None if device == "auto" else device,
-                on_step=lambda what, done, total, note: shown.update(done, total, note) if first else None,
+                on_step=on_step if first and sys.stderr.isatty() else lambda what, done, total: None,  # elsewhere the lines of the table tell
                 on_point=_Table(),
             )
-    except Exception:
-        if not first:
+    except Exception as error:
+        if first:
+            raise
+        if isinstance(error, ExportError):  # which the first process has as well
             raise click.exceptions.Exit(1) from None
-        raise
+        raise RuntimeError(f"process {rank}: {type(error).__name__}: {error}") from error
     if not first:
         raise click.exceptions.Exit(0)
     if not as_json:
@@ -107,7 +123,7 @@ def train_command(
         if found["validation"]:
             click.echo(f"kept step {found['kept_step']:,}, which does best on held-out training queries:")
         for name, told in found["validation"].items():
-            click.echo(f"  {name:<14} recall@10 {told['recall@10']:.3f}, BM25 {told['bm25 recall@10']:.3f}")
+            click.echo(f"  {printable(name):<14} recall@10 {told['recall@10']:.3f}, BM25 {told['bm25 recall@10']:.3f}")
         curve = Path(found["model"]) / "learning_curve.png"
         click.echo(f"curve: {curve}" if curve.exists() else "no curve was drawn: pip install 'pincaption[plots]'")
     return found
@@ -122,7 +138,7 @@ class _Table:
     def __call__(self, point: dict[str, Any]) -> None:
         if not self.tasks:
             self.tasks = [name for name in point["loss"] if " " not in name]  # those of fixed vectors stand in the curve alone
-            say(" " * 9 + "".join(f"  {name:<14}" for name in self.tasks).rstrip())
+            say(" " * 9 + "".join(f"  {printable(name):<14}" for name in self.tasks).rstrip())
             say(f"{'step':>9}" + "".join("    loss   r@10 " if name in point["validation"] else "    loss        " for name in self.tasks).rstrip())
         cells = [f"  {point['loss'][name]:>6.3f}  {_of(point['validation'], name):>5} " for name in self.tasks]
         say(f"{point['step']:>9,}" + "".join(cells).rstrip())
@@ -169,7 +185,7 @@ def recall_command(model: str, export: str, split: str, index: int | None, as_js
         found = recall(loaded, items, split=split, index=index, on_step=on_step)
     if not as_json:
         for name, told in found["tasks"].items():
-            click.echo(f"{name}: {plural(told['pairs'], 'pair')} of {told['queries']:,} queries among {told['index']:,}")
+            click.echo(f"{printable(name)}: {plural(told['pairs'], 'pair')} of {told['queries']:,} queries among {told['index']:,}")
             click.echo(f"  {'':<36}recall@10             @1   @100    MRR")
             rows = [(f"{dim} numbers", measured) for dim, measured in told["dims"].items()] + [("BM25", told["bm25"]), ("both fused", told["fused"])]
             for label, measured in rows:
@@ -178,7 +194,7 @@ def recall_command(model: str, export: str, split: str, index: int | None, as_js
                 click.echo(f"  {'pairs by':<36}{'recall@10':<20}BM25     pairs")
             for by, groups in told["groups"].items():
                 for group, measured in groups.items():
-                    click.echo(f"  {by + ': ' + group:<36.36}{_interval(measured['model'])}  {measured['bm25']['recall@10'][0]:.3f}{measured['pairs']:>9,}")
+                    click.echo(f"  {printable(by + ': ' + group):<36.36}{_interval(measured['model'])}  {measured['bm25']['recall@10'][0]:.3f}{measured['pairs']:>9,}")
     return found
 
 
@@ -201,7 +217,7 @@ def ablate_command(export: str, out: str, seeds: int, workers: int, as_json: boo
     Native text alone, with captions, with board titles, with engaged queries, with all, as far as the export has them; and three
     controls of the captions: another item's in every batch, another item's for good, and random words. Differences are paired by
     seed, with 95% intervals. The table is kept as OUT/ablation.json and drawn as OUT/ablation.png; a call that was stopped goes on
-    where it was.
+    after the last training that was done.
 
     \b
     captioner embed ablate out/ ablation/
@@ -216,13 +232,17 @@ def ablate_command(export: str, out: str, seeds: int, workers: int, as_json: boo
             click.echo(f"{group}: {plural(pairs, 'pair')}")
             click.echo(f"  {'':<28}recall@10   BM25   more than native text (95%)")
             for arm, told in found["arms"].items():
-                gap = told["difference"].get(group)
-                shown = f"{gap[0]:+.3f} ({gap[1]:+.3f} to {gap[2]:+.3f})" if gap else ""
+                shown = _difference(told["difference"][group]) if told["difference"] else ""
                 click.echo(f"  {arm:<28}{told['recall@10'][group][0]:>9.3f}{told['bm25'][group]:>7.3f}   {shown}".rstrip())
             for arm, gaps in found["captions beyond"].items():
-                mean, low, high = gaps[group]
-                click.echo(f"  captions more than {arm.removeprefix('+ '):<35}{mean:+.3f} ({low:+.3f} to {high:+.3f})")
+                click.echo(f"  captions more than {arm.removeprefix('+ '):<28}{_difference(gaps[group])}")
+        click.echo(f"plot: {found['plot']}" if found["plot"] else "no plot was drawn: pip install 'pincaption[plots]'")
     return found
+
+
+def _difference(gap: list[float | None]) -> str:
+    mean, low, high = gap
+    return f"{mean:+.3f} (one seed, no interval)" if low is None else f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 @verb(embed, "queries")
@@ -253,7 +273,9 @@ def queries_command(model: str, queries: Any, out: str | None, dim: int | None, 
 def export_encoder_command(model: str, out: str, as_json: bool) -> dict[str, Any]:
     """Write the query encoder by torch.export, for services that have no code of ours; refused if it differs by more than 1e-4.
 
-    It takes ids and mask [queries, tokens] of MODEL/encoder's tokeniser and gives embeddings [queries, numbers].
+    It takes ids and mask [queries, at most 64 tokens] of MODEL/encoder's tokeniser and gives embeddings [queries, numbers]. Texts are to be in
+    the form of pincaption.filters.text.normalise before: lower case, NFKC, without punctuation. The small encoder's tokeniser brings raw
+    texts into that form by itself, but for a few rare letters; that of another encoder does not, so that the service has to.
 
     \b
     captioner embed export-encoder model/ query_encoder.pt2

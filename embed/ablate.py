@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..files import write_whole
-from .data import FIELDS, QUERY_QUERY, Control, Export, Pairs
+from .data import FIELDS, QUERY_QUERY, Control, Export, ExportError, Pairs
 from .recall import Encoded, bm25_scores, groups, index_of, known_positives, measures, ranks
 from .towers import Model
 from .training import TrainOptions, train
@@ -50,10 +51,15 @@ def ablate(
 
     `arms`: names of ARMS, the first of them is what the others are compared with; without them all whose fields the export has.
     Returns {"seeds", "arms": {arm: {"fields", "recall@10": {group: [mean over seeds, ...by seed]}, "bm25": {group: value}, "difference": {group: [mean, low, high]}}},
-    "captions beyond": {control: {group: [mean, low, high]}}}: differences to native text alone, and of captions to their controls, paired by seed, with a 95% t-interval. What is done is kept: a call that was stopped goes on. Raises ExportError.
+    "captions beyond": {control: {group: [mean, low, high]}}, "plot": path, or None without matplotlib}: differences to native text alone, and of captions
+    to their controls, paired by seed, with a 95% t-interval. What is done is kept: a call that was stopped goes on after the last training that was done.
+    Raises ExportError, for what cannot be measured or written before anything is trained.
     """
-    out, found = Path(out), dict[str, Any]()
-    arms = arms_of(Export(folder)) if arms is None else arms
+    out, found, export = Path(out), dict[str, Any](), Export(folder)
+    if not set(Pairs.load(export, "test").tasks) - {QUERY_QUERY}:
+        raise ExportError(f"{folder} has no pairs of queries and items in its split test: export with an earlier --test-from")
+    _can_be_written(out)
+    arms = arms_of(export) if arms is None else arms
     for i, arm in enumerate(arms):
         fields, controls = ARMS[arm]
         measured = []
@@ -79,8 +85,17 @@ def ablate(
     }
     result = {"export": str(folder), "seeds": seeds, "pairs": measured[0]["pairs"], "arms": found, "captions beyond": beyond}
     write_whole(out / "ablation.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-    draw(result, out / "ablation.png")
-    return result
+    return result | {"plot": str(out / "ablation.png") if draw(result, out / "ablation.png") else None}
+
+
+def _can_be_written(folder: Path) -> None:
+    """Makes a folder. Raises ExportError unless files can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ExportError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
 
 
 def arms_of(export: Export) -> list[str]:
@@ -90,12 +105,15 @@ def arms_of(export: Export) -> list[str]:
     return [name for name in having if name != "all" or len(missing) < 2]
 
 
-def difference(values: Sequence[float], others: Sequence[float]) -> list[float]:
-    """[mean, low, high] of values - others, paired, with a 95% t-interval; of one pair the interval is endless."""
+def difference(values: Sequence[float], others: Sequence[float]) -> list[float | None]:
+    """[mean, low, high] of values - others, paired, with a 95% t-interval; of one pair there is none: [mean, None, None]."""
     gaps = np.array(values) - np.array(others)
     n = len(gaps)
-    half = T_95.get(n - 1, 1.96) * float(gaps.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
-    return [round(float(gaps.mean()), 4), round(float(gaps.mean()) - half, 4), round(float(gaps.mean()) + half, 4)]
+    mean = float(gaps.mean())
+    if n == 1:
+        return [round(mean, 4), None, None]
+    half = T_95.get(n - 1, 1.96) * float(gaps.std(ddof=1)) / math.sqrt(n)
+    return [round(mean, 4), round(mean - half, 4), round(mean + half, 4)]
 
 
 def _measure(model: Model, export: Export) -> dict[str, Any]:

@@ -22,6 +22,10 @@ def test_a_difference_is_the_paired_t_interval() -> None:
     assert difference(values, others) == pytest.approx([statistics.mean(gaps), statistics.mean(gaps) - half, statistics.mean(gaps) + half], abs=1e-4)
 
 
+def test_of_one_pair_there_is_no_interval() -> None:
+    assert difference([0.5], [0.25]) == [0.25, None, None]
+
+
 def test_a_shuffled_field_is_another_items_for_good(export: Path) -> None:
     rows = np.arange(len(Export(export)))
     own, shuffled = captions(Export(export), rows), captions(Export(export, controls={"caption": "shuffled"}), rows)
@@ -81,5 +85,31 @@ def test_every_arm_and_seed_once(export: Path, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("towers.safetensors")}
     assert len(before) == 2 * len(told["arms"])
     again = CliRunner().invoke(cli, command)
+    assert max(len(line) for line in again.stdout.splitlines() if str(tmp_path) not in line) <= 80
     assert "more than native text (95%)" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_one_seed_has_no_intervals(export: Path, tmp_path: Path) -> None:
+    command = ["embed", "ablate", str(export), str(tmp_path / "a"), "--seeds", "1", "--epochs", "0.05", "--workers", "0"]
+    shown = CliRunner().invoke(cli, command)
+    assert shown.exit_code == 0, shown.output
+    assert "(one seed, no interval)" in shown.stdout
+    assert max(len(line) for line in shown.stdout.splitlines() if str(tmp_path) not in line) <= 80
+    assert f"plot: {tmp_path / 'a' / 'ablation.png'}" in shown.stdout
+    for text in ((tmp_path / "a" / "ablation.json").read_text(), CliRunner().invoke(cli, [*command, "--json"]).stdout):
+        told = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        assert told["arms"]["all"]["difference"][ALL][1:] == [None, None]
+
+
+def test_what_cannot_be_measured_or_written_fails_before_anything_is_trained(export: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["export", str(export.parent / "my.db"), str(tmp_path / "out"), "--as-of", "2026-06-01", "--pairs"])
+    assert done.exit_code == 0, done.output
+    done = CliRunner().invoke(cli, ["embed", "ablate", str(tmp_path / "out"), str(tmp_path / "a")])
+    assert done.exit_code == 1
+    assert "no pairs of the split test: export with --test-from DATE" in done.stderr
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "a").write_text("mine")
+    done = CliRunner().invoke(cli, ["embed", "ablate", str(export), str(tmp_path / "a")])
+    assert done.exit_code == 1
+    assert "a cannot be written (File exists): name another folder" in done.stderr

@@ -2,60 +2,200 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
+from tokenizers import normalizers
+from transformers import AutoTokenizer
 
 from pincaption.cli import cli
-from pincaption.embed.data import OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY
-from pincaption.embed.queries import load_encoder
+from pincaption.embed.data import OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, ExportError
+from pincaption.embed.queries import export_encoder, load_encoder, write
 from pincaption.embed.towers import SMALL_SIZES, Model
+from pincaption.filters.text import normalise
 
 
-def test_the_command_line(export: Path, tmp_path: Path) -> None:
-    def captioner(*arguments: Any, **more: Any) -> Any:
-        return CliRunner().invoke(cli, [str(a) for a in arguments], **more)
+def captioner(*arguments: Any, **more: Any) -> Any:
+    return CliRunner().invoke(cli, ["embed", *(str(argument) for argument in arguments)], **more)
 
-    done = captioner("embed", "train", export, tmp_path / "m", "--epochs", 3, "--batch", 64, "--workers", 0, "--json")
+
+def sentences(done: Any) -> str:
+    return " ".join(done.stderr.replace("│", " ").split())
+
+
+@pytest.fixture(scope="module")
+def model(export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("commands") / "m"
+    done = captioner("train", export, out, "--epochs", 3, "--batch", 64, "--workers", 0, "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["validation"]
-    assert (tmp_path / "m" / "learning_curve.png").stat().st_size > 1000
-    told = captioner("embed", "recall", tmp_path / "m", export, "--json")
+    return out
+
+
+def test_the_command_line(export: Path, model: Path, tmp_path: Path) -> None:
+    assert (model / "learning_curve.png").stat().st_size > 1000
+    told = captioner("recall", model, export, "--json")
     assert told.exit_code == 0, told.output
     assert set(json.loads(told.stdout)["tasks"]) == {QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY}
-    shown = captioner("embed", "recall", tmp_path / "m", export).stdout
+    shown = captioner("recall", model, export).stdout
     assert "both fused" in shown
     assert max(map(len, shown.splitlines())) <= 80
-    wrote = captioner("embed", "queries", tmp_path / "m", "--out", tmp_path / "v.parquet", "--dim", 32, input="red mug\n\nboat\nred mug\n")
+    wrote = captioner("queries", model, "--out", tmp_path / "v.parquet", "--dim", 32, input="red mug\n\nboat\nred mug\n")
     assert wrote.exit_code == 0, wrote.output
     rows = pq.read_table(tmp_path / "v.parquet").to_pylist()
     assert [row["query"] for row in rows] == ["red mug", "boat", "red mug"]
     assert rows[0]["vector"] == pytest.approx(rows[2]["vector"], abs=1e-6)
     assert np.linalg.norm(rows[0]["vector"]) == pytest.approx(1, abs=1e-5)
-    exported = captioner("embed", "export-encoder", tmp_path / "m", tmp_path / "encoder.pt2", "--json")
+    exported = captioner("export-encoder", model, tmp_path / "encoder.pt2", "--json")
     assert json.loads(exported.stdout)["difference"] < 1e-4
-    model = Model.load(tmp_path / "m")
-    torch.testing.assert_close(load_encoder(tmp_path / "encoder.pt2")(*model.tokenise(["Red MUG"]))[0], torch.tensor(rows[0]["vector"] + [0] * 96), atol=2, rtol=0)
+    whole = load_encoder(tmp_path / "encoder.pt2")(*Model.load(model).tokenise(["Red MUG"]))
+    torch.testing.assert_close(torch.nn.functional.normalize(whole[0, :32], dim=0), torch.tensor(rows[0]["vector"]), atol=1e-4, rtol=0)
+
+
+def test_a_service_gets_the_same_vectors_with_none_of_our_code(model: Path, tmp_path: Path) -> None:
+    texts = ["Red Mug!", "Grandma’s  CRÈME Brûlée & tea", "a"]
+    assert captioner("export-encoder", model, tmp_path / "encoder.pt2").exit_code == 0
+    assert captioner("queries", model, "--out", tmp_path / "v.parquet", input="\n".join(texts)).exit_code == 0
+    wanted = torch.tensor([row["vector"] for row in pq.read_table(tmp_path / "v.parquet").to_pylist()])
+    tokeniser, encoder = AutoTokenizer.from_pretrained(model / "encoder"), torch.export.load(tmp_path / "encoder.pt2").module()
+    found = tokeniser(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(found["input_ids"], found["attention_mask"]), wanted, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Red Mug!", " Kitchen!!  IDEAS\t2026 ", "Rock 'n' Roll, DON’T 90's 5'2\"", "rock''n''roll ʼtis o'ʼx", "Straße ΣΊΣΥΦΟΣ İstanbul", "ﬁne ①Ⓒ １２", "猫カフェ、東京",
+        "🎂 birthday\u200d cake", "soft\u00adhyphen", "e\u0301te\u0301 हिन्दी ไทย", "[SEP] [CLS] tea", "", "?!",
+    ],
+)  # fmt: skip
+def test_the_saved_tokeniser_normalises_by_itself(model: Path, text: str) -> None:
+    loaded = Model.load(model)
+    assert loaded.tokeniser([text])["input_ids"] == loaded.tokenise([text])[0].tolist()
+    assert loaded.tokeniser.backend_tokenizer.normalizer.normalize_str(text) == normalise(text)
+
+
+def test_a_tokeniser_that_does_not_normalise_is_noticed(model: Path, tmp_path: Path) -> None:
+    loaded = Model.load(model)
+    loaded.tokeniser.backend_tokenizer.normalizer = normalizers.Sequence([])
+    with pytest.raises(ExportError, match="the exported encoder differs from the model"):
+        export_encoder(loaded, tmp_path / "encoder.pt2")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_dim_that_the_model_has_not_leaves_what_was_there(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "v.parquet").write_text("mine")
+    done = captioner("queries", model, "--out", tmp_path / "v.parquet", "--dim", 33, input="red mug\n")
+    assert done.exit_code == 1
+    assert "embeddings of 16, 32, 64, 128 numbers, not of 33" in sentences(done)
+
+    def broken() -> Iterator[str]:
+        yield from ["red mug"] * 300
+        raise OSError
+
+    with pytest.raises(OSError):
+        write(Model.load(model), broken(), tmp_path / "v.parquet")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("v.parquet", "mine")]
+
+
+def test_many_queries_are_in_one_row_group(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"red mug {i}" for i in range(1100)]
+    assert captioner("queries", model, "--out", tmp_path / "v.parquet", input="\n".join(texts)).exit_code == 0
+    assert pq.read_metadata(tmp_path / "v.parquet").num_row_groups == 1
+    monkeypatch.setattr("pincaption.embed.queries.ROW_GROUP", 512)
+    done = captioner("queries", model, input="\n".join(texts))
+    file = pq.ParquetFile(io.BytesIO(done.stdout_bytes))
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [512, 512, 76]
+    assert file.read()["query"].to_pylist() == texts
+
+
+@pytest.mark.parametrize(
+    ("harm", "sentence"),
+    [
+        (lambda folder: shutil.rmtree(folder / "encoder"), "holds a model without its encoder: copy the whole folder"),
+        (lambda folder: (folder / "towers.safetensors").unlink(), "holds a model without its towers.safetensors: copy the whole folder"),
+        (lambda folder: (folder / "encoder" / "config.json").unlink(), "m/encoder cannot be loaded"),
+        (lambda folder: edit(folder / "config.json", '"pincaption embedding 2"', '"pincaption embedding 1"'), "of the format 'pincaption embedding 1', this version reads"),
+        (lambda folder: edit(folder / "config.json", '"pincaption embedding 2"', '"something else"'), "holds no trained model"),
+    ],
+)
+def test_half_a_model_or_another_format_gets_a_sentence(model: Path, tmp_path: Path, harm: Callable[[Path], None], sentence: str) -> None:
+    shutil.copytree(model, tmp_path / "m")
+    harm(tmp_path / "m")
+    done = captioner("queries", tmp_path / "m", "--out", tmp_path / "v.parquet", input="red mug\n")
+    assert done.exit_code == 1
+    assert sentence in sentences(done)
+    assert "huggingface.co" not in done.stderr
+    assert not (tmp_path / "v.parquet").exists()
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    assert old in path.read_text()
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_names_of_an_export_do_not_command_the_terminal(export: Path, model: Path, tmp_path: Path) -> None:
+    shutil.copytree(export, tmp_path / "strangers")  # datasets knows an export by the folder's name and the version in its card
+    for path in (tmp_path / "strangers" / "features").rglob("*.parquet"):
+        table = pq.read_table(path)
+        pq.write_table(table.set_column(table.column_names.index("locale"), "locale", pa.array(["\x1b[31mde-DE"] * len(table))), path)
+    done = captioner("recall", model, tmp_path / "strangers")
+    assert "language: \ufffd[31mde" in done.stdout
+    assert "\x1b" not in done.output
 
 
 def test_what_a_training_shows(export: Path, tmp_path: Path) -> None:
-    command = ["embed", "train", str(export), str(tmp_path / "m"), "--epochs", "1", "--workers", "0", "--width", "32", "--dims", "8,16"]
-    done = CliRunner().invoke(cli, command)
+    command = ["train", export, tmp_path / "m", "--epochs", 1, "--workers", 0, "--width", 32, "--dims", "8,16"]
+    done = captioner(*command)
     assert done.exit_code == 0, done.output
     shown = done.stderr.splitlines()
     assert [name for name in (QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, OWN_WORDS) if name in shown[0]] == [QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, OWN_WORDS]
     assert shown[1].split() == ["step", "loss", "r@10", "loss", "r@10", "loss", "r@10", "loss"]
-    assert max(map(len, done.output.splitlines())) <= 80 or str(tmp_path) in done.output
+    assert max(len(line) for line in done.output.splitlines() if str(tmp_path) not in line) <= 80
     assert Model.load(tmp_path / "m").sizes == replace(SMALL_SIZES, width=32, encoder_width=32, dims=(8, 16))
-    other = CliRunner().invoke(cli, [*command[:-1], "16"], env={"RANK": "1"})
+    other = captioner(*command[:-1], "16", env={"RANK": "1"})
     assert (other.exit_code, other.output) == (1, "")  # one process speaks for all
+
+
+def test_what_a_training_shows_on_a_terminal(export: Path, tmp_path: Path) -> None:
+    controller, terminal = pty.openpty()
+    code = "from pincaption.cli import cli; cli()"
+    command = [sys.executable, "-c", code, "embed", "train", str(export), str(tmp_path / "m"), "--epochs", "1", "--workers", "0", "--width", "32", "--dims", "8,16"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=terminal, env=os.environ | {"TERM": "xterm", "COLUMNS": "120"}) as process:
+        os.close(terminal)
+        shown = b""
+        with contextlib.suppress(OSError):  # what a terminal that was closed gives
+            while part := os.read(controller, 65536):
+                shown += part
+    os.close(controller)
+    assert process.returncode == 0, shown
+    for wanted in (b"building the vocabulary", b"training", b" steps, ", QUERY_PIN.encode()):
+        assert wanted in shown
+
+
+def test_what_befalls_another_process_alone_is_told_with_its_number(export: Path, tmp_path: Path) -> None:
+    shutil.copytree(export, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / "features")
+    done = captioner("train", tmp_path / "out", tmp_path / "m", env={"RANK": "3"})
+    assert done.exit_code == 1
+    assert "process 3: " in sentences(done)
 
 
 @pytest.mark.parametrize(
@@ -71,12 +211,14 @@ def test_what_a_training_shows(export: Path, tmp_path: Path) -> None:
         (["recall", "{new}", "{export}"], "holds no trained model"),
         (["recall", "{export}", "{new}"], "is no export"),
         (["export-encoder", "{new}", "{new}"], "holds no trained model"),
+        (["train", "{export}", "{new}", "--seed", "-1"], "-1 is not in the range 0<=x<=2147483647"),
+        (["train", "{export}", "{new}", "--width", "40"], "--width takes a multiple of 32, for instance 64; it got 40"),
         (["queries", "{new}"], "Parquet is nothing to look at"),
     ],
 )
 def test_mistakes_get_a_sentence(export: Path, tmp_path: Path, arguments: list[str], sentence: str) -> None:
     names = {"export": export, "new": tmp_path / "new"}
-    done = CliRunner().invoke(cli, ["embed", *(argument.format(**names) for argument in arguments), *(["--json"] if arguments[0] == "queries" else [])])
+    done = captioner(*(argument.format(**names) for argument in arguments), *(["--json"] if arguments[0] == "queries" else []))
     assert done.exit_code in (1, 2)
-    assert sentence in " ".join(done.stderr.replace("│", " ").split())
+    assert sentence in sentences(done)
     assert not (tmp_path / "new").exists()
