@@ -26,7 +26,7 @@ from .data import FIELDS, MIX, OWN_WORDS, OWN_WORDS_SHARE, QUERY_QUERY, Batches,
 from .loss import WIDTH, Loss, LossOptions
 from .ngrams import MAX_CHARACTERS, SIZES, Vocabulary
 from .recall import Index, bm25_scores, encode_items, encode_queries, index_of, known_positives, measures, ranks
-from .towers import DISTILBERT, SMALL, Model, Sizes, new_model, sizes_of
+from .towers import DISTILBERT, FORMAT, SMALL, Model, Sizes, new_model, sizes_of
 
 CHECKPOINT, CURVE = "checkpoint.pt", "learning_curve.png"
 VALIDATION_PAIRS = 1_000  # of each task; of the training pairs, by their queries
@@ -400,6 +400,6 @@ def _finished(out: Path, digest: str) -> dict[str, Any] | None:
         return None
     if not isinstance(config, dict) or "digest" not in config:
         raise ExportError(f"{out} is there already and holds something else than a training: name another folder")
-    if config["digest"] != digest:
-        raise ExportError(f"{out} holds a model that was trained on another export or with other options: name another folder, or delete it")
+    if config["digest"] != digest or config.get("format") != FORMAT:
+        raise ExportError(f"{out} holds a model that was trained on another export, with other options or by another version: name another folder, or delete it")
     return dict(config["result"])

@@ -293,7 +293,7 @@ def test_a_model_that_is_done_is_left_alone_and_another_one_never_overwritten(ex
     before = (trained / "config.json").stat().st_mtime_ns
     assert train(export, trained, OPTIONS, workers=0)["done"]
     assert (trained / "config.json").stat().st_mtime_ns == before
-    with pytest.raises(ExportError, match="trained on another export or with other options"):
+    with pytest.raises(ExportError, match="trained on another export, with other options or by another version"):
         train(export, trained, replace(OPTIONS, epochs=3), workers=0)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ExportError, match="something else than a training"):
