@@ -39,7 +39,7 @@ from pincaption.embed.ngrams import Vocabulary, grams
 STEPS = 60  # of the trainings that are for measuring alone
 MINUTES = 10  # that sentence-transformers gets at most
 SAMPLED_EVERY = 0.5  # seconds between looks at a training's memory
-EPOCHS = {"drawn": 1.5, "homedepot": 2, "movielens": 20}  # of each training of an ablation
+EPOCHS = {"drawn": 1.5, "homedepot": 2, "movielens": 5}  # of each training of an ablation
 
 
 def tokens(rounds: int) -> None:
