@@ -87,7 +87,7 @@ def train_command(
     \b
     captioner export my.db out/ --as-of 2026-06-01 --pairs --test-from 2026-06-24
     captioner embed train out/ model/
-    captioner embed train out/ model/ --encoder distilbert-base-multilingual-cased --batch 4096
+    captioner embed train out/ model/ --encoder distilbert-base-multilingual-cased
     """
     chosen, mixed, numbers = _fields(fields), _mix(mix), _dims(dims)
     if width is not None and width % 32:
