@@ -123,7 +123,7 @@ def train_command(
         if found["validation"]:
             click.echo(f"kept step {found['kept_step']:,}, which does best on held-out training queries:")
         for name, told in found["validation"].items():
-            click.echo(f"  {printable(name):<14} recall@10 {told['recall@10']:.3f}, BM25 {told['bm25 recall@10']:.3f}")
+            click.echo(f"  {name:<14} recall@10 {told['recall@10']:.3f}, BM25 {told['bm25 recall@10']:.3f}")
         curve = Path(found["model"]) / "learning_curve.png"
         click.echo(f"curve: {curve}" if curve.exists() else "no curve was drawn: pip install 'pincaption[plots]'")
     return found
@@ -138,7 +138,7 @@ class _Table:
     def __call__(self, point: dict[str, Any]) -> None:
         if not self.tasks:
             self.tasks = [name for name in point["loss"] if " " not in name]  # those of fixed vectors stand in the curve alone
-            say(" " * 9 + "".join(f"  {printable(name):<14}" for name in self.tasks).rstrip())
+            say(" " * 9 + "".join(f"  {name:<14}" for name in self.tasks).rstrip())
             say(f"{'step':>9}" + "".join("    loss   r@10 " if name in point["validation"] else "    loss        " for name in self.tasks).rstrip())
         cells = [f"  {point['loss'][name]:>6.3f}  {_of(point['validation'], name):>5} " for name in self.tasks]
         say(f"{point['step']:>9,}" + "".join(cells).rstrip())
@@ -185,7 +185,7 @@ def recall_command(model: str, export: str, split: str, index: int | None, as_js
         found = recall(loaded, items, split=split, index=index, on_step=on_step)
     if not as_json:
         for name, told in found["tasks"].items():
-            click.echo(f"{printable(name)}: {plural(told['pairs'], 'pair')} of {told['queries']:,} queries among {told['index']:,}")
+            click.echo(f"{name}: {plural(told['pairs'], 'pair')} of {told['queries']:,} queries among {told['index']:,}")
             click.echo(f"  {'':<36}recall@10             @1   @100    MRR")
             rows = [(f"{dim} numbers", measured) for dim, measured in told["dims"].items()] + [("BM25", told["bm25"]), ("both fused", told["fused"])]
             for label, measured in rows:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..files import write_whole
 from .data import FIELDS, QUERY_QUERY, Control, Export, ExportError, Pairs
 from .recall import Encoded, bm25_scores, groups, index_of, known_positives, measures, ranks
 from .towers import Model
-from .training import TrainOptions, train
+from .training import TrainOptions, check_writable, train
 
 NATIVE = ("title", "description")
 CAPTIONED = (*NATIVE, "caption")
@@ -58,7 +57,7 @@ def ablate(
     out, found, export = Path(out), dict[str, Any](), Export(folder)
     if not set(Pairs.load(export, "test").tasks) - {QUERY_QUERY}:
         raise ExportError(f"{folder} has no pairs of queries and items in its split test: export with an earlier --test-from")
-    _can_be_written(out)
+    check_writable(out)
     arms = arms_of(export) if arms is None else arms
     for i, arm in enumerate(arms):
         fields, controls = ARMS[arm]
@@ -86,16 +85,6 @@ def ablate(
     result = {"export": str(folder), "seeds": seeds, "pairs": measured[0]["pairs"], "arms": found, "captions beyond": beyond}
     write_whole(out / "ablation.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     return result | {"plot": str(out / "ablation.png") if draw(result, out / "ablation.png") else None}
-
-
-def _can_be_written(folder: Path) -> None:
-    """Makes a folder. Raises ExportError unless files can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise ExportError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
 
 
 def arms_of(export: Export) -> list[str]:

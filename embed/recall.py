@@ -58,9 +58,8 @@ def ranks(scores: Scores, task: Task, index: Index, known: np.ndarray) -> np.nda
         low, high = np.searchsorted(known, some.astype(np.int64) << 32), np.searchsorted(known, (some.astype(np.int64) + 1) << 32)
         places = index.places(np.concatenate([known[a:b] & 0xFFFFFFFF for a, b in zip(low, high, strict=True)]))
         lines = np.repeat(np.arange(len(some)), high - low)
-        table[torch.from_numpy(lines[places >= 0]).to(table.device), torch.from_numpy(places[places >= 0]).to(table.device)] = (
-            torch.nan
-        )  # neither higher than any score nor equal to it
+        # Other known positives are left out: not a number is neither higher than any score nor equal to it.
+        table[torch.from_numpy(lines[places >= 0]).to(table.device), torch.from_numpy(places[places >= 0]).to(table.device)] = torch.nan
         for start in range(0, len(pairs), block):
             rows, mine = table[line[start : start + block]], own[start : start + block, None]
             found[pairs[start : start + block]] = (1 + (rows > mine).sum(1) + (rows == mine).sum(1) / 2).cpu().numpy()

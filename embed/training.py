@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -21,7 +22,7 @@ import pyarrow.compute as pc
 import torch
 from torch import nn
 
-from ..files import whole, write_whole
+from ..files import whole
 from .data import FIELDS, MIX, OWN_WORDS, OWN_WORDS_SHARE, QUERY_QUERY, Batches, Control, Export, ExportError, Pairs, Task, TaskBatch, batch_shares
 from .loss import WIDTH, Loss, LossOptions
 from .ngrams import MAX_CHARACTERS, SIZES, Vocabulary
@@ -134,7 +135,9 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
     shares = batch_shares(pairs, options.batch, world, options.weights)
     per_step = sum(size for name, size in shares.items() if name != OWN_WORDS)
     total = max(1, math.ceil(options.epochs * sum(len(pairs.tasks[name]) for name in shares if name != OWN_WORDS) / per_step))
-    _check(out, export, options)
+    _check_compatible(export, options)
+    if accelerator.is_main_process:
+        check_writable(out)
     on_step("building the vocabulary", 0, 0)
     model = make_model(export, pairs, options)
     objective: nn.Module = Objective(model, options, pairs, len(export))
@@ -148,6 +151,7 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
         (history, recent), step, seconds, best = json.loads(state["history"]), state["step"], state["seconds"], state["best"]
+        state = None  # it is as large as all the rest
     batches = Batches(export, pairs, model.vocabulary, model.tokenise, shares=shares, steps=total, seed=options.seed, rank=rank, ranks=world, keep_own_query=options.keep_own_query)
     objective, optimizer = accelerator.prepare(objective, optimizer)
     every = options.every or min(200, -(-total // 20))
@@ -177,8 +181,8 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
                 objective.train()
                 score = _mean_recall(history[-1])
                 if not best or score >= best["score"]:  # of equals the later one, which has seen more; without held-out queries the last
-                    state = accelerator.unwrap_model(objective).state_dict()
-                    best = {"step": step, "score": score, "towers": {name: value.detach().to("cpu", copy=True) for name, value in state.items() if _is_kept(name)}}
+                    weights = accelerator.unwrap_model(objective).state_dict()
+                    best = {"step": step, "score": score, "towers": {name: value.detach().to("cpu", copy=True) for name, value in weights.items() if _is_kept(name)}}
                 on_point(history[-1])
         if step % every == 0 or step == last:  # where a training is stopped is no point of its curve: it would choose the step that is kept
             if accelerator.is_main_process:
@@ -249,23 +253,26 @@ def split_validation(pairs: Pairs, share: float) -> tuple[Pairs, Pairs, pa.Array
     return kept, pairs.only(held), pairs.queries.filter(pa.array(held))
 
 
-def _check(out: Path, export: Export, options: TrainOptions) -> None:
-    """Whether the model can be made and written, before anything that takes long. Raises ExportError or OSError."""
+def _check_compatible(export: Export, options: TrainOptions) -> None:
     dims = (options.sizes or sizes_of(options.encoder)).dims
     for name in options.compatible:
         if name not in export.dense:
             raise ExportError(f"--compatible {name}: the export has no vectors of that name ({', '.join(export.dense) or 'it has none at all'})")
         if export.dense[name] not in dims:
             raise ExportError(f"--compatible {name}: vectors of {export.dense[name]} numbers fit none of the dimensions {', '.join(map(str, dims))}: give --dims one of that size")
-    new = not out.exists()
+
+
+def check_writable(folder: Path) -> None:
+    """Raises ExportError unless files can be written to a folder: before anything that takes long. A folder that was not there is not there after it either."""
+    new = not folder.exists()
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_whole(out / "written", b"")
-        (out / "written").unlink()
-        if new:  # what cannot be trained leaves nothing
-            out.rmdir()
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if new:
+            folder.rmdir()
     except OSError as error:
-        raise ExportError(f"{out} cannot be written: {error.strerror}") from None
+        raise ExportError(f"{folder} cannot be written ({error.strerror}): name another folder") from error
 
 
 class Validation:
