@@ -14,12 +14,12 @@ from typing import Any
 import click
 
 from . import __version__
-from .cli_aggregate import aggregate
-from .cli_browse import add_browse
-from .cli_embed import embed
-from .cli_eval import evaluate
-from .cli_export import add_export
-from .verbs import STORE, Verbs, pair, verb
+from .commands.aggregate import aggregate
+from .commands.browse import add_browse
+from .commands.embed import embed
+from .commands.eval import evaluate
+from .commands.export import add_export
+from .commands.verbs import STORE, Verbs, pair, verb
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -65,9 +65,9 @@ def ingest_pins(store: str, sources: tuple[str, ...], kind: str | None, image_ro
     captioner ingest pins my.db 'dump/*.parquet' --sync
     captioner ingest pins my.db 'items/*.csv.gz' --map pin_id=sku --map image=photo --kind product
     """
-    from .store import ingest as tables
+    from .common.terminal import progress
+    from .ingest import pins as tables
     from .store import open_store
-    from .terminal import progress
 
     mapping = dict(pair(text) for text in columns)
     tables.check_sources(sources, image_root=image_root, columns=mapping)  # a mistyped name makes no store
@@ -86,9 +86,9 @@ def ingest_images(store: str, folder: str, as_json: bool) -> dict[str, Any]:
     \b
     captioner ingest images my.db ~/photos
     """
-    from .store import ingest as tables
+    from .common.terminal import progress
+    from .ingest import pins as tables
     from .store import open_store
-    from .terminal import progress
 
     if not os.path.isdir(os.path.expanduser(folder)):
         raise click.ClickException(f"{folder} is not a folder")
@@ -112,9 +112,9 @@ def ingest_vectors(store: str, sources: tuple[str, ...], name: str, columns: tup
     captioner ingest embeddings my.db vectors.parquet --name pinsage
     captioner ingest embeddings my.db clip.jsonl.gz --name clip --map pin_id=id --map vector=embedding
     """
+    from .common.terminal import progress
+    from .ingest.embeddings import ingest_embeddings
     from .store import open_store
-    from .store.embeddings import ingest_embeddings
-    from .terminal import progress
 
     conn = open_store(store)
     with progress("reading", "rows") as shown:
@@ -205,11 +205,11 @@ def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
     captioner run my.db --model builtin --limit 100
     captioner run my.db --select all --prompt "a photo of"
     """
-    from .captioner.parallel import all_devices
     from .captioner.run import Options, warnings
     from .captioner.run import run as run_store
+    from .commands.devices import all_devices
+    from .common.terminal import progress, say
     from .store import open_store
-    from .terminal import progress, say
 
     conn = open_store(store)
     devices = all_devices() if choices["device"] == "all" else choices["device"].split(",")
@@ -241,7 +241,7 @@ def _print_result(result: Any) -> None:
     if not result.selected:
         click.echo("nothing to do: every selected pin has its caption, or failed before and waits for --retry-failed")
         return
-    from .terminal import duration
+    from .common.terminal import duration
 
     click.echo(f"{result.captioned:,} captioned, {result.shared:,} shared, {result.rejected:,} rejected, {result.failed:,} failed; {result.remaining:,} left")
     click.echo(f"{duration(result.seconds)}, {result.images_per_second:,.1f} pins/s")
@@ -255,7 +255,7 @@ def _print_result(result: Any) -> None:
 
 def _run_on_each(store: str, devices: list[str], choices: dict[str, Any], as_json: bool) -> dict[str, Any]:
     """One process per device on the same store: the claims share the work. Signals reach every process of the terminal."""
-    from .captioner.parallel import run_processes
+    from .commands.devices import run_processes
 
     found, code = run_processes(store, devices, choices)
     if not as_json:
@@ -293,9 +293,9 @@ def stats(store: str, as_json: bool) -> dict[str, Any]:
     \b
     captioner stats my.db
     """
+    from .common.terminal import table
     from .store import open_store
     from .store.stats import coverage
-    from .terminal import table
 
     found = coverage(open_store(store))
     if as_json:
@@ -334,8 +334,8 @@ def demo(folder: str, pins: int, as_json: bool) -> dict[str, Any]:
     """
     from pathlib import Path
 
-    from .demo import demo as make_demo
-    from .terminal import progress, say
+    from .commands.demo import demo as make_demo
+    from .common.terminal import progress, say
 
     with progress("captioning", "pins") as shown:
         found = make_demo(Path(folder), say, on_progress=lambda done, total, batch: shown.update(done, total, f"batch {batch}"), pins=pins)

@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pincaption.captioner import draw
+from pincaption.drawn import draw
 from pincaption.store import open_store, transaction
-from pincaption.store.schema import now
+from pincaption.store.connection import now
 
 CAPTIONER = Path(sys.executable).with_name("captioner")
 DRAWN = 250  # different drawings; each pin's picture has grain of its own, so that no two files are alike

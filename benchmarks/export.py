@@ -27,7 +27,7 @@ import numpy as np
 from words import WORDS
 
 from pincaption.store import EnrichedFeatures, open_store, transaction
-from pincaption.store.features import COLUMNS, LISTS
+from pincaption.store.columns import COLUMNS, LISTS
 
 WORK = Path(os.environ.get("CAPTIONER_BENCH", Path(__file__).parent / "work"))
 CAPTIONER = Path(sys.executable).with_name("captioner")
@@ -136,7 +136,9 @@ def size(sizes: list[int]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pincaption.store.captions import Caption, Queue, Recipe
+    from pincaption.store.claims import Queue
+    from pincaption.store.recipes import Recipe
+    from pincaption.store.work import Caption
 
     for pins in sizes:
         table, fresh = WORK / f"pins-{pins}.parquet", WORK / "fresh.db"

@@ -19,7 +19,7 @@ import torch
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor
 from worker import word_tokenizer
 
-from pincaption.captioner import draw
+from pincaption.drawn import draw
 
 
 def save(folder: Path) -> None:

@@ -30,13 +30,14 @@ from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor, PreTrainedTokenizerFast
 
-from pincaption.captioner import draw
-from pincaption.captioner.blip2 import Blip2, Decoding
+from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.checkpoint import find_checkpoint
-from pincaption.captioner.decode import decode
+from pincaption.captioner.model import Decoding
 from pincaption.captioner.run import Options, run
+from pincaption.drawn import draw
+from pincaption.images.decode import decode
+from pincaption.ingest.pins import ingest_images
 from pincaption.store import open_store
-from pincaption.store.ingest import ingest_images
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = ROOT.parent / "shared" / "data" / "clothing_cc0"

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from ..store.schema import BUSY_SECONDS, CACHE_KIB, transaction
+from ..store.connection import BUSY_SECONDS, CACHE_KIB, transaction
 
 VERSION = 1  # of what stands below: a copy of another version is made anew
 CHUNK = 10_000  # pins compared in one transaction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..store.runs import redact_credentials
+from ..common.redact import redact_credentials
 
 _PARTS = {
     "pin": "SELECT * FROM pins WHERE pin_id = :pin_id",

@@ -22,8 +22,8 @@ from datasette.utils.asgi import Base400, NotFound, Response
 from datasette.views.base import DatasetteError
 from markupsafe import Markup
 
-from ..pages import MAX_TEXT, STYLE, text
-from ..terminal import duration, say
+from ..common.pages import MAX_TEXT, STYLE, text
+from ..common.terminal import duration, say
 from . import overview
 from .choose import ARRAYS, FACETS, PinFacet, filters
 from .pin import known

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..store.schema import StoreError
-from ..terminal import say
+from ..common.terminal import say
+from ..store.connection import StoreError
 from .index import address, open_index, refresh
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 
-from ..pages import Picture
-from ..store.schema import transaction
+from ..images.thumbnails import Picture
+from ..store.connection import transaction
 
 SIDE = 360  # pixels of the longer side
 MAX_BYTES = 40_000

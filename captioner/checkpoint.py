@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BUILTIN = "builtin"
+from ..store.recipes import BUILTIN
+
 KNOWN = {
     BUILTIN: "knows drawn pictures only",
     "Salesforce/blip2-opt-2.7b": "photos; OPT's licence allows research only",

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING
 
-from .checkpoint import BUILTIN, Checkpoint, CheckpointError, find_checkpoint
+from ..store.recipes import BUILTIN
+from .checkpoint import Checkpoint, CheckpointError, find_checkpoint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +64,8 @@ def examine(model: str, *, revision: str | None = None, device: str = "auto", dt
 
     import torch
 
-    from .blip2 import Blip2, choose_device, choose_dtype
+    from .blip2 import Blip2
+    from .model import choose_device, choose_dtype
 
     try:
         device = choose_device("auto" if device == "all" else device.split(",")[0])
@@ -120,8 +122,8 @@ def _captions(blip2: Blip2, bench: bool) -> Iterator[Finding]:
     import numpy as np
     from PIL import Image
 
-    from . import draw
-    from .blip2 import Decoding, out_of_memory
+    from ..drawn import draw
+    from .model import Decoding, out_of_memory
 
     rng, decoding = random.Random(7), Decoding()
     scenes = [draw.random_scene(rng) for _ in range(PICTURES)]
@@ -154,7 +156,7 @@ def _captions(blip2: Blip2, bench: bool) -> Iterator[Finding]:
 
 
 def _bench(blip2: Blip2, pixels: np.ndarray) -> Iterator[Finding]:
-    from .blip2 import Decoding, out_of_memory
+    from .model import Decoding, out_of_memory
 
     for n in BENCH_SIZES:
         many = pixels[[i % len(pixels) for i in range(n)]]

@@ -14,10 +14,12 @@ from dataclasses import asdict, dataclass, field, replace
 from types import FrameType
 from typing import Any
 
-from ..store.captions import Caption, Pin, Queue, Recipe, Select, count_by_status
+from ..store.claims import Queue, Select
+from ..store.connection import transaction
+from ..store.recipes import BUILTIN, Recipe
 from ..store.runs import finish_run, last_arguments, start_run
-from ..store.schema import transaction
-from .checkpoint import BUILTIN, Checkpoint, CheckpointError, find_checkpoint, weights_digest, which
+from ..store.work import Caption, Pin, count_by_status
+from .checkpoint import Checkpoint, CheckpointError, find_checkpoint, weights_digest, which
 
 COMMON_SHARE = 0.05  # a caption on more than this share of pins is a sign of a model that does not look, or of a placeholder picture
 COMMON_FROM = 20  # ... once there are this many pins to speak of
@@ -92,7 +94,8 @@ def run(
     python_warnings.filterwarnings("ignore", module="PIL")  # damaged EXIF and TIFF tags: nothing that a person could act on
     # Only now is torch imported and the model loaded.
     say(f"loading {recipe.model} ({_size(checkpoint)})")
-    from .blip2 import Blip2, Decoding, choose_device
+    from .blip2 import Blip2
+    from .model import Decoding, choose_device
     from .worker import Worker
 
     device = choose_device(options.device)
@@ -156,7 +159,7 @@ def _recipe(conn: sqlite3.Connection, checkpoint: Checkpoint, options: Options) 
     if dtype == "auto":
         if not Queue(conn, recipe, options.select).count():
             return None
-        from .blip2 import choose_device, choose_dtype
+        from .model import choose_device, choose_dtype
 
         recipe = replace(recipe, dtype=choose_dtype("auto", choose_device(options.device)))
     return recipe

@@ -6,11 +6,8 @@ It knows nothing of stores or clusters, so the same object serves `captioner run
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import itertools
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,15 +17,16 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..store.captions import Caption, Pin
+from ..images.decode import ImageError, decode
+from ..images.fetch import Fetcher
+from ..store.work import Caption, Pin
 from . import checks
-from .blip2 import Blip2, Decoding, Text, out_of_memory
+from .batch_size import MAX_BATCH, BatchSize
+from .blip2 import Blip2
 from .checkpoint import CheckpointError
-from .decode import ImageError, decode
-from .fetch import Fetcher
+from .model import Decoding, Text, out_of_memory
+from .readers import _Key, _Picture, _Readers
 
-_Key = tuple[str, str, str]  # SHA-256 of the image, recipe_id, prompt
-MAX_BATCH = {"cpu": 64, "cuda": 512}  # where --batch-size auto stops growing; beyond, larger batches gain little
 SHARED_MEMORY = 10_000  # images whose caption the worker itself remembers
 
 
@@ -159,116 +157,3 @@ class Worker:
             if self.model.device.startswith("cuda"):
                 torch.cuda.empty_cache()
         return texts
-
-
-class BatchSize:
-    """How many pictures go into a batch: fixed, or growing while that pays, and halved when memory runs out."""
-
-    def __init__(self, fixed: int | None, largest: int):
-        self.current = fixed or min(8, largest)
-        self._largest, self._growing = largest, fixed is None
-        self._best, self._rates = 0.0, list[float]()
-
-    def ran(self, n: int, seconds: float) -> None:
-        """Notes that a batch of `n` took `seconds`."""
-        if not self._growing or n != self.current:
-            return
-        self._rates.append(n / seconds)
-        if len(self._rates) < 2:  # the first batch of a size pays for warming up
-            return
-        rate = max(self._rates)
-        self._rates = []
-        if rate < 1.05 * self._best or 2 * self.current > self._largest:
-            self._growing = False
-            if rate < 0.95 * self._best:
-                self.current //= 2
-        else:
-            self._best, self.current = rate, 2 * self.current
-
-    def shrink(self, n: int) -> None:
-        """Notes that a batch of `n` did not fit. Raises MemoryError when a single picture does not."""
-        if n == 1:
-            raise MemoryError("not even one picture at a time fits into memory: take a smaller --dtype, another --device or a smaller model")
-        self.current, self._growing = max(1, min(self.current, n) // 2), False
-
-
-class _Picture:
-    """What the threads made of a pin's image: pixels (uint8 [height, width, 3]) or the reason why not."""
-
-    __slots__ = ("image_sha256", "pin", "pixels", "reason")
-
-    def __init__(self, pin: Pin, image_sha256: str | None, reason: str | None = None, pixels: np.ndarray | None = None):
-        self.pin, self.image_sha256, self.reason, self.pixels = pin, image_sha256, reason, pixels
-
-    @property
-    def key(self) -> _Key:
-        """Pins with the same one get the same caption."""
-        return self.image_sha256 or "", self.pin.recipe_id, self.pin.prompt
-
-
-class _Readers:
-    """Threads that read pictures; `next` has them as they get ready, so that a slow server holds up nobody else's.
-
-    A picture that takes longer than `seconds` fails, and a fresh thread takes the place of the one that hangs. The threads are
-    daemons: unlike ThreadPoolExecutor's, one that hangs on a dead disk never keeps the process from ending.
-    """
-
-    def __init__(self, read: Callable[[Pin], _Picture], threads: int, seconds: float):
-        self.unfinished = 0  # submitted, and not yet returned by `next`
-        self._read, self._threads, self._seconds = read, threads, seconds
-        self._waiting: queue.SimpleQueue[Pin | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[_Picture] = queue.SimpleQueue()
-        self._reading: dict[int, tuple[Pin, float]] = {}  # thread -> what it reads, since when
-        self._lock = threading.Lock()
-        self._numbers = itertools.count()
-        for _ in range(threads):
-            self._start()
-
-    def submit(self, pin: Pin) -> None:
-        self.unfinished += 1
-        self._waiting.put(pin)
-
-    def next(self) -> _Picture | None:
-        """The next picture that was read or took too long; None after a fifth of a second without one."""
-        picture = self._overdue()
-        if picture is None:
-            try:
-                picture = self._done.get(timeout=0.2)
-            except queue.Empty:
-                return None
-        self.unfinished -= 1
-        return picture
-
-    def close(self) -> None:
-        """Drops what has not begun and lets the threads end."""
-        with self._lock:
-            self._reading.clear()
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._waiting.get_nowait()
-        for _ in range(self._threads):
-            self._waiting.put(None)
-
-    def _overdue(self) -> _Picture | None:
-        with self._lock:
-            limit = time.monotonic() - self._seconds
-            late = next((number for number, (_, since) in self._reading.items() if since < limit), None)
-            if late is None:
-                return None
-            pin, _ = self._reading.pop(late)
-        self._start()
-        return _Picture(pin, None, f"took longer than {self._seconds:g} seconds to read")
-
-    def _start(self) -> None:
-        threading.Thread(target=self._work, args=[next(self._numbers)], daemon=True).start()
-
-    def _work(self, number: int) -> None:
-        while pin := self._waiting.get():
-            with self._lock:
-                self._reading[number] = pin, time.monotonic()
-            picture = self._read(pin)
-            with self._lock:
-                if self._reading.pop(number, None) is None:
-                    return  # took too long, or nobody waits any more
-            self._done.put(picture)
-            del pin, picture

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_whole
+from ..common.files import write_whole
 from .data import FIELDS, QUERY_QUERY, Control, Export, ExportError, Pairs
 from .recall import Encoded, bm25_scores, groups, index_of, known_positives, measures, ranks
 from .towers import Model

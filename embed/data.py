@@ -17,9 +17,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from ..export.write import read_manifest
 from ..filters.text import normalise
-from ..store.export import read_manifest
-from ..store.features import OMNISEARCHSAGE
+from ..store.columns import OMNISEARCHSAGE
 from .ngrams import MAX_CHARACTERS, Grams, Vocabulary, grams
 
 FIELDS = ("title", "description", "caption", "board_titles", "engaged_queries")

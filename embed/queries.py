@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import nn
 
-from ..files import whole, write_whole
+from ..common.files import whole, write_whole
 from ..filters.text import normalise
 from .data import ExportError
 from .towers import SMALL, Model

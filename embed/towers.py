@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..files import write_whole
+from ..common.files import write_whole
 from ..filters.text import normalise
 from .data import ExportError, Items
 from .ngrams import Vocabulary, grams

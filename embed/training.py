@@ -22,7 +22,7 @@ import pyarrow.compute as pc
 import torch
 from torch import nn
 
-from ..files import whole
+from ..common.files import whole
 from .data import FIELDS, MIX, OWN_WORDS, OWN_WORDS_SHARE, QUERY_QUERY, Batches, Control, Export, ExportError, Pairs, Task, TaskBatch, batch_shares
 from .loss import WIDTH, Loss, LossOptions
 from .ngrams import MAX_CHARACTERS, SIZES, Vocabulary

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..store.cells import RowError, moment
-from ..store.schema import now, transaction
+from ..sources.cells import RowError, moment
+from ..store.connection import now, transaction
 from .questions import CANNOT_JUDGE, QUESTIONS, restored
 
 MAX_BYTES = 100_000_000  # of a sheet

@@ -6,8 +6,9 @@ import sqlite3
 from pathlib import Path
 from typing import Any
 
-from ..store.cells import RowError, identifier, text_of
-from ..store.sources import BadRow, read_tables
+from ..sources.cells import RowError, identifier, text_of
+from ..sources.rows import BadRow
+from ..sources.tables import read_tables
 from .questions import QUALITY, RELEVANCE
 from .sample import Item, SampleError
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..store.cells import RowError, identifier
-from ..store.sources import BadRow, SourceError, is_missing, read_tables
+from ..sources.cells import RowError, identifier
+from ..sources.rows import BadRow, SourceError, is_missing
+from ..sources.tables import read_tables
 from .agreement import MEASURES, agreement, bootstrap
 
 FIELDS = ("item", "rater", "question", "value")

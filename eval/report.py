@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files import write_whole
-from ..pages import STYLE, Picture, Pictures, document, text
+from ..common.files import write_whole
+from ..common.pages import STYLE, document, text
+from ..images.thumbnails import Picture, Pictures
 from .agreement import LABELS
 from .long_table import distribution, intervals
 from .questions import QUESTIONS

@@ -16,9 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from ..store.captions import find_recipe
+from ..store.connection import now, one_moment, transaction
+from ..store.recipes import find_recipe
 from ..store.runs import finish_run, start_run
-from ..store.schema import now, one_moment, transaction
 from ..store.stats import tried_in_vain
 from .shares import Z, effective_size, size_for_margin
 

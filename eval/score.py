@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..terminal import plural
+from ..common.terminal import plural
 from .agreement import MEASURES, agreement, bootstrap
 from .questions import BETTER, CANNOT_JUDGE, QUALITY, QUESTIONS, RELEVANCE, Question
 from .sample import Item, Sample, SampleError, stored

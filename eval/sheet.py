@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..files import write_whole
-from ..pages import STYLE, Picture, Pictures, document, text
+from ..common.files import write_whole
+from ..common.pages import STYLE, document, text
+from ..images.thumbnails import Picture, Pictures
 from .answers import SheetError, holds_answers
 from .questions import CANNOT_JUDGE, COLUMNS, FORMULA, QUESTIONS, Question, defused
 from .sample import Sample, SheetRow

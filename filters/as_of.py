@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from ..store.duck import one
-from ..store.evidence import Evidence, open_evidence
+from ..store.aggregates import last_run
+from ..store.connection import StoreError
 from ..store.ranks import TABLES, sorted_ranks, write_ranks
-from ..store.schema import StoreError
-from .aggregate import last_run
 from .boards import BoardOptions, generic_titles, rank_boards
-from .log import Window, count_rows, prepare
+from .duck import one
+from .evidence import Evidence, open_evidence
 from .queries import QueryOptions, newest_day, rank_queries, whole_weights
+from .window import Window, count_rows, prepare
 
 QUERIES_PER_PIN = 20  # whose pairs among one another are given: without a bound a popular pin has millions
 PAIRS = pa.schema([("query", pa.string()), ("pin_id", pa.string()), ("kind", pa.string()), ("action", pa.string()), ("weight", pa.float32()), ("date", pa.string()), ("split", pa.string()),

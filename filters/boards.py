@@ -11,13 +11,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ..store.cells import absolute
-from ..store.duck import one
-from ..store.evidence import Evidence, open_evidence
+from ..common.terminal import OnStep
+from ..sources.cells import absolute
+from ..store.aggregates import done_before, pins_not_in_store, remember
+from ..store.connection import StoreError, transaction
 from ..store.ranks import sorted_ranks, write_ranks
 from ..store.runs import finish_run, start_run
-from ..store.schema import StoreError, transaction
-from .aggregate import OnStep, done_before, make, pins_not_in_store, remember
+from .duck import make, one
+from .evidence import Evidence, open_evidence
 from .text import normalise
 
 SHARES_COUNT_FROM = 1000  # boards: with fewer, a share says nothing about a title

@@ -10,12 +10,13 @@ from collections import defaultdict
 from datetime import date
 from typing import Any
 
-from ..store.evidence import Evidence, open_evidence
-from ..store.schema import StoreError
-from .aggregate import last_run, make
+from ..store.aggregates import last_run
+from ..store.connection import StoreError
 from .boards import BEYOND_TOP, FEW_BOARDS, BoardOptions, generic_titles, prepare_titles
-from .log import Window, count_rows, prepare
+from .duck import make
+from .evidence import Evidence, open_evidence
 from .queries import AFTER, BEFORE, FEW_ENGAGEMENTS, FEW_USERS, NO_WEIGHT, whole_weights
+from .window import Window, count_rows, prepare
 
 ALL = 2**31 - 1
 

@@ -10,13 +10,14 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
 
-from ..store.duck import one
-from ..store.evidence import Evidence, open_evidence
+from ..common.terminal import OnStep
+from ..store.aggregates import done_before, last_run, pins_not_in_store, remember
+from ..store.connection import StoreError, transaction
 from ..store.ranks import sorted_ranks, write_ranks
 from ..store.runs import finish_run, start_run
-from ..store.schema import StoreError, transaction
-from .aggregate import OnStep, done_before, last_run, make, pins_not_in_store, remember
-from .log import Core, Window, count_rows, find_touched, last_core, make_core, prepare
+from .duck import make, one
+from .evidence import Evidence, open_evidence
+from .window import Core, Window, count_rows, find_touched, last_core, make_core, prepare
 
 WEIGHTS = {"save": 1.0, "long_click": 1.0, "click": 0.25}  # by action; what is not named weighs nothing
 MAX_DECIMALS = 6  # of a weight: sums of weights are kept exact as whole numbers

@@ -11,14 +11,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .captions import find_recipe
-from .schema import StoreError, open_store
-
-# What a trainer reads of a pin, in this order. Lists are never null: a pin without titles has an empty one.
-LISTS = ("board_titles", "board_title_counts", "engaged_queries", "engaged_query_scores")
-# How the published OmniSearchSage code names the text fields (FACTS, section 1).
-OMNISEARCHSAGE = {"board_titles": "board_title", "engaged_queries": "navboost", "caption": "image_caption"}
-COLUMNS = ("pin_id", "kind", "title", "description", "caption", "caption_recipe", *LISTS, "image_sha256", "category", "locale")
+from .columns import COLUMNS, LISTS
+from .connection import StoreError, open_store
+from .recipes import find_recipe
 
 
 class EnrichedFeatures:

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import sqlite3
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from .schema import now, transaction
-
-# A quote or backslash ends a secret: within JSON text it ends the address.
-_CREDENTIALS = re.compile(
-    r"""(?<=://)[^/?#\s"'\\]*@ | (?<=[?&])((?:[\w.-]*(?:token|key|secret|signature|password|credential)[\w.-]*|sig)=)[^&\s"'\\]+""", re.IGNORECASE | re.VERBOSE
-)
-
-
-def redact_credentials(text: str) -> str:
-    """User and password in addresses, and query parameters that look like secrets, replaced by `***`."""
-    return _CREDENTIALS.sub(lambda m: f"{m[1]}***" if m[1] else "***@", text)
+from ..common.redact import redact_credentials
+from .connection import now, transaction
 
 
 def start_run(conn: sqlite3.Connection, command: str, arguments: dict[str, Any], *, device: str | None = None, batch_size: int | None = None) -> int:

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor, GPT2Tokenizer, T5Tokenizer
 
-from pincaption.captioner import draw
 from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.checkpoint import find_checkpoint
+from pincaption.drawn import draw
 from pincaption.store import open_store
 
 # The same examples everywhere, and no limit of time: what passed on one machine does not fail by chance, or by a busy one, on the next.

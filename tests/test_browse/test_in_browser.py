@@ -15,16 +15,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from pincaption.captioner import world
+from pincaption.drawn import world
+from pincaption.ingest.pins import ingest_pins
 from pincaption.store import open_store, transaction
-from pincaption.store.ingest import ingest_pins
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytest.importorskip("datasette", reason="no Datasette here: pip install '.[browse]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install '.[browser]'")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")]
 
-RUN = "import click; from pincaption.cli_browse import add_browse; group = click.Group(); add_browse(group); group()"
+RUN = "import click; from pincaption.commands.browse import add_browse; group = click.Group(); add_browse(group); group()"
 
 
 @pytest.fixture

@@ -29,9 +29,9 @@ from pincaption.browse.overview import COUNTED
 from pincaption.browse.overview import coverage as told
 from pincaption.browse.server import make_site, reading_mode
 from pincaption.browse.thumbnails import make_thumbnails
-from pincaption.cli_browse import _fetch, add_browse
+from pincaption.commands.browse import _fetch, add_browse
 from pincaption.store import open_store, transaction
-from pincaption.store.schema import StoreError
+from pincaption.store.connection import StoreError
 from pincaption.store.stats import coverage
 
 HOSTILE = [
@@ -467,7 +467,7 @@ def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path: Path, shop: Path
         found = CliRunner().invoke(command(), ["browse", str(shop), "--port", str(taken.getsockname()[1]), "--no-open", "--json"])
     assert found.exit_code == 1
     assert "choose another --port" in found.stderr
-    monkeypatch.setattr("pincaption.cli_browse.find_spec", lambda name: None)
+    monkeypatch.setattr("pincaption.commands.browse.find_spec", lambda name: None)
     absent = CliRunner().invoke(command(), ["browse", str(shop)])
     assert absent.exit_code == 1
     assert "pip install 'pincaption[browse]'" in absent.stderr

@@ -14,9 +14,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-from pincaption.captioner.blip2 import Blip2, Decoding, choose_device, choose_dtype
+from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.checkpoint import CheckpointError, find_checkpoint
-from pincaption.captioner.decode import decode
+from pincaption.captioner.model import Decoding, choose_device, choose_dtype
+from pincaption.images.decode import decode
 
 PROMPTS = ["", "a photo of", "Question: what is this? Answer:", "a red ball on a grey background", "ünïcode 猫 🐈"]
 MIXED = [PROMPTS[i % 4] for i in range(12)]

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
-from pincaption.captioner import draw
-from pincaption.captioner.blip2 import Blip2, Decoding
+from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.checkpoint import find_checkpoint
+from pincaption.captioner.model import Decoding
 from pincaption.captioner.worker import Worker
-from pincaption.store.captions import Pin
+from pincaption.drawn import draw
+from pincaption.store.work import Pin
 
 PICTURES = 1000
 

@@ -17,8 +17,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pincaption.captioner.blip2 import Blip2, Decoding
+from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.checkpoint import Checkpoint, CheckpointError, file_sha256, find_checkpoint, weights_digest
+from pincaption.captioner.model import Decoding
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from pincaption.captioner import draw
 from pincaption.captioner.checkpoint import CheckpointError
 from pincaption.captioner.run import Options, run, warnings
+from pincaption.drawn import draw
+from pincaption.ingest.pins import ingest_images
 from pincaption.store import open_store
-from pincaption.store.ingest import ingest_images
 
 
 @pytest.fixture

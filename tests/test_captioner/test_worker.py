@@ -19,12 +19,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pincaption.captioner import draw
-from pincaption.captioner.blip2 import Blip2, Decoding, Text, out_of_memory
+from pincaption.captioner.batch_size import MAX_BATCH, BatchSize
+from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.checkpoint import CheckpointError
-from pincaption.captioner.fetch import Fetcher
-from pincaption.captioner.worker import MAX_BATCH, BatchSize, Worker
-from pincaption.store.captions import Caption, Pin
+from pincaption.captioner.model import Decoding, Text, out_of_memory
+from pincaption.captioner.worker import Worker
+from pincaption.drawn import draw
+from pincaption.images.fetch import Fetcher
+from pincaption.store.work import Caption, Pin
 
 
 @pytest.fixture(scope="session")
@@ -342,9 +344,9 @@ class TestHanging:
 import sys
 from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.checkpoint import find_checkpoint
-from pincaption.captioner.fetch import Fetcher
+from pincaption.images.fetch import Fetcher
 from pincaption.captioner.worker import Worker
-from pincaption.store.captions import Pin
+from pincaption.store.claims import Pin
 worker = Worker(Blip2(find_checkpoint("builtin")), fetcher=Fetcher(timeout=300, allow_private=True), seconds_per_image=0.5)
 print([row.reason for row in worker([Pin("p", sys.argv[1])])])
 """

@@ -23,8 +23,8 @@ from pathlib import Path
 
 from click.testing import CliRunner
 
-from pincaption.captioner.draw import draw, random_scene
 from pincaption.cli import cli
+from pincaption.drawn.draw import draw, random_scene
 
 DOCS = Path(__file__).parents[2] / "docs"
 PHOTOS = ("mug.png", "lamp.png", "garden/chair.png")

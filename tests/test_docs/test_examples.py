@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from pincaption.eval import gold, long_table
-from pincaption.store import embeddings, evidence_rows, ingest
+from pincaption.filters import evidence_rows
+from pincaption.ingest import embeddings
+from pincaption.ingest import pins as ingest
 
 from .examples import DOCS, Command, Section, agrees, run, sections
 
@@ -85,7 +87,7 @@ def test_every_reason_for_a_rejected_row_is_on_the_page() -> None:
 
 def test_every_reason_for_a_failed_image_is_on_the_page() -> None:
     found = set()
-    for name in ("captioner/fetch.py", "captioner/decode.py"):
+    for name in ("images/fetch.py", "images/decode.py"):
         for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "ImageError" and isinstance(node.args[0], ast.Constant):
                 found.add(node.args[0].value)

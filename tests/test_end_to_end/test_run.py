@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pincaption.captioner import draw
-from pincaption.captioner.blip2 import choose_dtype
+from pincaption.captioner.model import choose_dtype
+from pincaption.drawn import draw
 
 CAPTIONER = [sys.executable, "-m", "pincaption.cli"]
 

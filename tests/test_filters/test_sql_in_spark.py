@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from pincaption.captioner.world import make_world
-from pincaption.filters.aggregate import sql
+from pincaption.drawn.world import make_world
 from pincaption.filters.boards import BoardOptions, aggregate_boards, generic_titles
-from pincaption.filters.log import Window
+from pincaption.filters.duck import sql
+from pincaption.filters.evidence import open_evidence
 from pincaption.filters.queries import WEIGHTS, QueryOptions, aggregate_queries, whole_weights
-from pincaption.store.evidence import open_evidence
+from pincaption.filters.window import Window
 
 sqlglot = pytest.importorskip("sqlglot", reason="sqlglot is not installed: pip install 'pincaption[spark]'")
 TEXTS = sorted(path.stem for path in (Path(__file__).parents[2] / "filters/sql").glob("*.sql"))

@@ -16,8 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pincaption.filters import text as text_module
+from pincaption.filters.evidence_rows import add_functions
 from pincaption.filters.text import holds_personal_data, normalise, says_nothing
-from pincaption.store.evidence_rows import add_functions
 
 from . import reference
 

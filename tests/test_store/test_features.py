@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from pincaption.store import EnrichedFeatures, StoreError, open_store, transaction
 
-from .test_export import COLUMNS, expected, fill
+from ..test_export.test_write import COLUMNS, expected, fill
 
 
 @pytest.fixture

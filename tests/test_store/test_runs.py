@@ -5,7 +5,8 @@ import sqlite3
 
 import pytest
 
-from pincaption.store.runs import finish_run, last_arguments, redact_credentials, start_run
+from pincaption.common.redact import redact_credentials
+from pincaption.store.runs import finish_run, last_arguments, start_run
 
 
 @pytest.mark.parametrize(
