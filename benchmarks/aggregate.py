@@ -1,12 +1,14 @@
-"""What the aggregations cost, beside what people would write by hand. Makes its own data below benchmarks/work (up to 2 GB), seeded.
+"""What the aggregations cost, beside what people would write by hand. Makes its own data below
+benchmarks/work (up to 2 GB), seeded.
 
-    python benchmarks/aggregate.py boards [--saves 20000000] [--rounds 3]   captioner, DuckDB by hand, Polars, pandas: the same job in turn
-    python benchmarks/aggregate.py memory                                   20 million saves with --memory-limit 500MB
-    python benchmarks/aggregate.py scale                                    5, 20 and 80 million saves
-    python benchmarks/aggregate.py days [--rounds 3]                        two years of log; then one day more
+    python benchmarks/aggregate.py boards [--saves 20000000] [--rounds 3]   captioner, DuckDB by hand, Polars,
+    pandas: the same job in turn python benchmarks/aggregate.py memory                                   20
+    million saves with --memory-limit 500MB python benchmarks/aggregate.py scale
+    5, 20 and 80 million saves python benchmarks/aggregate.py days [--rounds 3]                        two
+    years of log; then one day more
 
-Each job runs in a process of its own, from Parquet files to the table in SQLite; the time is that of the whole process, the
-memory its peak. Polars and pandas are taken where they are installed.
+Each job runs in a process of its own, from Parquet files to the table in SQLite; the time is that of the
+whole process, the memory its peak. Polars and pandas are taken where they are installed.
 """
 
 from __future__ import annotations
@@ -38,7 +40,9 @@ FIRST_DAY = np.datetime64("2024-07-01")
 
 
 def zipf(rng: np.random.Generator, n: int, size: Any, flat: float = 100.0) -> np.ndarray:
-    """Ranks below n, rank r with probability in proportion to 1 / (r + flat): the inverse of that distribution's logarithmic sum."""
+    """Ranks below n, rank r with probability in proportion to 1 / (r + flat): the inverse of that
+    distribution's logarithmic sum.
+    """
     return np.minimum((flat * ((n + flat) / flat) ** rng.random(size) - flat).astype(np.int64), n - 1)
 
 
@@ -50,11 +54,44 @@ def ids(prefix: str, n: int) -> pa.Array:
 def titles(n: int, seed: int) -> pa.Array:
     """Titles of one to four made-up words, popular words in many of them, spelt as people do."""
     rng = np.random.default_rng(seed)
-    syllables = np.array(["ka", "re", "mi", "to", "la", "su", "ne", "vo", "di", "pa", "gu", "lo", "fi", "ma", "shi", "ba", "te", "ro", "zu", "ny"])
-    words = np.array(list(dict.fromkeys("".join(rng.choice(syllables, rng.integers(1, 5))) for _ in range(60_000))))
-    picked, lengths = words[zipf(rng, len(words), (n, 4), 30)], rng.choice([1, 2, 3, 4], n, p=[0.45, 0.3, 0.17, 0.08])
+    syllables = np.array(
+        [
+            "ka",
+            "re",
+            "mi",
+            "to",
+            "la",
+            "su",
+            "ne",
+            "vo",
+            "di",
+            "pa",
+            "gu",
+            "lo",
+            "fi",
+            "ma",
+            "shi",
+            "ba",
+            "te",
+            "ro",
+            "zu",
+            "ny",
+        ]
+    )
+    words = np.array(
+        list(dict.fromkeys("".join(rng.choice(syllables, rng.integers(1, 5))) for _ in range(60_000)))
+    )
+    picked, lengths = (
+        words[zipf(rng, len(words), (n, 4), 30)],
+        rng.choice([1, 2, 3, 4], n, p=[0.45, 0.3, 0.17, 0.08]),
+    )
     spelt: list[Callable[[str], str]] = [str, str.title, str.capitalize, lambda t: f"{t}!"]
-    return pa.array([spelt[i % 4](" ".join(row[:length])) for i, (row, length) in enumerate(zip(picked.tolist(), lengths.tolist(), strict=True))])
+    return pa.array(
+        [
+            spelt[i % 4](" ".join(row[:length]))
+            for i, (row, length) in enumerate(zip(picked.tolist(), lengths.tolist(), strict=True))
+        ]
+    )
 
 
 def make_saves(saves: int) -> Path:
@@ -65,17 +102,27 @@ def make_saves(saves: int) -> Path:
         (folder / "saves").mkdir(parents=True)
         rng, boards, pins = np.random.default_rng(saves), saves // 20, saves // 10
         board_ids, pin_ids = ids("board", boards), ids("pin", pins)
-        pq.write_table(pa.table({"board_id": board_ids, "title": titles(boards, 1)}), folder / "boards.parquet")
+        pq.write_table(
+            pa.table({"board_id": board_ids, "title": titles(boards, 1)}), folder / "boards.parquet"
+        )
         for part in range(0, saves, 5_000_000):
             n = min(5_000_000, saves - part)
-            columns = {"pin_id": pin_ids.take(pa.array(zipf(rng, pins, n))), "board_id": board_ids.take(pa.array(zipf(rng, boards, n)))}
-            pq.write_table(pa.table(columns | {"saved_at": FIRST_DAY + rng.integers(0, 730, n)}), folder / f"saves/{part // 5_000_000:03}.parquet")
+            columns = {
+                "pin_id": pin_ids.take(pa.array(zipf(rng, pins, n))),
+                "board_id": board_ids.take(pa.array(zipf(rng, boards, n))),
+            }
+            pq.write_table(
+                pa.table(columns | {"saved_at": FIRST_DAY + rng.integers(0, 730, n)}),
+                folder / f"saves/{part // 5_000_000:03}.parquet",
+            )
         (folder / "complete").touch()
     return folder
 
 
 def make_log(rows: int) -> Path:
-    """731 daily files with `rows` rows on 730 days; each pin has queries of its own, some much more common than others."""
+    """731 daily files with `rows` rows on 730 days; each pin has queries of its own, some much more common
+    than others.
+    """
     folder = WORK / f"log-{rows}"
     if not (folder / "complete").exists():
         shutil.rmtree(folder, ignore_errors=True)
@@ -86,8 +133,16 @@ def make_log(rows: int) -> Path:
         for day in range(DAYS):
             pins = zipf(rng, PINS_OF_LOG, n)
             queries = (pins * 7919 + zipf(rng, 2000, n, 1) ** 2) % len(texts)
-            table = {"pin_id": pin_ids.take(pa.array(pins)), "query": texts.take(pa.array(queries)), "action": actions.take(pa.array(rng.choice(4, n, p=[0.3, 0.4, 0.15, 0.15])))}
-            table |= {"date": pa.array(np.full(n, FIRST_DAY + day)), "count": pa.array(rng.geometric(0.7, n)), "user_id": users.take(pa.array(rng.integers(0, 3_000_000, n)))}
+            table = {
+                "pin_id": pin_ids.take(pa.array(pins)),
+                "query": texts.take(pa.array(queries)),
+                "action": actions.take(pa.array(rng.choice(4, n, p=[0.3, 0.4, 0.15, 0.15]))),
+            }
+            table |= {
+                "date": pa.array(np.full(n, FIRST_DAY + day)),
+                "count": pa.array(rng.geometric(0.7, n)),
+                "user_id": users.take(pa.array(rng.integers(0, 3_000_000, n))),
+            }
             pq.write_table(pa.table(table), folder / f"{FIRST_DAY + day}.parquet")
         (folder / "complete").touch()
     return folder
@@ -97,12 +152,23 @@ def make_log(rows: int) -> Path:
 
 
 def write(store: str, rows: Iterable[tuple[str, str, int, float]]) -> None:
-    """Rows (pin_id, title, boards, score) in rank order, those of a pin together, as JSON arrays into board_titles."""
+    """Rows (pin_id, title, boards, score) in rank order, those of a pin together, as JSON arrays into
+    board_titles.
+    """
     from pincaption.store import open_store, transaction
 
     conn = open_store(store, create=True)
     grouped = itertools.groupby(rows, key=lambda row: row[0])
-    arrays = ((pin, *(json.dumps(list(c), ensure_ascii=False) for c in list(zip(*((t, n, float(f"{s:.6g}")) for _, t, n, s in group), strict=True)))) for pin, group in grouped)
+    arrays = (
+        (
+            pin,
+            *(
+                json.dumps(list(c), ensure_ascii=False)
+                for c in list(zip(*((t, n, float(f"{s:.6g}")) for _, t, n, s in group), strict=True))
+            ),
+        )
+        for pin, group in grouped
+    )
     with transaction(conn):
         conn.executemany("INSERT INTO board_titles VALUES (?, ?, ?, ?)", arrays)
 
@@ -127,18 +193,46 @@ def by_duckdb(folder: str, store: str) -> None:
 def by_polars(folder: str, store: str) -> None:
     import polars as pl
 
-    b = pl.scan_parquet(f"{folder}/boards.parquet").with_columns(pl.col("title").str.to_lowercase().str.replace_all(r"[^\p{L}\p{M}\p{N}]+", " ").str.strip_chars())
+    b = pl.scan_parquet(f"{folder}/boards.parquet").with_columns(
+        pl.col("title").str.to_lowercase().str.replace_all(r"[^\p{L}\p{M}\p{N}]+", " ").str.strip_chars()
+    )
     known = b.select(pl.len()).collect().item()
-    t = b.group_by("title").agg(boards=pl.len()).filter(pl.col("title").str.len_chars().is_between(2, 60), pl.col("boards") <= 0.02 * known)
+    t = (
+        b.group_by("title")
+        .agg(boards=pl.len())
+        .filter(pl.col("title").str.len_chars().is_between(2, 60), pl.col("boards") <= 0.02 * known)
+    )
     t = t.with_columns(words=pl.col("title").str.split(" "), chars=pl.col("title").str.len_chars())
     w = t.select("title", "boards", word=pl.col("words").list.unique()).explode("word")
     total = t.select(pl.col("boards").sum()).collect().item()
-    idf = w.join(w.group_by("word").agg(df=pl.col("boards").sum()), on="word").group_by("title").agg(idf=(1 + total / pl.col("df")).log().mean())
-    t = t.join(idf, on="title").with_columns(weight=pl.col("idf") * pl.col("boards") / (pl.col("boards") + 2), words=pl.col("words").list.len())
-    n = pl.scan_parquet(f"{folder}/saves/*.parquet").join(b, on="board_id").group_by("pin_id", "title").agg(n=pl.col("board_id").n_unique())
-    s = n.join(t, on="title").with_columns(score=pl.col("n") * pl.col("weight")).with_columns(rounded=pl.col("score").round(9))
+    idf = (
+        w.join(w.group_by("word").agg(df=pl.col("boards").sum()), on="word")
+        .group_by("title")
+        .agg(idf=(1 + total / pl.col("df")).log().mean())
+    )
+    t = t.join(idf, on="title").with_columns(
+        weight=pl.col("idf") * pl.col("boards") / (pl.col("boards") + 2), words=pl.col("words").list.len()
+    )
+    n = (
+        pl.scan_parquet(f"{folder}/saves/*.parquet")
+        .join(b, on="board_id")
+        .group_by("pin_id", "title")
+        .agg(n=pl.col("board_id").n_unique())
+    )
+    s = (
+        n.join(t, on="title")
+        .with_columns(score=pl.col("n") * pl.col("weight"))
+        .with_columns(rounded=pl.col("score").round(9))
+    )
     s = s.sort("pin_id", "rounded", "words", "chars", "title", descending=[False, True, True, True, False])
-    write(store, s.group_by("pin_id", maintain_order=True).head(10).select("pin_id", "title", "n", "score").collect(engine="streaming").iter_rows())
+    write(
+        store,
+        s.group_by("pin_id", maintain_order=True)
+        .head(10)
+        .select("pin_id", "title", "n", "score")
+        .collect(engine="streaming")
+        .iter_rows(),
+    )
 
 
 def by_pandas(folder: str, store: str) -> None:
@@ -150,14 +244,34 @@ def by_pandas(folder: str, store: str) -> None:
     t = t[t["title"].str.len().between(2, 60) & (t["boards"] <= 0.02 * len(b))]
     w = t.assign(word=t["title"].str.split(" ").map(lambda words: list(dict.fromkeys(words)))).explode("word")
     df = w.groupby("word")["boards"].sum()
-    t = t.merge(np.log(1 + t["boards"].sum() / w["word"].map(df)).groupby(w["title"]).mean().rename("idf"), on="title")
-    t["weight"], t["words"], t["chars"] = t["idf"] * t["boards"] / (t["boards"] + 2), t["title"].str.count(" "), t["title"].str.len()
-    t["place"] = t.sort_values(["words", "chars", "title"], ascending=[False, False, True]).reset_index().reset_index().set_index("index")["level_0"]
+    t = t.merge(
+        np.log(1 + t["boards"].sum() / w["word"].map(df)).groupby(w["title"]).mean().rename("idf"), on="title"
+    )
+    t["weight"], t["words"], t["chars"] = (
+        t["idf"] * t["boards"] / (t["boards"] + 2),
+        t["title"].str.count(" "),
+        t["title"].str.len(),
+    )
+    t["place"] = (
+        t.sort_values(["words", "chars", "title"], ascending=[False, False, True])
+        .reset_index()
+        .reset_index()
+        .set_index("index")["level_0"]
+    )
     b = b.merge(t[["title", "place", "weight"]], on="title")
-    saves = pd.read_parquet(f"{folder}/saves", columns=["pin_id", "board_id"]).drop_duplicates().merge(b[["board_id", "place", "weight"]], on="board_id")
+    saves = (
+        pd.read_parquet(f"{folder}/saves", columns=["pin_id", "board_id"])
+        .drop_duplicates()
+        .merge(b[["board_id", "place", "weight"]], on="board_id")
+    )
     n = saves.groupby(["pin_id", "place", "weight"], sort=False).size().rename("n").reset_index()
     n["score"] = n["n"] * n["weight"]
-    n = n.assign(rounded=-n["score"].round(9)).sort_values(["pin_id", "rounded", "place"]).groupby("pin_id", sort=False).head(10)
+    n = (
+        n.assign(rounded=-n["score"].round(9))
+        .sort_values(["pin_id", "rounded", "place"])
+        .groupby("pin_id", sort=False)
+        .head(10)
+    )
     n["title"] = n["place"].map(t.set_index("place")["title"])
     write(store, n[["pin_id", "title", "n", "score"]].itertuples(index=False, name=None))
 
@@ -171,7 +285,9 @@ BY_HAND = {"duckdb": by_duckdb, "polars": by_polars, "pandas": by_pandas}
 def measured(*command: str) -> tuple[float, int]:
     """Seconds and peak megabytes of a command."""
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", MEASURED, *command], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *command], check=True, capture_output=True, text=True
+    )
     return time.perf_counter() - began, int(done.stdout.split()[-1])
 
 
@@ -191,7 +307,16 @@ def fresh(name: str) -> str:
 
 
 def aggregate(folder: Path, *options: str) -> tuple[float, int]:
-    return captioner("aggregate", "boards", fresh("captioner.db"), "--boards", f"{folder}/boards.parquet", "--saves", f"{folder}/saves", *options)
+    return captioner(
+        "aggregate",
+        "boards",
+        fresh("captioner.db"),
+        "--boards",
+        f"{folder}/boards.parquet",
+        "--saves",
+        f"{folder}/saves",
+        *options,
+    )
 
 
 def say(name: str, seconds: float, megabytes: int, more: str = "") -> None:
@@ -206,12 +331,23 @@ def boards(saves: int, rounds: int) -> None:
     for _ in range(rounds):
         found["captioner"].append(aggregate(folder))
         for name in others:
-            found[name].append(measured(sys.executable, __file__, "by-hand", name, str(folder), fresh(f"{name}.db")))
-            say(name, *found[name][-1], f"captioner takes {found['captioner'][-1][0] / found[name][-1][0]:.2f} of it ({found['captioner'][-1][0]:.1f} s)")
+            found[name].append(
+                measured(sys.executable, __file__, "by-hand", name, str(folder), fresh(f"{name}.db"))
+            )
+            say(
+                name,
+                *found[name][-1],
+                f"captioner takes {found['captioner'][-1][0] / found[name][-1][0]:.2f} of it ({found['captioner'][-1][0]:.1f} s)",
+            )
     print(f"\n{saves:,} saves, medians of {rounds}:")
     for name, results in found.items():
         ratio = statistics.median(a / b for (a, _), (b, _) in zip(found["captioner"], results, strict=True))
-        say(name, statistics.median(seconds for seconds, _ in results), max(megabytes for _, megabytes in results), f"captioner / {name}: {ratio:.2f}")
+        say(
+            name,
+            statistics.median(seconds for seconds, _ in results),
+            max(megabytes for _, megabytes in results),
+            f"captioner / {name}: {ratio:.2f}",
+        )
     if "duckdb" in others:
         compare("captioner.db", "duckdb.db")
 
@@ -222,7 +358,9 @@ def compare(one: str, other: str) -> None:
 
     conn = sqlite3.connect(WORK / one)
     conn.execute("ATTACH ? AS other", [str(WORK / other)])
-    pins, same = conn.execute("SELECT count(*), sum(a.titles = replace(b.titles, ', ', ',')) FROM board_titles a LEFT JOIN other.board_titles b USING (pin_id)").fetchone()
+    pins, same = conn.execute(
+        "SELECT count(*), sum(a.titles = replace(b.titles, ', ', ',')) FROM board_titles a LEFT JOIN other.board_titles b USING (pin_id)"
+    ).fetchone()
     print(f"the same titles for {same:,} of {pins:,} pins ({same / pins:.2%})")
 
 
@@ -247,7 +385,9 @@ def days(rows: int, rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["boards", "memory", "scale", "days", "by-hand"])
     parser.add_argument("arguments", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--saves", type=int, default=20_000_000)

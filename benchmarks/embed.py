@@ -1,14 +1,17 @@
 """The trainer, measured.
 
-    python benchmarks/embed.py tokens [--rounds 5]             n-grams/s of one worker and of two, beside plain Python with dictionaries; German, Japanese
-    python benchmarks/embed.py train [--rounds 3]              pairs/s of a short training at default sizes, and of one worker that makes its batches
-    python benchmarks/embed.py memory [--pins 1000000]         peak memory of a few dozen steps on made-up pins
-    python benchmarks/embed.py queries [--model DIR] [--full]  latency of single queries and throughput in batches of the exported query encoder
-    python benchmarks/embed.py homedepot [--epochs 10]         Recall@10 of held-out queries: BM25, ours, sentence-transformers, fused
-    python benchmarks/embed.py ablate --data drawn|homedepot|movielens [--seeds 5] [--epochs E]   what captions, titles and queries add
+    python benchmarks/embed.py tokens [--rounds 5]             n-grams/s of one worker and of two, beside
+    plain Python with dictionaries; German, Japanese python benchmarks/embed.py train [--rounds 3]
+    pairs/s of a short training at default sizes, and of one worker that makes its batches python
+    benchmarks/embed.py memory [--pins 1000000]         peak memory of a few dozen steps on made-up pins
+    python benchmarks/embed.py queries [--model DIR] [--full]  latency of single queries and throughput in
+    batches of the exported query encoder python benchmarks/embed.py homedepot [--epochs 10]         Recall@10
+    of held-out queries: BM25, ours, sentence-transformers, fused python benchmarks/embed.py ablate --data
+    drawn|homedepot|movielens [--seeds 5] [--epochs E]   what captions, titles and queries add
 
-`queries --full`: an encoder of the published size, with random weights. homedepot and movielens read ../shared/data (embed_data.py says how).
-Everything is made in benchmarks/work, or in the folder that CAPTIONER_BENCH names; data stay there for the next time.
+`queries --full`: an encoder of the published size, with random weights. homedepot and movielens read
+../shared/data (embed_data.py says how). Everything is made in benchmarks/work, or in the folder that
+CAPTIONER_BENCH names; data stay there for the next time.
 """
 
 from __future__ import annotations
@@ -31,7 +34,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from embed_data import CAPTIONER, WORK, captioner, describe, drawn_export, homedepot_export, made_up_export, made_up_texts, movielens_export, usual_export
+from embed_data import (
+    CAPTIONER,
+    WORK,
+    captioner,
+    describe,
+    drawn_export,
+    homedepot_export,
+    made_up_export,
+    made_up_texts,
+    movielens_export,
+    usual_export,
+)
 from words import WORDS
 
 from pincaption.embed.ngrams import Vocabulary, grams
@@ -44,23 +58,40 @@ EPOCHS = {"drawn": 1.5, "homedepot": 2, "movielens": 5}  # of each training of a
 
 def tokens(rounds: int) -> None:
     rng = random.Random(0)
-    few = [" ".join(rng.choices(WORDS, k=rng.randint(2, 12)) + [str(rng.randrange(3000))]) for _ in range(40_000)]
+    few = [
+        " ".join(rng.choices(WORDS, k=rng.randint(2, 12)) + [str(rng.randrange(3000))]) for _ in range(40_000)
+    ]
     for name, texts in (("few words", few), ("30,000 words", made_up_texts(40_000))):
         ours, plain = reader(texts), plain_reader(texts)
         if ours() != plain():
             raise AssertionError("the two find different n-grams")
         rates: dict[str, list[float]] = defaultdict(list)
         for _ in range(rounds):
-            for way, run, workers in (("one", ours, 1), ("plain", plain, 1), ("two", ours, 2), ("two plain", plain, 2)):
+            for way, run, workers in (
+                ("one", ours, 1),
+                ("plain", plain, 1),
+                ("two", ours, 2),
+                ("two plain", plain, 2),
+            ):
                 rates[way].append(together(run, workers))
-        one, plain_one, two, plain_two = (statistics.median(rates[way]) for way in ("one", "plain", "two", "two plain"))
-        ratio, ratio_of_two = (statistics.median(a / b for a, b in zip(rates[x], rates[y], strict=True)) for x, y in (("one", "plain"), ("two", "two plain")))
+        one, plain_one, two, plain_two = (
+            statistics.median(rates[way]) for way in ("one", "plain", "two", "two plain")
+        )
+        ratio, ratio_of_two = (
+            statistics.median(a / b for a, b in zip(rates[x], rates[y], strict=True))
+            for x, y in (("one", "plain"), ("two", "two plain"))
+        )
         print(f"{name}: one worker {one:,.0f} n-grams/s, {ratio:.1f} times plain Python ({plain_one:,.0f}/s)")
-        print(f"{name}: two workers {two:,.0f} n-grams/s, {ratio_of_two:.1f} times plain Python in two ({plain_two:,.0f}/s)", flush=True)
+        print(
+            f"{name}: two workers {two:,.0f} n-grams/s, {ratio_of_two:.1f} times plain Python in two ({plain_two:,.0f}/s)",
+            flush=True,
+        )
     for language in ("German", "Japanese"):
         ours = reader(made_up_texts(40_000, language))
         ours()
-        print(f"{language}: one worker {statistics.median(together(ours, 1) for _ in range(rounds)):,.0f} n-grams/s")
+        print(
+            f"{language}: one worker {statistics.median(together(ours, 1) for _ in range(rounds)):,.0f} n-grams/s"
+        )
     print(f"medians of {rounds}; each time 40,000 texts")
 
 
@@ -68,7 +99,10 @@ def reader(texts: Sequence[str]) -> Callable[[], int]:
     """Text to ids as the trainer does it; returns how many."""
     array = pa.array(texts)
     vocabulary = Vocabulary.build([[grams(array)]], least=1)
-    return lambda: sum(len(vocabulary.ids(grams(array.slice(start, 2000)), len(array[start : start + 2000]))[0]) for start in range(0, len(texts), 2000))
+    return lambda: sum(
+        len(vocabulary.ids(grams(array.slice(start, 2000)), len(array[start : start + 2000]))[0])
+        for start in range(0, len(texts), 2000)
+    )
 
 
 def plain_reader(texts: Sequence[str]) -> Callable[[], int]:
@@ -80,8 +114,14 @@ def plain_reader(texts: Sequence[str]) -> Callable[[], int]:
         for text in texts:
             words = re.findall(r"\w+", text.lower())
             ids = [known["unigram"].setdefault(word, len(known["unigram"])) for word in words]
-            ids += [known["bigram"].setdefault(pair, len(known["bigram"])) for pair in itertools.pairwise(words)]
-            ids += [known["trigram"].setdefault(f"^{word}$"[i : i + 3], len(known["trigram"])) for word in words for i in range(len(word))]
+            ids += [
+                known["bigram"].setdefault(pair, len(known["bigram"])) for pair in itertools.pairwise(words)
+            ]
+            ids += [
+                known["trigram"].setdefault(f"^{word}$"[i : i + 3], len(known["trigram"]))
+                for word in words
+                for i in range(len(word))
+            ]
             found += len(ids)
         return found
 
@@ -121,7 +161,9 @@ def train(rounds: int) -> None:
     pairs, _, _ = split_validation(Pairs.load(export, "train"), options.validation)
     shares = batch_shares(pairs, options.batch, 1, options.weights)
     per_step = sum(size for name, size in shares.items() if name != OWN_WORDS)
-    options = replace(options, epochs=STEPS * per_step / sum(len(pairs.tasks[name]) for name in shares if name != OWN_WORDS))
+    options = replace(
+        options, epochs=STEPS * per_step / sum(len(pairs.tasks[name]) for name in shares if name != OWN_WORDS)
+    )
     model = make_model(export, pairs, options)
     batches = Batches(export, pairs, model.vocabulary, model.tokenise, shares=shares, steps=STEPS)
     whole, steps_alone, made = [], [], []
@@ -137,28 +179,54 @@ def train(rounds: int) -> None:
         first, last = min(done for done in moments if done >= 5), max(moments)
         whole.append(found["pairs_per_second"])
         steps_alone.append((last - first) * per_step / (moments[last] - moments[first]))
-        loader = iter(DataLoader(batches, batch_size=None, sampler=range(STEPS), num_workers=1, prefetch_factor=4))
+        loader = iter(
+            DataLoader(batches, batch_size=None, sampler=range(STEPS), num_workers=1, prefetch_factor=4)
+        )
         next(loader)
         began = time.perf_counter()
         n = sum(1 for _ in loader)
         made.append(n * per_step / (time.perf_counter() - began))
-    print(f"a step: {', '.join(f'{size} {name}' for name, size in shares.items())}; pairs/s leave out own-words")
-    print(f"training with one worker: {statistics.median(steps_alone):,.0f} pairs/s, {statistics.median(whole):,.0f} with the start and one validation; {found['steps']} steps")
-    print(f"one worker alone makes the batches of {statistics.median(made):,.0f} pairs/s; medians of {rounds}")
+    print(
+        f"a step: {', '.join(f'{size} {name}' for name, size in shares.items())}; pairs/s leave out own-words"
+    )
+    print(
+        f"training with one worker: {statistics.median(steps_alone):,.0f} pairs/s, {statistics.median(whole):,.0f} with the start and one validation; {found['steps']} steps"
+    )
+    print(
+        f"one worker alone makes the batches of {statistics.median(made):,.0f} pairs/s; medians of {rounds}"
+    )
 
 
 def memory(pins: int) -> None:
-    """What the processes of a training hold at most, workers included; the first number is of the largest of them, as the kernel keeps it."""
+    """What the processes of a training hold at most, workers included; the first number is of the largest of
+    them, as the kernel keeps it.
+    """
     import psutil
 
     folder = made_up_export(pins)
     print(describe(folder), flush=True)
     counts = json.loads((folder / "manifest.json").read_text())["pairs"]
-    epochs = STEPS * 200 / sum(split["train"] for split in counts.values())  # of 256 pairs of a step some 56 are own words
+    # of 256 pairs of a step some 56 are own words
+    epochs = STEPS * 200 / sum(split["train"] for split in counts.values())
     out = WORK / "measured"
     shutil.rmtree(out, ignore_errors=True)
     began, together_most = time.perf_counter(), 0
-    command = subprocess.Popen([CAPTIONER, "embed", "train", folder, out, "--epochs", f"{epochs:.6f}", "--every", str(STEPS // 2), "--json"], stdout=subprocess.PIPE, text=True)
+    command = subprocess.Popen(
+        [
+            CAPTIONER,
+            "embed",
+            "train",
+            folder,
+            out,
+            "--epochs",
+            f"{epochs:.6f}",
+            "--every",
+            str(STEPS // 2),
+            "--json",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     process, ended = psutil.Process(command.pid), 0
     while not ended:
         held = 0
@@ -196,10 +264,21 @@ def queries(folder: Path | None, full: bool, rounds: int) -> None:
         captioner("embed", "train", export, folder, "--epochs", 0.2)
     model = Model.load(folder)
     if full:
-        config = DistilBertConfig(vocab_size=119_547, max_position_embeddings=512, dim=768, hidden_dim=3072, n_layers=6, n_heads=12, dropout=0.0, attention_dropout=0.0)
+        config = DistilBertConfig(
+            vocab_size=119_547,
+            max_position_embeddings=512,
+            dim=768,
+            hidden_dim=3072,
+            n_layers=6,
+            n_heads=12,
+            dropout=0.0,
+            attention_dropout=0.0,
+        )
         model = replace(model, queries=QueryTower(DistilBertModel(config), 256).eval())
     parameters = sum(parameter.numel() for parameter in model.queries.parameters())
-    print(f"{folder if not full else 'size of distilbert-base-multilingual-cased, random weights, tokeniser of the small model'}: {parameters / 1e6:,.1f} million parameters")
+    print(
+        f"{folder if not full else 'size of distilbert-base-multilingual-cased, random weights, tokeniser of the small model'}: {parameters / 1e6:,.1f} million parameters"
+    )
     path = WORK / "query_encoder.pt2"
     gap = export_encoder(model, path)
     encoder, singles, many = load_encoder(path), 200 if full else 1000, 512 if full else 4096
@@ -218,8 +297,12 @@ def queries(folder: Path | None, full: bool, rounds: int) -> None:
             rates.append(len(asked) / (time.perf_counter() - began))
     path.unlink()
     p50, p99 = np.percentile(times[20:], [50, 99])
-    print(f"exported within {gap:.1e} of the model; {torch.get_num_threads()} threads, queries of {lengths.mean():.1f} tokens, tokenising included")
-    print(f"single queries p50 {p50:.2f} ms, p99 {p99:.2f} ms, of {singles}; in batches of 256 {statistics.median(rates):,.0f} queries/s, median of {rounds} times {len(asked):,}")
+    print(
+        f"exported within {gap:.1e} of the model; {torch.get_num_threads()} threads, queries of {lengths.mean():.1f} tokens, tokenising included"
+    )
+    print(
+        f"single queries p50 {p50:.2f} ms, p99 {p99:.2f} ms, of {singles}; in batches of 256 {statistics.median(rates):,.0f} queries/s, median of {rounds} times {len(asked):,}"
+    )
 
 
 def queries_of(folder: Path, n: int) -> list[str]:
@@ -233,41 +316,93 @@ def queries_of(folder: Path, n: int) -> list[str]:
 
 def homedepot(epochs: float) -> None:
     from pincaption.embed.data import QUERY_PRODUCT, Export, Pairs
-    from pincaption.embed.recall import Encoded, bm25_scores, fused, index_of, known_positives, mean_and_interval, measures, ranks
+    from pincaption.embed.recall import (
+        Encoded,
+        bm25_scores,
+        fused,
+        index_of,
+        known_positives,
+        mean_and_interval,
+        measures,
+        ranks,
+    )
     from pincaption.embed.towers import SMALL, Model
     from pincaption.embed.training import TrainOptions
 
-    folder, out, options = homedepot_export(), WORK / "homedepot" / f"model-{epochs:g}", TrainOptions(encoder=SMALL, epochs=epochs)
+    folder, out, options = (
+        homedepot_export(),
+        WORK / "homedepot" / f"model-{epochs:g}",
+        TrainOptions(encoder=SMALL, epochs=epochs),
+    )
     print(describe(folder), flush=True)
     shutil.rmtree(out, ignore_errors=True)
     trained = json.loads(captioner("embed", "train", folder, out, "--epochs", epochs, "--json"))
-    print(f"ours: {trained['steps']:,} steps, {trained['pairs']:,} pairs in {trained['seconds']:.0f} s", flush=True)
+    print(
+        f"ours: {trained['steps']:,} steps, {trained['pairs']:,} pairs in {trained['seconds']:.0f} s",
+        flush=True,
+    )
     model = Model.load(out)
     export = Export(folder, model.items.fields)
     pairs = Pairs.load(export, "test")
     task = pairs.tasks[QUERY_PRODUCT]
-    index, known = index_of(task, None), known_positives([pairs.tasks, pairs.with_queries_of(Pairs.load(export, "train"))], QUERY_PRODUCT)
+    index, known = (
+        index_of(task, None),
+        known_positives([pairs.tasks, pairs.with_queries_of(Pairs.load(export, "train"))], QUERY_PRODUCT),
+    )
     titles = bm25_scores(export, pairs, task, index, ("title",))
-    words, ours = bm25_scores(export, pairs, task, index), Encoded(model, export, pairs.queries).scores(task, index, model.sizes.dim)
-    scores = {"BM25 of titles alone": titles, "BM25": words, "ours": ours, "BM25 + ours": fused(ours, words), "BM25 of titles alone + ours": fused(ours, titles)}
+    words, ours = (
+        bm25_scores(export, pairs, task, index),
+        Encoded(model, export, pairs.queries).scores(task, index, model.sizes.dim),
+    )
+    scores = {
+        "BM25 of titles alone": titles,
+        "BM25": words,
+        "ours": ours,
+        "BM25 + ours": fused(ours, words),
+        "BM25 of titles alone + ours": fused(ours, titles),
+    }
     theirs = by_sentence_transformers(export, options, trained["steps"], model, pairs, index)
     if theirs is not None:
-        scores |= {"sentence-transformers": theirs, "BM25 of titles alone + sentence-transformers": fused(theirs, titles)}
+        scores |= {
+            "sentence-transformers": theirs,
+            "BM25 of titles alone + sentence-transformers": fused(theirs, titles),
+        }
     hits = {name: measures(ranks(one, task, index, known))["recall@10"] for name, one in scores.items()}
     for name, hit in hits.items():
-        print("{:<46} Recall@10 {:.3f} ({:.3f} to {:.3f})".format(name, *mean_and_interval(hit, task.queries)))
-    best, both = "BM25 of titles alone", "BM25 of titles alone + ours"  # engaged queries of other searches do BM25 no good
-    compared = [("BM25 + ours", "BM25"), (both, best), (f"{best} + sentence-transformers", best), ("ours", "sentence-transformers"), (both, f"{best} + sentence-transformers")]
+        print(
+            "{:<46} Recall@10 {:.3f} ({:.3f} to {:.3f})".format(name, *mean_and_interval(hit, task.queries))
+        )
+    # engaged queries of other searches do BM25 no good
+    best, both = "BM25 of titles alone", "BM25 of titles alone + ours"
+    compared = [
+        ("BM25 + ours", "BM25"),
+        (both, best),
+        (f"{best} + sentence-transformers", best),
+        ("ours", "sentence-transformers"),
+        (both, f"{best} + sentence-transformers"),
+    ]
     for a, b in compared:
         if a in hits and b in hits:
-            print("{:<76} {:+.3f} ({:+.3f} to {:+.3f})".format(f"{a}, less {b}", *mean_and_interval(hits[a] - hits[b], task.queries)))
-    print(f"{len(task):,} pairs of {len(set(task.queries.tolist())):,} held-out queries among {len(index.rows):,} products; intervals (95%) resample queries, of one training each")
+            print(
+                "{:<76} {:+.3f} ({:+.3f} to {:+.3f})".format(
+                    f"{a}, less {b}", *mean_and_interval(hits[a] - hits[b], task.queries)
+                )
+            )
+    print(
+        f"{len(task):,} pairs of {len(set(task.queries.tolist())):,} held-out queries among {len(index.rows):,} products; intervals (95%) resample queries, of one training each"
+    )
 
 
 def by_sentence_transformers(export: Any, options: Any, steps: int, ours: Any, pairs: Any, index: Any) -> Any:
-    """Scores of one encoder for queries and titles, trained from the encoder that our training began with, on as many of the same query-product pairs; None where it is not installed."""
+    """Scores of one encoder for queries and titles, trained from the encoder that our training began with, on
+    as many of the same query-product pairs; None where it is not installed.
+    """
     try:
-        from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+        from sentence_transformers import (
+            SentenceTransformer,
+            SentenceTransformerTrainer,
+            SentenceTransformerTrainingArguments,
+        )
         from sentence_transformers.sentence_transformer import losses, modules
     except ImportError:
         print("sentence-transformers is left out: pip install sentence-transformers")
@@ -290,43 +425,68 @@ def by_sentence_transformers(export: Any, options: Any, steps: int, ours: Any, p
     encoder.save_pretrained(folder / "start")
     begun.tokeniser.save_pretrained(folder / "start")
     titles = export.rows.data.column("title").combine_chunks()
-    rows = datasets.Dataset.from_dict({"query": kept.queries.take(pa.array(task.queries)).to_pylist(), "product": titles.take(pa.array(task.items)).to_pylist()})
+    rows = datasets.Dataset.from_dict(
+        {
+            "query": kept.queries.take(pa.array(task.queries)).to_pylist(),
+            "product": titles.take(pa.array(task.items)).to_pylist(),
+        }
+    )
 
     def trained(steps: int) -> tuple[Any, float]:
         read = modules.Transformer(str(folder / "start"), max_seq_length=64)
-        model = SentenceTransformer(modules=[read, modules.Pooling(read.get_embedding_dimension(), "mean"), modules.Normalize()])
+        model = SentenceTransformer(
+            modules=[read, modules.Pooling(read.get_embedding_dimension(), "mean"), modules.Normalize()]
+        )
         arguments = SentenceTransformerTrainingArguments(
             str(folder / "trainer"), max_steps=steps, per_device_train_batch_size=batch, learning_rate=options.learning_rate, warmup_steps=round(options.warmup * steps),
             weight_decay=options.weight_decay, batch_sampler="no_duplicates", save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False, seed=options.seed,
         )  # fmt: skip
-        trainer = SentenceTransformerTrainer(model, arguments, train_dataset=rows, loss=losses.MultipleNegativesRankingLoss(model))
+        trainer = SentenceTransformerTrainer(
+            model, arguments, train_dataset=rows, loss=losses.MultipleNegativesRankingLoss(model)
+        )
         trainer.remove_callback(PrinterCallback)
         began = time.perf_counter()
         trainer.train()
         return model.eval(), time.perf_counter() - began
 
     _, seconds = trained(10)
-    wanted, most = max(1, round(steps * batch_shares(kept, batch, 1, options.weights)[QUERY_PRODUCT] / batch)), round(10 * 60 * MINUTES / seconds)
+    wanted, most = (
+        max(1, round(steps * batch_shares(kept, batch, 1, options.weights)[QUERY_PRODUCT] / batch)),
+        round(10 * 60 * MINUTES / seconds),
+    )
     model, seconds = trained(min(wanted, most))
     print(
         f"sentence-transformers: {min(wanted, most):,} steps of {batch} query-product pairs in {seconds:.0f} s, " + (f"cut from {wanted:,}" if most < wanted else "as many of these as ours")
         + "; MultipleNegativesRankingLoss, no duplicates in a batch, mean pooling, queries and titles by one encoder"
     )  # fmt: skip
     asked, found = (
-        model.encode(texts.to_pylist(), batch_size=256, convert_to_tensor=True, show_progress_bar=False).cpu() for texts in (pairs.queries, titles.take(pa.array(index.rows)))
+        model.encode(texts.to_pylist(), batch_size=256, convert_to_tensor=True, show_progress_bar=False).cpu()
+        for texts in (pairs.queries, titles.take(pa.array(index.rows)))
     )
     return lambda some: asked[torch.from_numpy(some)] @ found.T
 
 
 def ablate(data: str, seeds: int, epochs: float, pins: int) -> None:
-    export = drawn_export(pins) if data == "drawn" else homedepot_export() if data == "homedepot" else movielens_export()
+    export = (
+        drawn_export(pins)
+        if data == "drawn"
+        else homedepot_export()
+        if data == "homedepot"
+        else movielens_export()
+    )
     out = WORK / f"ablation-{export.parent.name}-{epochs:g}"
-    print(f"{data}: {describe(export)}; {seeds} seeds, {epochs:g} epochs" + (f"; what stands in {out} is not trained again" if out.exists() else ""), flush=True)
+    print(
+        f"{data}: {describe(export)}; {seeds} seeds, {epochs:g} epochs"
+        + (f"; what stands in {out} is not trained again" if out.exists() else ""),
+        flush=True,
+    )
     captioner("embed", "ablate", export, out, "--seeds", seeds, "--epochs", epochs, shown=True)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["tokens", "train", "memory", "queries", "homedepot", "ablate"])
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--pins", type=int)
@@ -348,7 +508,12 @@ def main() -> None:
     elif arguments.what == "homedepot":
         homedepot(arguments.epochs or 10)
     else:
-        ablate(arguments.data, arguments.seeds, arguments.epochs or EPOCHS[arguments.data], arguments.pins or 3_000)
+        ablate(
+            arguments.data,
+            arguments.seeds,
+            arguments.epochs or EPOCHS[arguments.data],
+            arguments.pins or 3_000,
+        )
 
 
 if __name__ == "__main__":

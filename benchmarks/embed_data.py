@@ -1,6 +1,8 @@
-"""What the trainer is measured on: exports of drawn pins, of public data sets in ../shared/data, and of pins that are made up.
+"""What the trainer is measured on: exports of drawn pins, of public data sets in ../shared/data, and of pins
+that are made up.
 
-Each is made once, in benchmarks/work or in the folder that CAPTIONER_BENCH names, and stays there for the next time.
+Each is made once, in benchmarks/work or in the folder that CAPTIONER_BENCH names, and stays there for the
+next time.
 """
 
 from __future__ import annotations
@@ -25,20 +27,25 @@ WORK = Path(os.environ.get("CAPTIONER_BENCH", Path(__file__).parent / "work"))
 DATA = Path(__file__).parents[2] / "shared" / "data"
 HOMEDEPOT, MOVIELENS = DATA / "homedepot_search", DATA / "movielens_latest_small"
 CAPTIONER = Path(sys.executable).with_name("captioner")
-FEATURES, ENGAGED, TEST = "2026-01-01", "2026-01-02", "2026-01-03"  # days of what the features know, of what is learned, of the test
+# days of what the features know, of what is learned, of the test
+FEATURES, ENGAGED, TEST = "2026-01-01", "2026-01-02", "2026-01-03"
 RELEVANT = 2.33  # of Home Depot's 1 to 3: what most of three people found relevant
 
 # Words are made of these, so that nothing is copied and there are as many as a language has.
 SYLLABLES = {
     "English": "ba den for ga hill in ka lo mer nor ock pa quil ran stead tor um ver wick yon sha pre ding light ber ful ness row",
     "German": "bä dün für gau häl in kö lor mär nüß ock paß quel rün städ tör um ver wick ze schö prä dung licht bür voll nis reu",
-    "Japanese": " ".join("あいうえおかきくけこさしすせそたちつてとなにぬねのはまみやゆよらりるれろわんアイカキスタトナハマラリルロン花森石空海糸紙箱青赤白"),
+    "Japanese": " ".join(
+        "あいうえおかきくけこさしすせそたちつてとなにぬねのはまみやゆよらりるれろわんアイカキスタトナハマラリルロン花森石空海糸紙箱青赤白"
+    ),
 }
 
 
 def captioner(*arguments: object, shown: bool = False) -> str:
     """Runs the command; returns what it prints, or lets it be seen."""
-    done = subprocess.run([CAPTIONER, *map(str, arguments)], stdout=None if shown else subprocess.PIPE, text=True)
+    done = subprocess.run(
+        [CAPTIONER, *map(str, arguments)], stdout=None if shown else subprocess.PIPE, text=True
+    )
     if done.returncode:
         sys.exit(f"captioner {' '.join(map(str, arguments[:2]))} failed")
     return done.stdout or ""
@@ -71,16 +78,25 @@ def made_up_words(language: str = "English", n: int = 30_000) -> list[str]:
     return list(found)
 
 
-def made_up_texts(n: int, language: str = "English", *, words: tuple[int, int] = (2, 12), seed: int = 0) -> list[str]:
-    """Texts of made-up words, a few of which are frequent and most are not; Japanese has no spaces between most of its words."""
+def made_up_texts(
+    n: int, language: str = "English", *, words: tuple[int, int] = (2, 12), seed: int = 0
+) -> list[str]:
+    """Texts of made-up words, a few of which are frequent and most are not; Japanese has no spaces between
+    most of its words.
+    """
     rng, lexicon = random.Random(seed), made_up_words(language)
     weights = list(itertools.accumulate(1 / (rank + 10) for rank in range(len(lexicon))))
     gap = "" if language == "Japanese" else " "
-    return [gap.join(rng.choices(lexicon, cum_weights=weights, k=rng.randint(*words))).capitalize() for _ in range(n)]
+    return [
+        gap.join(rng.choices(lexicon, cum_weights=weights, k=rng.randint(*words))).capitalize()
+        for _ in range(n)
+    ]
 
 
 def homedepot_export() -> Path:
-    """Products, and what people found relevant for 70% of the queries: those queries are known of the products and learned from, the others are the test."""
+    """Products, and what people found relevant for 70% of the queries: those queries are known of the
+    products and learned from, the others are the test.
+    """
     source, (work, out) = folder_of(HOMEDEPOT), _place("homedepot")
     if (out / "manifest.json").exists():
         return out
@@ -92,7 +108,14 @@ def homedepot_export() -> Path:
             if float(row["relevance"]) >= RELEVANT:
                 test = hashlib.sha256(row["search_term"].strip().lower().encode()).digest()[0] < 256 * 0.3
                 for day in (TEST,) if test else (FEATURES, ENGAGED):
-                    log.append({"pin_id": row["product_uid"], "query": row["search_term"], "action": "save", "date": day})
+                    log.append(
+                        {
+                            "pin_id": row["product_uid"],
+                            "query": row["search_term"],
+                            "action": "save",
+                            "date": day,
+                        }
+                    )
     pins = ({"pin_id": i, "title": title, "kind": "product"} for i, title in products.items())
     store = work / "my.db"
     captioner("ingest", "pins", store, _lines(work / "pins.jsonl", pins))
@@ -101,10 +124,12 @@ def homedepot_export() -> Path:
 
 
 def movielens_export() -> Path:
-    """Movies; what half of the users called them are board titles, what the other half called them are queries, split by time.
+    """Movies; what half of the users called them are board titles, what the other half called them are
+    queries, split by time.
 
-    There are 58 users, and one of them wrote 41% of all tags, in one month. So the halves are those in which this one makes boards (else hardly any
-    movie has a title), and the days those at 10% and 75% of the queries: between the middle and the third quarter there are six pairs to learn from.
+    There are 58 users, and one of them wrote 41% of all tags, in one month. So the halves are those in which
+    this one makes boards (else hardly any movie has a title), and the days those at 10% and 75% of the
+    queries: between the middle and the third quarter there are six pairs to learn from.
     """
     source, (work, out) = folder_of(MOVIELENS), _place("movielens")
     if (out / "manifest.json").exists():
@@ -119,21 +144,45 @@ def movielens_export() -> Path:
                 boards[board] = row["tag"]
                 saves.append({"pin_id": row["movieId"], "board_id": board, "saved_at": moment})
             else:
-                log.append({"pin_id": row["movieId"], "query": row["tag"], "action": "save", "date": moment[:10], "user_id": row["userId"]})
+                log.append(
+                    {
+                        "pin_id": row["movieId"],
+                        "query": row["tag"],
+                        "action": "save",
+                        "date": moment[:10],
+                        "user_id": row["userId"],
+                    }
+                )
     with (source / "movies.csv").open(encoding="utf-8") as lines:
         pins = [{"pin_id": row["movieId"], "title": row["title"]} for row in csv.DictReader(lines)]
     days = sorted(row["date"] for row in log)
     as_of, test_from = days[len(days) // 10], days[len(days) * 3 // 4]
     store = work / "my.db"
-    titles = _lines(work / "boards.jsonl", ({"board_id": board, "title": title} for board, title in boards.items()))
+    titles = _lines(
+        work / "boards.jsonl", ({"board_id": board, "title": title} for board, title in boards.items())
+    )
     captioner("ingest", "pins", store, _lines(work / "pins.jsonl", pins))
-    captioner("aggregate", "boards", store, "--boards", titles, "--saves", _lines(work / "saves.jsonl", saves))
-    captioner("aggregate", "queries", store, "--log", _lines(work / "log.jsonl", log), "--as-of", as_of, "--window-days", 36_500)
+    captioner(
+        "aggregate", "boards", store, "--boards", titles, "--saves", _lines(work / "saves.jsonl", saves)
+    )
+    captioner(
+        "aggregate",
+        "queries",
+        store,
+        "--log",
+        _lines(work / "log.jsonl", log),
+        "--as-of",
+        as_of,
+        "--window-days",
+        36_500,
+    )
     return _export(store, out, as_of, test_from)
 
 
 def drawn_export(pins: int = 3_000) -> Path:
-    """Pins that the project draws and captions itself, a third of them without text, and what was searched and saved."""
+    """Pins that the project draws and captions itself, a third of them without text, and what was searched
+    and saved.
+    """
     work, out = _place(f"drawn-{pins}")
     if not (out / "manifest.json").exists():
         captioner("demo", work / "world", "--pins", pins)
@@ -147,7 +196,8 @@ def usual_export() -> Path:
 
 
 def made_up_export(pins: int) -> Path:
-    """Made-up pins, a fifth of them products: 70% with a title, all with a caption and ten engaged queries; three pairs to learn from for every two of them.
+    """Made-up pins, a fifth of them products: 70% with a title, all with a caption and ten engaged queries;
+    three pairs to learn from for every two of them.
 
     Words are drawn each by itself, which makes more distinct word bigrams than real text has.
     """
@@ -169,16 +219,34 @@ def made_up_export(pins: int) -> Path:
         for start in range(0, pins, at_once):
             numbers = np.arange(start, min(start + at_once, pins))
             ids, shas = [f"pin-{n:010}" for n in numbers], [f"{n:064x}" for n in numbers]
-            titles, captions = made_up_texts(len(ids), words=(3, 8), seed=start + 2), made_up_texts(len(ids), words=(6, 12), seed=start + 3)
+            titles, captions = (
+                made_up_texts(len(ids), words=(3, 8), seed=start + 2),
+                made_up_texts(len(ids), words=(6, 12), seed=start + 3),
+            )
             own = [title if n % 10 < 7 else None for n, title in zip(numbers, titles, strict=True)]
             kinds = ["product" if n % 5 == 0 else "pin" for n in numbers]
             with transaction(conn):
-                conn.executemany("INSERT INTO pins (pin_id, kind, title, image_sha256) VALUES (?, ?, ?, ?)", zip(ids, kinds, own, shas, strict=True))
+                conn.executemany(
+                    "INSERT INTO pins (pin_id, kind, title, image_sha256) VALUES (?, ?, ?, ?)",
+                    zip(ids, kinds, own, shas, strict=True),
+                )
                 rows = zip(ids, captions, shas, strict=True)
-                conn.executemany("INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, 'made-up', 'ok', ?, ?, '2026-01-01')", rows)
-            for day, which in ((FEATURES, np.repeat(numbers, 10)), (ENGAGED, np.append(numbers, numbers[::2])), (TEST, numbers[::100])):
+                conn.executemany(
+                    "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, 'made-up', 'ok', ?, ?, '2026-01-01')",
+                    rows,
+                )
+            for day, which in (
+                (FEATURES, np.repeat(numbers, 10)),
+                (ENGAGED, np.append(numbers, numbers[::2])),
+                (TEST, numbers[::100]),
+            ):
                 some = queries.take(pa.array((rng.random(len(which)) ** 2 * len(queries)).astype(np.int64)))
-                columns = [pa.array(ids).take(pa.array(which - start)), some, pa.repeat("save", len(which)), pa.repeat(day, len(which))]
+                columns = [
+                    pa.array(ids).take(pa.array(which - start)),
+                    some,
+                    pa.repeat("save", len(which)),
+                    pa.repeat(day, len(which)),
+                ]
                 writer.write_table(pa.table(columns, schema=writer.schema))
     conn.close()
     captioner("aggregate", "queries", store, "--log", log)

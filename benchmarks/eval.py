@@ -2,9 +2,10 @@
 
     python benchmarks/eval.py [--items 10000] [--raters 3] [--rounds 3]
 
-Draws pictures of the size of catalogue photos (736x552, JPEG, 90 to 130 kB each with the grain that photos have), makes a store of
-pins with captions, and runs `captioner eval sample` and `captioner eval score --report` in processes of their own. The answers are
-made up, three quarters of each item's by one truth. Nothing here says anything about a model.
+Draws pictures of the size of catalogue photos (736x552, JPEG, 90 to 130 kB each with the grain that photos
+have), makes a store of pins with captions, and runs `captioner eval sample` and `captioner eval score
+--report` in processes of their own. The answers are made up, three quarters of each item's by one truth.
+Nothing here says anything about a model.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def make_store(folder: Path, pins: int) -> Path:
     for i in range(pins):
         x, y = rng.randrange(64), rng.randrange(64)
         file = BytesIO()
-        Image.fromarray(np.clip(drawings[i % DRAWN] + grain[y : y + 552, x : x + 736], 0, 255).astype(np.uint8)).save(file, "JPEG", quality=85, comment=str(i).encode())
+        Image.fromarray(
+            np.clip(drawings[i % DRAWN] + grain[y : y + 552, x : x + 736], 0, 255).astype(np.uint8)
+        ).save(file, "JPEG", quality=85, comment=str(i).encode())
         path, digest = folder / "images" / f"{i:06}.jpg", hashlib.sha256(file.getvalue()).hexdigest()
         path.write_bytes(file.getvalue())
         category = f"category {min(11, int(rng.expovariate(0.4)))}"
@@ -55,7 +58,10 @@ def make_store(folder: Path, pins: int) -> Path:
     with transaction(conn):
         conn.execute("INSERT INTO recipes VALUES ('made-up', 'made-up', NULL, '', '', '{}', '{}', 'float32')")
         conn.executemany("INSERT INTO pins (pin_id, category, image, image_sha256) VALUES (?, ?, ?, ?)", rows)
-        conn.executemany("INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, 'made-up', 'ok', ?, ?, ?)", captions)
+        conn.executemany(
+            "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, 'made-up', 'ok', ?, ?, ?)",
+            captions,
+        )
     conn.close()
     return folder / "my.db"
 
@@ -86,7 +92,11 @@ def timed(*arguments: str | Path) -> tuple[float, float, dict]:
     """Seconds, peak memory in MB and the JSON of a captioner command."""
     code = "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], stdout=sys.stdout); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(done.returncode)"
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", code, CAPTIONER, *map(str, arguments), "--json"], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, CAPTIONER, *map(str, arguments), "--json"],
+        capture_output=True,
+        text=True,
+    )
     seconds = time.perf_counter() - began
     if done.returncode:
         sys.exit(done.stderr)
@@ -94,7 +104,9 @@ def timed(*arguments: str | Path) -> tuple[float, float, dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--items", type=int, default=10_000)
     parser.add_argument("--raters", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=3)
@@ -104,15 +116,39 @@ def main() -> None:
         began = time.perf_counter()
         store = make_store(folder, arguments.items + arguments.items // 5)
         average = statistics.fmean(path.stat().st_size for path in (folder / "images").iterdir())
-        print(f"made {arguments.items + arguments.items // 5:,} pins with pictures of {average / 1000:.0f} kB in {time.perf_counter() - began:.0f} s")
+        print(
+            f"made {arguments.items + arguments.items // 5:,} pins with pictures of {average / 1000:.0f} kB in {time.perf_counter() - began:.0f} s"
+        )
         written, scored = [], []
         for i in range(arguments.rounds):
             shutil.rmtree(folder / "sheets", ignore_errors=True)
-            took = timed("eval", "sample", store, folder / "sheets", "--n", str(arguments.items), "--raters", str(arguments.raters), "--stratify", "category", "--seed", str(i))
+            took = timed(
+                "eval",
+                "sample",
+                store,
+                folder / "sheets",
+                "--n",
+                str(arguments.items),
+                "--raters",
+                str(arguments.raters),
+                "--stratify",
+                "category",
+                "--seed",
+                str(i),
+            )
             written.append(took)
             html = sum(path.stat().st_size for path in (folder / "sheets").glob("*.html"))
             rows = fill(folder / "sheets")
-            scored.append(timed("eval", "score", store, *sorted((folder / "sheets").glob("*.csv")), "--report", folder / "report.html"))
+            scored.append(
+                timed(
+                    "eval",
+                    "score",
+                    store,
+                    *sorted((folder / "sheets").glob("*.csv")),
+                    "--report",
+                    folder / "report.html",
+                )
+            )
             print(
                 f"round {i + 1}: written in {took[0]:.1f} s, {took[1]:.0f} MB at the peak, {len(took[2]['files'])} files, {html / 1e6:,.0f} MB of HTML; {rows:,} rows scored in {scored[-1][0]:.2f} s, {scored[-1][1]:.0f} MB"
             )

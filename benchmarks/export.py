@@ -1,12 +1,15 @@
-"""How fast a store comes out of `captioner export`, how fast a trainer reads it, and up to what size SQLite serves.
+"""How fast a store comes out of `captioner export`, how fast a trainer reads it, and up to what size SQLite
+serves.
 
-    python benchmarks/export.py export [--pins 1000000] [--rounds 3]     beside datasets.Dataset.from_sql with JSON decoded and to_parquet
-    python benchmarks/export.py read [--pins 200000]                     rows/s of one worker: from the export, from the store, datasets, pyarrow
-    python benchmarks/export.py scale [--pins 100000 500000 1000000 2000000]   seconds and memory by size
-    python benchmarks/export.py size [--pins 1000000 5000000]            ingest, bookkeeping of runs, reads of the view, export, by size
+    python benchmarks/export.py export [--pins 1000000] [--rounds 3]     beside datasets.Dataset.from_sql with
+    JSON decoded and to_parquet python benchmarks/export.py read [--pins 200000]                     rows/s of
+    one worker: from the export, from the store, datasets, pyarrow python benchmarks/export.py scale [--pins
+    100000 500000 1000000 2000000]   seconds and memory by size python benchmarks/export.py size [--pins
+    1000000 5000000]            ingest, bookkeeping of runs, reads of the view, export, by size
 
-Stores of made-up pins: 70% with a title, half with a description, half with a caption, each with ten board titles and twenty queries.
-They stay in benchmarks/work, or in the folder that CAPTIONER_BENCH names, for the next time.
+Stores of made-up pins: 70% with a title, half with a description, half with a caption, each with ten board
+titles and twenty queries. They stay in benchmarks/work, or in the folder that CAPTIONER_BENCH names, for the
+next time.
 """
 
 from __future__ import annotations
@@ -53,7 +56,9 @@ def make_store(pins: int) -> Path:
         return json.dumps([round(rng.random() * 9, 4) for _ in range(n)], separators=(",", ":"))
 
     def texts(n: int) -> str:
-        return json.dumps([f"{text(rng.randint(1, 4))} {rng.randrange(30_000)}" for _ in range(n)], separators=(",", ":"))
+        return json.dumps(
+            [f"{text(rng.randint(1, 4))} {rng.randrange(30_000)}" for _ in range(n)], separators=(",", ":")
+        )
 
     boards = [(texts(10), numbers(10), scores(10)) for _ in range(20_000)]
     queries = [(texts(20), numbers(20), scores(20)) for _ in range(20_000)]
@@ -67,12 +72,30 @@ def make_store(pins: int) -> Path:
         with transaction(conn):
             conn.executemany(
                 "INSERT INTO pins (pin_id, title, description, image, image_sha256, category, locale) VALUES (?, ?, ?, ?, ?, ?, 'en-US')",
-                [(i, rng.choice(own)[0] if n % 10 < 7 else None, rng.choice(own)[1] if n % 10 < 5 else None, f"/i/{n}.jpg", f"{n:064x}", WORDS[n % len(WORDS)]) for i, n in some],
+                [
+                    (
+                        i,
+                        rng.choice(own)[0] if n % 10 < 7 else None,
+                        rng.choice(own)[1] if n % 10 < 5 else None,
+                        f"/i/{n}.jpg",
+                        f"{n:064x}",
+                        WORDS[n % len(WORDS)],
+                    )
+                    for i, n in some
+                ],
             )
             captions = [(i, rng.choice(own)[2], f"{n:064x}") for i, n in some if n % 10 >= 5]
-            conn.executemany("INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, 'made-up', 'ok', ?, ?, '2026-01-01')", captions)
-            conn.executemany("INSERT INTO board_titles VALUES (?, ?, ?, ?)", [(i, *rng.choice(boards)) for i, _ in some])
-            conn.executemany("INSERT INTO engaged_queries VALUES (?, ?, ?, ?, '[]', '[]')", [(i, *rng.choice(queries)) for i, _ in some])
+            conn.executemany(
+                "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, 'made-up', 'ok', ?, ?, '2026-01-01')",
+                captions,
+            )
+            conn.executemany(
+                "INSERT INTO board_titles VALUES (?, ?, ?, ?)", [(i, *rng.choice(boards)) for i, _ in some]
+            )
+            conn.executemany(
+                "INSERT INTO engaged_queries VALUES (?, ?, ?, ?, '[]', '[]')",
+                [(i, *rng.choice(queries)) for i, _ in some],
+            )
     conn.close()
     (WORK / f"export-{pins}.complete").touch()
     return path
@@ -94,8 +117,15 @@ def from_sql(store: str, out: str) -> None:
 
     datasets.disable_progress_bars()
     shutil.rmtree(f"{out}.cache", ignore_errors=True)
-    found = datasets.Dataset.from_sql(f"SELECT {', '.join(COLUMNS)} FROM enriched_features", sqlite3.connect(store), cache_dir=f"{out}.cache")
-    decoded = found.map(lambda batch: {name: [json.loads(cell) if cell else [] for cell in batch[name]] for name in LISTS}, batched=True)
+    found = datasets.Dataset.from_sql(
+        f"SELECT {', '.join(COLUMNS)} FROM enriched_features",
+        sqlite3.connect(store),
+        cache_dir=f"{out}.cache",
+    )
+    decoded = found.map(
+        lambda batch: {name: [json.loads(cell) if cell else [] for cell in batch[name]] for name in LISTS},
+        batched=True,
+    )
     decoded.to_parquet(out)
     shutil.rmtree(f"{out}.cache", ignore_errors=True)
 
@@ -145,10 +175,21 @@ def size(sizes: list[int]) -> None:
         for old in WORK.glob("fresh.db*"):
             old.unlink()
         numbers = np.random.default_rng(0).permutation(pins)
-        with pq.ParquetWriter(table, pa.schema([("pin_id", pa.string()), ("title", pa.string()), ("image", pa.string())])) as writer:
+        with pq.ParquetWriter(
+            table, pa.schema([("pin_id", pa.string()), ("title", pa.string()), ("image", pa.string())])
+        ) as writer:
             for some in np.array_split(numbers, max(1, pins // 500_000)):
                 ids = [f"pin-{n:010}" for n in some.tolist()]
-                writer.write_table(pa.table({"pin_id": ids, "title": [f"title of {i}" for i in ids], "image": [f"/i/{i}.jpg" for i in ids]}, writer.schema))
+                writer.write_table(
+                    pa.table(
+                        {
+                            "pin_id": ids,
+                            "title": [f"title of {i}" for i in ids],
+                            "image": [f"/i/{i}.jpg" for i in ids],
+                        },
+                        writer.schema,
+                    )
+                )
         ingested, peak = measured(CAPTIONER, "ingest", "pins", fresh, table)
         print(f"{pins:,} pins: ingest {ingested:.0f} s, {peak:,.0f} MB", flush=True)
         table.unlink()
@@ -158,7 +199,12 @@ def size(sizes: list[int]) -> None:
         began, done = time.perf_counter(), 0
         while time.perf_counter() - began < 20:
             claimed = queue.claim(64)
-            queue.commit([Caption(pin.pin_id, pin.recipe_id, "ok", "a caption", image_sha256=pin.pin_id) for pin in claimed])
+            queue.commit(
+                [
+                    Caption(pin.pin_id, pin.recipe_id, "ok", "a caption", image_sha256=pin.pin_id)
+                    for pin in claimed
+                ]
+            )
             done += len(claimed)
         print(f"    bookkeeping of a run {done / (time.perf_counter() - began):,.0f} captions/s", flush=True)
         conn.close()
@@ -166,7 +212,10 @@ def size(sizes: list[int]) -> None:
             old.unlink()
 
         store = make_store(pins)
-        print(f"    a store of {store.stat().st_size / 1e9:.1f} GB, with captions, titles and queries", flush=True)
+        print(
+            f"    a store of {store.stat().st_size / 1e9:.1f} GB, with captions, titles and queries",
+            flush=True,
+        )
         features, some = EnrichedFeatures(store), random.Random(0).sample(range(pins), 20_000)
         began = time.perf_counter()
         for i in range(0, len(some), 200):
@@ -192,7 +241,11 @@ def read(pins: int) -> None:
     loaded = datasets.load_dataset(str(out), cache_dir=str(WORK / "cache"))["train"]
 
     def by_pyarrow() -> int:
-        return sum(len(batch.to_pylist()) for f in sorted((out / "features").iterdir()) for batch in pq.ParquetFile(f).iter_batches(1000))
+        return sum(
+            len(batch.to_pylist())
+            for f in sorted((out / "features").iterdir())
+            for batch in pq.ParquetFile(f).iter_batches(1000)
+        )
 
     def through(dataset: object) -> int:
         return sum(len(batch) for batch in DataLoader(dataset, batch_size=256, collate_fn=lambda rows: rows))  # type: ignore[arg-type]
@@ -216,7 +269,9 @@ def read(pins: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("what", choices=["export", "read", "scale", "size", "from_sql"])
     parser.add_argument("paths", nargs="*", help=argparse.SUPPRESS)
     parser.add_argument("--pins", type=int, nargs="+")

@@ -1,9 +1,11 @@
-"""The real size, with random weights: the configuration of Salesforce/blip2-opt-2.7b in bfloat16 through `captioner run`.
+"""The real size, with random weights: the configuration of Salesforce/blip2-opt-2.7b in bfloat16 through
+`captioner run`.
 
-    python benchmarks/full_size.py [FOLDER]     needs 8 GB of disk, 10 GB of memory, and about half an hour on two cores
+    python benchmarks/full_size.py [FOLDER]     needs 8 GB of disk, 10 GB of memory, and about half an hour on
+    two cores
 
-Shows that a checkpoint of that layout (sharded safetensors, 3.7 billion parameters) loads and captions; nothing about quality,
-for the weights are random and no published checkpoint was run.
+Shows that a checkpoint of that layout (sharded safetensors, 3.7 billion parameters) loads and captions;
+nothing about quality, for the weights are random and no published checkpoint was run.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ def save(folder: Path) -> None:
         "model_type": "opt", "vocab_size": 50304, "hidden_size": 2560, "word_embed_proj_dim": 2560, "ffn_dim": 10240, "num_hidden_layers": 32, "num_attention_heads": 32,
         "max_position_embeddings": 2048, "bos_token_id": 2, "pad_token_id": 1, "eos_token_id": 3, "prefix": "</s>",
     }  # fmt: skip
-    config = Blip2Config(text_config=text, num_query_tokens=32, image_token_index=tokenizer.convert_tokens_to_ids("<image>"))
+    config = Blip2Config(
+        text_config=text, num_query_tokens=32, image_token_index=tokenizer.convert_tokens_to_ids("<image>")
+    )
     assert config.image_token_index == 50265
     with torch.device("meta"):
         model = Blip2ForConditionalGeneration(config).to(torch.bfloat16)
@@ -44,7 +48,9 @@ def save(folder: Path) -> None:
     model.tie_weights()
     print(f"{sum(p.numel() for p in model.parameters()) / 1e9:.2f} billion parameters", flush=True)
     model.save_pretrained(folder, max_shard_size="2GB")
-    Blip2Processor(BlipImageProcessor(size={"height": 224, "width": 224}), tokenizer, num_query_tokens=32).save_pretrained(folder)
+    Blip2Processor(
+        BlipImageProcessor(size={"height": 224, "width": 224}), tokenizer, num_query_tokens=32
+    ).save_pretrained(folder)
 
 
 def main() -> None:
@@ -54,7 +60,10 @@ def main() -> None:
         began = time.monotonic()
         save(work / "blip2-opt-2.7b-random")
         shards = sorted((work / "blip2-opt-2.7b-random").glob("*.safetensors"))
-        print(f"saved {len(shards)} shards, {sum(p.stat().st_size for p in shards) / 1e9:.2f} GB, in {time.monotonic() - began:.0f} s", flush=True)
+        print(
+            f"saved {len(shards)} shards, {sum(p.stat().st_size for p in shards) / 1e9:.2f} GB, in {time.monotonic() - began:.0f} s",
+            flush=True,
+        )
         rng = random.Random(0)
         (work / "pictures").mkdir(exist_ok=True)
         for i in range(4):
@@ -63,13 +72,26 @@ def main() -> None:
         store = str(work / "full.db")
         for words in (
             ["ingest", "images", store, str(work / "pictures")],
-            ["run", store, "--model", str(work / "blip2-opt-2.7b-random"), "--dtype", "bfloat16", "--batch-size", "4", "--max-new-tokens", "8"],
+            [
+                "run",
+                store,
+                "--model",
+                str(work / "blip2-opt-2.7b-random"),
+                "--dtype",
+                "bfloat16",
+                "--batch-size",
+                "4",
+                "--max-new-tokens",
+                "8",
+            ],
             ["stats", store],
         ):
             print("$ captioner " + " ".join(w.replace(str(work), "WORK") for w in words), flush=True)
             began = time.monotonic()
             script = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); print(f'peak memory {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6:.1f} GB', flush=True); sys.exit(code)"
-            subprocess.run([sys.executable, "-c", script, captioner, *words], check=True, stderr=subprocess.STDOUT)
+            subprocess.run(
+                [sys.executable, "-c", script, captioner, *words], check=True, stderr=subprocess.STDOUT
+            )
             print(f"({time.monotonic() - began:.0f} s)", flush=True)
 
 

@@ -2,8 +2,9 @@
 
     python benchmarks/store.py [--pins 200000]
 
-Writes a Parquet table of made-up pins, then runs `captioner ingest pins` in a process of its own: once into an empty store, once
-again as an update, once from gzipped JSON Lines, and once with five times the pins to see that memory does not follow.
+Writes a Parquet table of made-up pins, then runs `captioner ingest pins` in a process of its own: once into
+an empty store, once again as an update, once from gzipped JSON Lines, and once with five times the pins to
+see that memory does not follow.
 """
 
 from __future__ import annotations
@@ -32,7 +33,12 @@ def pins(n: int, seed: int = 0) -> pa.Table:
         {
             "pin_id": [f"pin-{i:09}" for i in range(n)],
             "title": [text(6) if rng.random() < 0.6 else None for _ in range(n)],
-            "description": [text(30) if rng.random() < 0.5 else rng.choice(("", None, "N/A", "IMG_2041.JPG", "No description available")) for _ in range(n)],
+            "description": [
+                text(30)
+                if rng.random() < 0.5
+                else rng.choice(("", None, "N/A", "IMG_2041.JPG", "No description available"))
+                for _ in range(n)
+            ],
             "image": [f"images/{i % 1000:03}/{i}.jpg" for i in range(n)],
             "kind": [rng.choice(("pin", "product")) for _ in range(n)],
             "category": [rng.choice(WORDS) for _ in range(n)],
@@ -46,12 +52,19 @@ def ingest(store: Path, source: Path) -> tuple[float, int]:
     """Seconds and peak megabytes."""
     captioner = str(Path(sys.executable).parent / "captioner")
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", MEASURED, captioner, "ingest", "pins", str(store), str(source)], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, captioner, "ingest", "pins", str(store), str(source)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return time.perf_counter() - began, int(done.stdout.split()[-1])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pins", type=int, default=200_000)
     n = parser.parse_args().pins
     with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,13 @@
-"""How much of the model's speed `captioner run` delivers, and how much faster it is than the model card's loop.
+"""How much of the model's speed `captioner run` delivers, and how much faster it is than the model card's
+loop.
 
     python benchmarks/worker.py                 speed: about 15 minutes on two cores
     python benchmarks/worker.py --memory        memory: 20,000 small pictures with the built-in checkpoint
     python benchmarks/worker.py --startup       --help, stats, and a run with nothing to do
 
-A random BLIP-2 of about 120 million parameters is saved and loaded like a real one; it never ends a caption early, so both
-sides do the same work. Photos come from ../shared/data where it exists, else they are drawn. Ratios within one run,
-medians over interleaved rounds: single times on shared machines mean little.
+A random BLIP-2 of about 120 million parameters is saved and loaded like a real one; it never ends a caption
+early, so both sides do the same work. Photos come from ../shared/data where it exists, else they are drawn.
+Ratios within one run, medians over interleaved rounds: single times on shared machines mean little.
 """
 
 from __future__ import annotations
@@ -28,7 +29,13 @@ import numpy as np
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor, PreTrainedTokenizerFast
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    BlipImageProcessor,
+    PreTrainedTokenizerFast,
+)
 
 from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.checkpoint import find_checkpoint
@@ -45,7 +52,9 @@ TOKENS = 20  # new tokens, the default of `generate` that the model card's examp
 
 
 def save_model(folder: Path, queries: int = 32) -> None:
-    """A random BLIP-2 with parameters divided as in blip2-opt-2.7b: a quarter vision, most of the rest the language model."""
+    """A random BLIP-2 with parameters divided as in blip2-opt-2.7b: a quarter vision, most of the rest the
+    language model.
+    """
     torch.manual_seed(0)
     tokenizer = word_tokenizer(50_000)
     config = Blip2Config(
@@ -61,22 +70,33 @@ def save_model(folder: Path, queries: int = 32) -> None:
     model = Blip2ForConditionalGeneration(config)
     torch.nn.init.normal_(model.query_tokens)
     model.save_pretrained(folder)
-    Blip2Processor(BlipImageProcessor(size={"height": 224, "width": 224}), tokenizer, num_query_tokens=queries).save_pretrained(folder)
+    Blip2Processor(
+        BlipImageProcessor(size={"height": 224, "width": 224}), tokenizer, num_query_tokens=queries
+    ).save_pretrained(folder)
 
 
 def word_tokenizer(words: int) -> PreTrainedTokenizerFast:
-    """OPT's special tokens, a newline that ends a caption, and made-up words, so that random ids read like text."""
-    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "\n": 3} | {f"▁{word}": i + 4 for i, word in enumerate(_words(words))}
+    """OPT's special tokens, a newline that ends a caption, and made-up words, so that random ids read like
+    text.
+    """
+    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "\n": 3} | {
+        f"▁{word}": i + 4 for i, word in enumerate(_words(words))
+    }
     text = Tokenizer(models.WordLevel(vocabulary, unk_token="</s>"))
     text.pre_tokenizer, text.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=text, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="</s>")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=text, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="</s>"
+    )
     tokenizer.add_tokens(["<image>"], special_tokens=True)
     return tokenizer
 
 
 def _words(n: int) -> list[str]:
     syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
-    return [syllables[i % 60] + syllables[i // 60 % 60] + (syllables[i // 3600] if i >= 3600 else "") for i in range(n)]
+    return [
+        syllables[i % 60] + syllables[i // 60 % 60] + (syllables[i // 3600] if i >= 3600 else "")
+        for i in range(n)
+    ]
 
 
 def copy_photos(folder: Path, n: int) -> None:
@@ -99,7 +119,13 @@ def speed(work: Path, n: int, batch: int, rounds: int, dtypes: list[str]) -> dic
     processor = Blip2Processor.from_pretrained(work / "model")
     decoding = Decoding(min_new_tokens=TOKENS, max_new_tokens=TOKENS)
     loop = Blip2ForConditionalGeneration.from_pretrained(work / "model", dtype=torch.float32).eval()
-    found: dict[str, object] = {"parameters": sum(p.numel() for p in loop.parameters()), "pictures": n, "batch": batch, "new_tokens": TOKENS, "threads": torch.get_num_threads()}
+    found: dict[str, object] = {
+        "parameters": sum(p.numel() for p in loop.parameters()),
+        "pictures": n,
+        "batch": batch,
+        "new_tokens": TOKENS,
+        "threads": torch.get_num_threads(),
+    }
 
     def model_card() -> float:
         """One picture after the other, as the model card shows it."""
@@ -117,13 +143,23 @@ def speed(work: Path, n: int, batch: int, rounds: int, dtypes: list[str]) -> dic
         ready = [blip2.pixel_values(pixels[i : i + batch]).to(blip2.model.dtype) for i in range(0, n, batch)]
         ids, mask = blip2.input_ids([""] * batch)
 
-        def bare(blip2: Blip2 = blip2, ready: list[torch.Tensor] = ready, ids: torch.Tensor = ids, mask: torch.Tensor = mask) -> float:
+        def bare(
+            blip2: Blip2 = blip2,
+            ready: list[torch.Tensor] = ready,
+            ids: torch.Tensor = ids,
+            mask: torch.Tensor = mask,
+        ) -> float:
             """The library's generate on tensors that are ready."""
             began = time.perf_counter()
             with torch.inference_mode():
                 for values in ready:
                     rows = len(values)
-                    blip2.model.generate(values, input_ids=ids[:rows].to(values.device), attention_mask=mask[:rows].to(values.device), **decoding.parameters())
+                    blip2.model.generate(
+                        values,
+                        input_ids=ids[:rows].to(values.device),
+                        attention_mask=mask[:rows].to(values.device),
+                        **decoding.parameters(),
+                    )
             return n / (time.perf_counter() - began)
 
         def ours(dtype: str = dtype) -> float:
@@ -133,10 +169,20 @@ def speed(work: Path, n: int, batch: int, rounds: int, dtypes: list[str]) -> dic
                 path.unlink()
             conn = open_store(store, create=True)
             ingest_images(conn, work / "photos")
-            options = Options(model=str(work / "model"), batch_size=batch, min_new_tokens=TOKENS, max_new_tokens=TOKENS, dtype=dtype)
+            options = Options(
+                model=str(work / "model"),
+                batch_size=batch,
+                min_new_tokens=TOKENS,
+                max_new_tokens=TOKENS,
+                dtype=dtype,
+            )
             return run(conn, options).images_per_second
 
-        contenders: dict[str, Callable[[], float]] = {"bare generate": bare, "captioner run": ours, "model card loop": model_card}
+        contenders: dict[str, Callable[[], float]] = {
+            "bare generate": bare,
+            "captioner run": ours,
+            "model card loop": model_card,
+        }
         rates: dict[str, list[float]] = {name: [] for name in contenders}
         ids.numpy()  # the model is warm after one batch
         blip2.caption(pixels[:batch], [""] * min(batch, n), decoding)
@@ -146,8 +192,18 @@ def speed(work: Path, n: int, batch: int, rounds: int, dtypes: list[str]) -> dic
                 print(f"  {dtype} {name}: {rates[name][-1]:.2f} pictures/s", file=sys.stderr)
         found[dtype] = {
             "pictures_per_second": {name: round(statistics.median(r), 2) for name, r in rates.items()},
-            "run_to_bare_generate": round(statistics.median(a / b for a, b in zip(rates["captioner run"], rates["bare generate"], strict=True)), 3),
-            "run_to_model_card_loop": round(statistics.median(a / b for a, b in zip(rates["captioner run"], rates["model card loop"], strict=True)), 2),
+            "run_to_bare_generate": round(
+                statistics.median(
+                    a / b for a, b in zip(rates["captioner run"], rates["bare generate"], strict=True)
+                ),
+                3,
+            ),
+            "run_to_model_card_loop": round(
+                statistics.median(
+                    a / b for a, b in zip(rates["captioner run"], rates["model card loop"], strict=True)
+                ),
+                2,
+            ),
         }
     return found
 
@@ -196,7 +252,11 @@ def startup(work: Path, rounds: int) -> dict[str, object]:
     subprocess.run([captioner, "ingest", "images", store, str(folder)], **quiet)
     subprocess.run([captioner, "run", store, "--model", "builtin"], **quiet)
     found: dict[str, object] = {}
-    for name, words in {"--help": ["--help"], "stats": ["stats", store], "run with nothing to do": ["run", store]}.items():
+    for name, words in {
+        "--help": ["--help"],
+        "stats": ["stats", store],
+        "run with nothing to do": ["run", store],
+    }.items():
         times = []
         for _ in range(rounds):
             began = time.perf_counter()
@@ -207,13 +267,19 @@ def startup(work: Path, rounds: int) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--startup", action="store_true")
     parser.add_argument("--pictures", type=int)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--dtypes", default="float32", help="comma-separated; bfloat16 pays where the processor computes in it")
+    parser.add_argument(
+        "--dtypes",
+        default="float32",
+        help="comma-separated; bfloat16 pays where the processor computes in it",
+    )
     options = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as folder:
@@ -223,7 +289,9 @@ def main() -> None:
         elif options.startup:
             found = startup(work, max(5, options.rounds))
         else:
-            found = speed(work, options.pictures or 128, options.batch, options.rounds, options.dtypes.split(","))
+            found = speed(
+                work, options.pictures or 128, options.batch, options.rounds, options.dtypes.split(",")
+            )
     print(json.dumps(found, indent=2))
 
 

@@ -1,7 +1,7 @@
 """A page to look at: the store's pictures with their captions, in one HTML file that needs no network.
 
-Everything in it was written by strangers or by a model: all text is escaped, pictures are decoded and encoded anew
-(which drops EXIF), and the page forbids itself scripts, forms and every request.
+Everything in it was written by strangers or by a model: all text is escaped, pictures are decoded and encoded
+anew (which drops EXIF), and the page forbids itself scripts, forms and every request.
 """
 
 from __future__ import annotations
@@ -28,9 +28,17 @@ TITLE = "Pins and their captions"
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8}){0,3}")
 _SECTIONS = {  # name in the navigation, heading, what it is
-    "filled": ("Filled in", "Filled in by captioner", "Captions made from the picture alone. Where a pin had some text of its own, it stands below."),
+    "filled": (
+        "Filled in",
+        "Filled in by captioner",
+        "Captions made from the picture alone. Where a pin had some text of its own, it stands below.",
+    ),
     "native": ("Had text", "Had text already", "What people wrote themselves."),
-    "failed": ("Failed", "Rejected or failed", "Captions that did not pass the checks, and pictures that could not be read."),
+    "failed": (
+        "Failed",
+        "Rejected or failed",
+        "Captions that did not pass the checks, and pictures that could not be read.",
+    ),
     "waiting": ("To do", "Still to do", "Nothing is known of these pins yet: the next run takes them up."),
 }
 
@@ -88,14 +96,19 @@ figcaption > p + p { margin-top: .3rem; }
 def write_gallery(conn: sqlite3.Connection, path: Path, *, limit: int = 400, title: str = TITLE) -> int:
     """Writes the page of the store's pins to `path`, whole or not at all, and returns how many pins it shows.
 
-    At most `limit` pins, of every section some, pictures of at most 240 pixels: about 4 MB for 400. Pictures that cannot be
-    had are shown as such, never an error. Raises OSError if the file cannot be written.
+    At most `limit` pins, of every section some, pictures of at most 240 pixels: about 4 MB for 400. Pictures
+    that cannot be had are shown as such, never an error. Raises OSError if the file cannot be written.
     """
     path = Path(path)
     with one_moment(conn):
         state, covered = _state(conn), coverage(conn)
         covered["title_captioned"] = conn.execute(_TITLE_CAPTIONED).fetchone()[0]
-        counts = {row["section"]: row["n"] for row in conn.execute(f"{_SHOWN} SELECT section, count(*) AS n FROM shown GROUP BY section", {"chars": MAX_TEXT + 1})}
+        counts = {
+            row["section"]: row["n"]
+            for row in conn.execute(
+                f"{_SHOWN} SELECT section, count(*) AS n FROM shown GROUP BY section", {"chars": MAX_TEXT + 1}
+            )
+        }
         rows = {}
         for section, n in _quotas(counts, limit).items():
             parameters = {"section": section, "n": n, "sampled": n < counts[section], "chars": MAX_TEXT + 1}
@@ -123,30 +136,54 @@ def _state(conn: sqlite3.Connection) -> str:
 
 
 def _quotas(counts: dict[str, int], limit: int) -> dict[str, int]:
-    """How many pins to show of each section that has any: a fifth of the page each, what is left to the first ones."""
-    quotas = {section: min(counts[section], max(0, limit) // 5) for section in _SECTIONS if counts.get(section)}
+    """How many pins to show of each section that has any: a fifth of the page each, what is left to the first
+    ones.
+    """
+    quotas = {
+        section: min(counts[section], max(0, limit) // 5) for section in _SECTIONS if counts.get(section)
+    }
     for section in quotas:
         quotas[section] += min(counts[section] - quotas[section], max(0, limit) - sum(quotas.values()))
     return quotas
 
 
-def _page(title: str, state: str, covered: dict[str, Any], counts: dict[str, int], rows: dict[str, list[sqlite3.Row]]) -> Iterator[str]:
-    yield from document(title, _STYLE, _body(title, covered, counts, rows), head=f'<meta name="captioner-state" content="{state}">\n')
+def _page(
+    title: str,
+    state: str,
+    covered: dict[str, Any],
+    counts: dict[str, int],
+    rows: dict[str, list[sqlite3.Row]],
+) -> Iterator[str]:
+    yield from document(
+        title,
+        _STYLE,
+        _body(title, covered, counts, rows),
+        head=f'<meta name="captioner-state" content="{state}">\n',
+    )
 
 
-def _body(title: str, covered: dict[str, Any], counts: dict[str, int], rows: dict[str, list[sqlite3.Row]]) -> Iterator[str]:
+def _body(
+    title: str, covered: dict[str, Any], counts: dict[str, int], rows: dict[str, list[sqlite3.Row]]
+) -> Iterator[str]:
     yield f"""<header>
 <h1>{text(title)}</h1>
 <p class="lead">{_summary(covered)}</p>
 {_bar(covered)}{_models(covered)}</header>
 """
     if rows:
-        links = "".join(f'<li><a href="#{s}">{_SECTIONS[s][0]} <span class="number">{counts[s]:,}</span></a></li>' for s in rows)
+        links = "".join(
+            f'<li><a href="#{s}">{_SECTIONS[s][0]} <span class="number">{counts[s]:,}</span></a></li>'
+            for s in rows
+        )
         yield f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n<main>\n'
         shown = pictures(((pin["image"], None) for pins in rows.values() for pin in pins), SIDE)
         for section, pins in rows.items():
             _, heading, what = _SECTIONS[section]
-            part = f" A sample of {len(pins):,} out of {counts[section]:,}." if len(pins) < counts[section] else ""
+            part = (
+                f" A sample of {len(pins):,} out of {counts[section]:,}."
+                if len(pins) < counts[section]
+                else ""
+            )
             yield f'<section id="{section}" aria-labelledby="{section}-heading">\n<h2 id="{section}-heading">{heading}</h2>\n<p>{what}{part}</p>\n<ul class="pins">\n'
             yield from map(_card, pins, itertools.islice(shown, len(pins)))
             yield "</ul>\n</section>\n"
@@ -166,20 +203,35 @@ def _summary(covered: dict[str, Any]) -> str:
         said += f", and the other {silent:,} have no caption yet"
     else:
         rest = f"the other {silent:,}" if filled == silent else f"{filled:,} of the other {silent:,}"
-        said += f"; captioner described {rest}, so {_percent(native + filled, pins)} can now be found by words"
-    return f"{said}." + (f" It also captioned {_n(covered['title_captioned'], 'pin')} with a title alone." if covered["title_captioned"] else "")
+        said += (
+            f"; captioner described {rest}, so {_percent(native + filled, pins)} can now be found by words"
+        )
+    return f"{said}." + (
+        f" It also captioned {_n(covered['title_captioned'], 'pin')} with a title alone."
+        if covered["title_captioned"]
+        else ""
+    )
 
 
 def _bar(covered: dict[str, Any]) -> str:
     pins, native, filled = covered["pins"], covered["native_text"], covered["only_caption"]
     if not pins:
         return ""
-    parts = {"native": ("with text of their own", native), "filled": ("filled in by captioner", filled), "left": ("without any text", pins - native - filled)}
+    parts = {
+        "native": ("with text of their own", native),
+        "filled": ("filled in by captioner", filled),
+        "left": ("without any text", pins - native - filled),
+    }
     rects, start = "", 0.0
     for name, (_, n) in parts.items():
-        rects += f'<rect class="{name}" x="{1000 * start / pins:.1f}" width="{1000 * n / pins:.1f}" height="10"/>'
+        rects += (
+            f'<rect class="{name}" x="{1000 * start / pins:.1f}" width="{1000 * n / pins:.1f}" height="10"/>'
+        )
         start += n
-    legend = "".join(f'<li class="{name}"><b>{_percent(n, pins)}</b> {what} <span class="number">({n:,})</span></li>' for name, (what, n) in parts.items())
+    legend = "".join(
+        f'<li class="{name}"><b>{_percent(n, pins)}</b> {what} <span class="number">({n:,})</span></li>'
+        for name, (what, n) in parts.items()
+    )
     said = ", ".join(f"{_percent(n, pins)} {what}" for what, n in parts.values())
     return f'<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="{said}">{rects}</svg>\n<ul class="legend">{legend}</ul>\n'
 
@@ -190,7 +242,10 @@ def _models(covered: dict[str, Any]) -> str:
         totals[recipe["model"]] = totals.get(recipe["model"], 0) + recipe["captions"]
     if not totals:
         return ""
-    names = ", ".join(f"<code>{text(name)}</code> ({n:,})" if len(totals) > 1 else f"<code>{text(name)}</code>" for name, n in totals.items())
+    names = ", ".join(
+        f"<code>{text(name)}</code> ({n:,})" if len(totals) > 1 else f"<code>{text(name)}</code>"
+        for name, n in totals.items()
+    )
     builtin = (
         f" The {BUILTIN} model is small and <strong>knows drawn pictures like these only</strong>; for photographs, give"
         " <code>captioner run</code> a full BLIP-2 model, for instance <code>--model Salesforce/blip2-flan-t5-xl</code>."
@@ -200,21 +255,31 @@ def _models(covered: dict[str, Any]) -> str:
 
 def _card(pin: sqlite3.Row, picture: Picture | str) -> str:
     own = [(name, pin[name]) for name in ("title", "description") if pin[name]]
-    language = f' lang="{pin["locale"].replace("_", "-")}"' if _LANGUAGE.fullmatch(pin["locale"] or "") else ""
+    language = (
+        f' lang="{pin["locale"].replace("_", "-")}"' if _LANGUAGE.fullmatch(pin["locale"] or "") else ""
+    )
     alt = pin["caption"] or pin["title"] or pin["description"] or "a picture without a description"
     lines = []
     if pin["section"] == "native":
-        lines += [f'<p class="{"own" if i else "main"}" dir="auto"{language}>{text(said)}</p>' for i, (_, said) in enumerate(own)]
+        lines += [
+            f'<p class="{"own" if i else "main"}" dir="auto"{language}>{text(said)}</p>'
+            for i, (_, said) in enumerate(own)
+        ]
     else:
         if pin["caption"]:
             lines.append(f'<p class="main" dir="auto">{text(pin["caption"])}</p>')
         elif pin["status"]:
             lines.append(f'<p class="bad">{pin["status"].capitalize()}: {text(pin["reason"])}</p>')
             lines += [f'<p dir="auto">“{text(pin["rejected"])}”</p>'] if pin["rejected"] else []
-        lines += [f'<p class="own" dir="auto">Its {name}: <span{language}>{text(said)}</span></p>' for name, said in own]
+        lines += [
+            f'<p class="own" dir="auto">Its {name}: <span{language}>{text(said)}</span></p>'
+            for name, said in own
+        ]
     for label, found in (("Filed under", pin["board_titles"]), ("Found by", pin["engaged_queries"])):
         if best := json.loads(found or "[]")[:EVIDENCE]:
-            lines.append(f'<p class="own">{label}: {", ".join(f"<bdi>{text(said)}</bdi>" for said in best)}</p>')
+            lines.append(
+                f'<p class="own">{label}: {", ".join(f"<bdi>{text(said)}</bdi>" for said in best)}</p>'
+            )
     if isinstance(picture, str):
         shown = f'<p class="none">{"no picture" if pin["status"] == "failed" else text(picture)}</p>'
     else:

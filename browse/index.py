@@ -1,7 +1,9 @@
-"""A copy of what the pages show of every pin, beside the store: it is searched, counted and paged through without a join.
+"""A copy of what the pages show of every pin, beside the store: it is searched, counted and paged through
+without a join.
 
-`STORE.browse` is a SQLite file with one table, its facets in an index and its texts in a full-text index. It is brought up to date by
-comparing every row, never by what changed when: whatever happened to the store, the copy then says the same. It may be deleted at any time.
+`STORE.browse` is a SQLite file with one table, its facets in an index and its texts in a full-text index. It
+is brought up to date by comparing every row, never by what changed when: whatever happened to the store, the
+copy then says the same. It may be deleted at any time.
 """
 
 from __future__ import annotations
@@ -18,7 +20,18 @@ CHUNK = 10_000  # pins compared in one transaction
 MAX_TEXT = 2_000  # characters kept of a text
 
 SEARCHED = ("title", "description", "caption", "board_titles", "engaged_queries")
-COLUMNS = ("pin_id", "picture", "kind", "category", "locale", "status", "reason", "texts", "rejected_text", *SEARCHED)
+COLUMNS = (
+    "pin_id",
+    "picture",
+    "kind",
+    "category",
+    "locale",
+    "status",
+    "reason",
+    "texts",
+    "rejected_text",
+    *SEARCHED,
+)
 _SEARCHED = ", ".join(SEARCHED)
 _UNINDEX = f"INSERT INTO pins_fts (pins_fts, rowid, {_SEARCHED}) VALUES ('delete', old.rowid, {', '.join(f'old.{name}' for name in SEARCHED)});"
 _INDEX = f"INSERT INTO pins_fts (rowid, {_SEARCHED}) VALUES (new.rowid, {', '.join(f'new.{name}' for name in SEARCHED)});"
@@ -35,7 +48,8 @@ CREATE TABLE no_picture (pin_id TEXT PRIMARY KEY, image TEXT, image_stamp TEXT, 
 PRAGMA user_version = {VERSION};
 """
 
-# One row per pin that is not deleted. Its caption is the one of `enriched_features`; without one that holds, its newest row says why.
+# One row per pin that is not deleted. Its caption is the one of `enriched_features`; without one that holds,
+# its newest row says why.
 _PINS = f"""
     SELECT pin_id, picture, kind, category, locale, status, reason,
         coalesce(nullif(rtrim(iif(title IS NULL AND description IS NULL, '', 'own text, ') || iif(caption IS NULL, '', 'caption, ')
@@ -62,16 +76,23 @@ _COPY = f"""
     ON CONFLICT (pin_id) DO UPDATE SET ({", ".join(COLUMNS)}) = ({", ".join(f"excluded.{name}" for name in COLUMNS)})
     WHERE ({", ".join(f"pins.{name}" for name in COLUMNS)}) IS NOT ({", ".join(f"excluded.{name}" for name in COLUMNS)})"""
 _DROP = "DELETE FROM pins WHERE NOT EXISTS (SELECT 1 FROM store.pins p WHERE p.pin_id = pins.pin_id AND p.deleted_at IS NULL)"
-_NEXT = "SELECT max(rowid) FROM (SELECT rowid FROM store.pins WHERE rowid > :after ORDER BY rowid LIMIT :chunk)"
+_NEXT = (
+    "SELECT max(rowid) FROM (SELECT rowid FROM store.pins WHERE rowid > :after ORDER BY rowid LIMIT :chunk)"
+)
 
 
 def address(path: Path, mode: str) -> str:
-    """SQLite's URI of a file; `mode` is "mode=ro" for a file that others may write meanwhile, "immutable=1" for one that nobody can."""
+    """SQLite's URI of a file; `mode` is "mode=ro" for a file that others may write meanwhile, "immutable=1"
+    for one that nobody can.
+    """
     return f"{path.absolute().as_uri()}?{mode}"
 
 
 def open_index(path: Path, store: Path, mode: str = "mode=ro") -> sqlite3.Connection:
-    """The copy at `path`, made if need be, with the store attached for reading. One that is damaged or of another version is made anew."""
+    """The copy at `path`, made if need be, with the store attached for reading.
+
+    One that is damaged or of another version is made anew.
+    """
     try:
         conn = _open(path, store)
     except sqlite3.DatabaseError as error:
@@ -86,7 +107,13 @@ def open_index(path: Path, store: Path, mode: str = "mode=ro") -> sqlite3.Connec
 
 def _open(path: Path, store: Path) -> sqlite3.Connection:
     path.touch(mode=store.stat().st_mode & 0o066 | 0o600)  # no less private than the store
-    conn = sqlite3.connect(address(path, "mode=rwc"), uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    conn = sqlite3.connect(
+        address(path, "mode=rwc"),
+        uri=True,
+        timeout=BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
     with contextlib.ExitStack() as unless_it_opens:
         unless_it_opens.callback(conn.close)
         conn.row_factory = sqlite3.Row
@@ -105,7 +132,10 @@ def _open(path: Path, store: Path) -> sqlite3.Connection:
 
 
 def refresh(conn: sqlite3.Connection, on_step: Callable[[int, int], None] | None = None) -> int:
-    """Brings the copy up to date and returns how many rows changed. `on_step` gets pins compared and pins in all."""
+    """Brings the copy up to date and returns how many rows changed.
+
+    `on_step` gets pins compared and pins in all.
+    """
     before, done, after = conn.total_changes, 0, -1
     total = conn.execute("SELECT count(*) FROM store.pins").fetchone()[0]
     while (upto := conn.execute(_NEXT, {"after": after, "chunk": CHUNK}).fetchone()[0]) is not None:

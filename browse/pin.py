@@ -20,7 +20,10 @@ _PARTS = {
 
 
 async def known(store: Any, index: Any, pin_id: str) -> dict[str, Any]:
-    """The parts above, each a list of rows but "pin"; "no_picture" says why there is none. `store` and `index` are Datasette's databases."""
+    """The parts above, each a list of rows but "pin"; "no_picture" says why there is none.
+
+    `store` and `index` are Datasette's databases.
+    """
     found = {name: (await store.execute(sql, {"pin_id": pin_id})).rows for name, sql in _PARTS.items()}
     found["pin"] = dict(found["pin"][0]) if found["pin"] else {}
     found["pin"]["image"] = redact_credentials(found["pin"].get("image") or "")

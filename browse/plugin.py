@@ -1,7 +1,8 @@
-"""What Datasette is told: the pages of ours, who may see what, facets, and that nothing strange gets in or out.
+"""What Datasette is told: the pages of ours, who may see what, facets, and that nothing strange gets in or
+out.
 
-Everything shown was written by strangers: templates escape it, the policy forbids scripts, styles, pictures and forms from anywhere else,
-and the only links are to pages of this server.
+Everything shown was written by strangers: templates escape it, the policy forbids scripts, styles, pictures
+and forms from anywhere else, and the only links are to pages of this server.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ SHOWN = {("browse", "pins"), *(("store", table) for table in (*overview.TABLES, 
 
 _STYLE = STYLE + (Path(__file__).parent / "browse.css").read_text(encoding="utf-8")
 _STYLE_DIGEST = hashlib.sha256(_STYLE.encode()).hexdigest()[:16]
-_PATHS = re.compile(r"/|/favicon\.ico|/-/(style\.css|thumbnail/[0-9a-f]{64}\.jpg)|/(browse|store)(/[^/.]+){1,2}(\.json)?|/store(\.json)?")
+_PATHS = re.compile(
+    r"/|/favicon\.ico|/-/(style\.css|thumbnail/[0-9a-f]{64}\.jpg)|/(browse|store)(/[^/.]+){1,2}(\.json)?|/store(\.json)?"
+)
 _HEADERS = {
     "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
@@ -44,7 +47,10 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Site:
-    """What the pages of one store have in common; Datasette carries it as `datasette.site`. Empty `hosts`: any name of this machine will do."""
+    """What the pages of one store have in common; Datasette carries it as `datasette.site`.
+
+    Empty `hosts`: any name of this machine will do.
+    """
 
     name: str
     hosts: frozenset[str] = frozenset()
@@ -68,7 +74,11 @@ def asgi_wrapper(datasette: Any) -> Callable[[Any], Any]:
 
     def refused(scope: Any) -> Response | None:
         asked = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-        if datasette.site.hosts and re.sub(r":\d+$", "", asked).strip("[]").lower() not in datasette.site.hosts:  # a stranger's page, by way of its DNS
+        if (
+            datasette.site.hosts
+            and re.sub(r":\d+$", "", asked).strip("[]").lower() not in datasette.site.hosts
+        ):
+            # a stranger's page, by way of its DNS
             return Response.text("This server answers to its own name only.", status=403)
         if scope["method"] not in ("GET", "HEAD"):
             return Response.text("Reading only.", status=405)
@@ -80,7 +90,13 @@ def asgi_wrapper(datasette: Any) -> Callable[[Any], Any]:
         async def guarded(scope: Any, receive: Any, send: Any) -> None:
             async def answer(message: Any) -> None:
                 if message["type"] == "http.response.start":
-                    message = {**message, "headers": [*message["headers"], *((name.encode(), value.encode()) for name, value in _HEADERS.items())]}
+                    message = {
+                        **message,
+                        "headers": [
+                            *message["headers"],
+                            *((name.encode(), value.encode()) for name, value in _HEADERS.items()),
+                        ],
+                    }
                 await send(message)
 
             if scope["type"] != "http":
@@ -97,7 +113,11 @@ def asgi_wrapper(datasette: Any) -> Callable[[Any], Any]:
 
 @hookimpl  # type: ignore[untyped-decorator]
 def register_routes() -> list[tuple[str, Any]]:
-    return [("^/$", _front), (r"^/-/style\.css$", _style), (r"^/-/thumbnail/(?P<digest>[0-9a-f]{64})\.jpg$", _thumbnail)]
+    return [
+        ("^/$", _front),
+        (r"^/-/style\.css$", _style),
+        (r"^/-/thumbnail/(?P<digest>[0-9a-f]{64})\.jpg$", _thumbnail),
+    ]
 
 
 async def _front(datasette: Any, request: Any) -> Response:
@@ -105,24 +125,46 @@ async def _front(datasette: Any, request: Any) -> Response:
     covered = overview.coverage(map(tuple, await datasette.get_database("browse").execute(overview.COUNTED)))
     runs = list(map(overview.run, await store.execute(overview.RUNS)))
     sizes = dict((await store.execute(overview.SIZES)).first())
-    return Response.html(await datasette.render_template("front.html", {"covered": covered, "runs": runs, "sizes": sizes, "tables": overview.TABLES}, request=request))
+    return Response.html(
+        await datasette.render_template(
+            "front.html",
+            {"covered": covered, "runs": runs, "sizes": sizes, "tables": overview.TABLES},
+            request=request,
+        )
+    )
 
 
 async def _style() -> Response:
-    return Response(_STYLE, content_type="text/css; charset=utf-8", headers={"cache-control": "public, max-age=31536000, immutable"})
+    return Response(
+        _STYLE,
+        content_type="text/css; charset=utf-8",
+        headers={"cache-control": "public, max-age=31536000, immutable"},
+    )
 
 
 async def _thumbnail(datasette: Any, request: Any) -> Response:
-    rows = (await datasette.get_database("store").execute("SELECT jpeg FROM thumbnails WHERE image_sha256 = ?", [request.url_vars["digest"]])).rows
+    rows = (
+        await datasette.get_database("store").execute(
+            "SELECT jpeg FROM thumbnails WHERE image_sha256 = ?", [request.url_vars["digest"]]
+        )
+    ).rows
     if not rows:
         raise NotFound("There is no such picture.")
-    return Response(rows[0][0], content_type="image/jpeg", headers={"cache-control": "public, max-age=31536000, immutable"})
+    return Response(
+        rows[0][0],
+        content_type="image/jpeg",
+        headers={"cache-control": "public, max-age=31536000, immutable"},
+    )
 
 
 @hookimpl  # type: ignore[untyped-decorator]
 def extra_template_vars(datasette: Any, database: str, table: str, view_name: str, request: Any) -> Any:
     async def about_pin() -> dict[str, Any]:
-        return await known(datasette.get_database("store"), datasette.get_database("browse"), urlsafe_components(request.url_vars["pks"])[0])
+        return await known(
+            datasette.get_database("store"),
+            datasette.get_database("browse"),
+            urlsafe_components(request.url_vars["pks"])[0],
+        )
 
     return about_pin if (database, table, view_name) == ("browse", "pins", "row") else {}
 
@@ -137,7 +179,11 @@ def prepare_jinja2_environment(env: Any, datasette: Any) -> None:
         number=lambda n: f"{n:,}",
         moment=lambda value: (value or "")[:16].replace("T", " "),
         duration=duration,
-        share=lambda n, total: f"{min(99.9, max(0.1, 100 * n / total)):.1f}%" if 0 < n < total else f"{100 * n // max(total, 1)}%",
+        share=lambda n, total: (
+            f"{min(99.9, max(0.1, 100 * n / total)):.1f}%"
+            if 0 < n < total
+            else f"{100 * n // max(total, 1)}%"
+        ),
         without=lambda request, names: path_with_removed_args(request, set(names)),
     )
 
@@ -187,6 +233,9 @@ def handle_exception(datasette: Any, request: Any, exception: Exception) -> Any:
             say(f"{request.path}: {type(exception).__name__}: {exception}")
         if request.path.endswith(".json"):
             return Response.json({"ok": False, "error": said, "status": status}, status=status)
-        return Response.html(await datasette.render_template("error.html", {"error": said, "status": status}, request=request), status=status)
+        return Response.html(
+            await datasette.render_template("error.html", {"error": said, "status": status}, request=request),
+            status=status,
+        )
 
     return page

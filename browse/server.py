@@ -26,11 +26,19 @@ _SETTINGS = {
 
 
 def reading_mode(store: Path) -> str | None:
-    """None for a store that may be written; else how SQLite is to open it (see `address`). Raises StoreError if it cannot be read either."""
-    if not store.exists() or store.is_dir() or (os.access(store, os.W_OK) and os.access(store.parent, os.W_OK)):
+    """None for a store that may be written; else how SQLite is to open it (see `address`).
+
+    Raises StoreError if it cannot be read either.
+    """
+    if (
+        not store.exists()
+        or store.is_dir()
+        or (os.access(store, os.W_OK) and os.access(store.parent, os.W_OK))
+    ):
         return None
     failed = ""
-    for mode in ("mode=ro", "immutable=1"):  # without its -shm file, and a folder to make one in, SQLite takes a store only if nobody can write it
+    for mode in ("mode=ro", "immutable=1"):
+        # without its -shm file, and a folder to make one in, SQLite takes a store only if nobody can write it
         try:
             conn = sqlite3.connect(address(store, mode), uri=True)
             conn.execute("SELECT 1 FROM pins, thumbnails LIMIT 1").fetchone()
@@ -38,10 +46,14 @@ def reading_mode(store: Path) -> str | None:
             return mode
         except sqlite3.Error as error:
             failed = str(error)
-    raise StoreError(f"{store} can neither be written nor read as it is ({failed}): copy it into a folder of your own")
+    raise StoreError(
+        f"{store} can neither be written nor read as it is ({failed}): copy it into a folder of your own"
+    )
 
 
-def make_site(store: Path, index: Path, *, mode: str = "mode=ro", host: str = "127.0.0.1", sql: bool = False) -> Any:
+def make_site(
+    store: Path, index: Path, *, mode: str = "mode=ro", host: str = "127.0.0.1", sql: bool = False
+) -> Any:
     """The Datasette of a store and its copy, which both are only ever read."""
     os.environ.setdefault("DATASETTE_LOAD_PLUGINS", "")  # those that happen to be installed are none of ours
     from datasette.app import Datasette
@@ -52,12 +64,18 @@ def make_site(store: Path, index: Path, *, mode: str = "mode=ro", host: str = "1
     from .choose import FACETS
 
     class ReadOnly(Database):  # type: ignore[misc]
-        """Datasette's opens a file for writing when a query asks, and stumbles over a name with a question mark."""
+        """Datasette's opens a file for writing when a query asks, and stumbles over a name with a question
+        mark.
+        """
 
         def connect(self, write: bool = False) -> sqlite3.Connection:
             if write:
                 raise sqlite3.OperationalError("attempt to write a readonly database")
-            conn = sqlite3.connect(address(Path(self.path), mode if self.name == "store" else "mode=ro"), uri=True, check_same_thread=False)
+            conn = sqlite3.connect(
+                address(Path(self.path), mode if self.name == "store" else "mode=ro"),
+                uri=True,
+                check_same_thread=False,
+            )
             conn.execute("PRAGMA query_only = 1")
             self._all_file_connections.append(conn)
             return conn
@@ -66,7 +84,12 @@ def make_site(store: Path, index: Path, *, mode: str = "mode=ro", host: str = "1
         pm.register(plugin)
         pm.unregister(name="datasette.handle_exception")  # writes variables to standard output
     pins = {"size": 50, "facets": [{"pins": name} for name in FACETS], "sortable_columns": ["pin_id"]}
-    site = Datasette([], metadata={"databases": {"browse": {"tables": {"pins": pins}}}}, template_dir=str(TEMPLATES), settings=_SETTINGS | {"default_allow_sql": sql})
+    site = Datasette(
+        [],
+        metadata={"databases": {"browse": {"tables": {"pins": pins}}}},
+        template_dir=str(TEMPLATES),
+        settings=_SETTINGS | {"default_allow_sql": sql},
+    )
     site.site = plugin.Site(store.name, LOOPBACK | {host.lower()} if host in LOOPBACK else frozenset(), sql)
     site.remove_database("_memory")
     site.add_database(ReadOnly(site, str(index), is_mutable=True), name="browse")
@@ -90,7 +113,10 @@ def keep_current(index: Path, store: Path, mode: str = "mode=ro") -> None:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Takes the port (any that is free for 0), so that nothing is prepared in vain. Raises OSError if it is not to be had."""
+    """Takes the port (any that is free for 0), so that nothing is prepared in vain.
+
+    Raises OSError if it is not to be had.
+    """
     listening = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -112,6 +138,8 @@ def serve(site: Any, listening: socket.socket, host: str, on_start: Callable[[st
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
-        Server(uvicorn.Config(site.app(), log_level="warning", access_log=False, timeout_graceful_shutdown=3)).run(sockets=[listening])
+        Server(
+            uvicorn.Config(site.app(), log_level="warning", access_log=False, timeout_graceful_shutdown=3)
+        ).run(sockets=[listening])
     except KeyboardInterrupt:
         say("stopped")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-MAX_BATCH = {"cpu": 64, "cuda": 512}  # where --batch-size auto stops growing; beyond, larger batches gain little
+# where --batch-size auto stops growing; beyond, larger batches gain little
+MAX_BATCH = {"cpu": 64, "cuda": 512}
 
 
 class BatchSize:
@@ -32,5 +33,7 @@ class BatchSize:
     def shrink(self, n: int) -> None:
         """Notes that a batch of `n` did not fit. Raises MemoryError when a single picture does not."""
         if n == 1:
-            raise MemoryError("not even one picture at a time fits into memory: take a smaller --dtype, another --device or a smaller model")
+            raise MemoryError(
+                "not even one picture at a time fits into memory: take a smaller --dtype, another --device or a smaller model"
+            )
         self.current, self._growing = max(1, min(self.current, n) // 2), False

@@ -1,8 +1,9 @@
 """What is wrong with a caption, and what can be mended: pure functions over one text.
 
-A wrong rejection loses a good caption, a wrong acceptance adds one weak feature among many: every rule prefers to let
-a caption pass. The constants are our own judgement, tried on the tables of tests/test_captioner/test_checks.py and on
-5,783 lower-cased titles, board names and sentences of real pins: one was wrongly a repetition ("meow meow meow meow").
+A wrong rejection loses a good caption, a wrong acceptance adds one weak feature among many: every rule
+prefers to let a caption pass. The constants are our own judgement, tried on the tables of
+tests/test_captioner/test_checks.py and on 5,783 lower-cased titles, board names and sentences of real pins:
+one was wrongly a repetition ("meow meow meow meow").
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
-MAX_CHARS = 1000  # 30 new tokens are 100 to 200 characters; what lies beyond is never read, so that no text is slow
+# 30 new tokens are 100 to 200 characters; what lies beyond is never read, so that no text is slow
+MAX_CHARS = 1000
 
-# Dropped: soft hyphen, direction marks, zero-width space, word joiner, byte order mark and their like. The joiners
-# U+200C and U+200D and the tag characters of flags carry meaning in Persian, Indic scripts and emoji, and stay.
+# Dropped: soft hyphen, direction marks, zero-width space, word joiner, byte order mark and their like. The
+# joiners U+200C and U+200D and the tag characters of flags carry meaning in Persian, Indic scripts and emoji,
+# and stay.
 _INVISIBLE = re.compile("[\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]+")
 _BLANK = re.compile("[\\s\x00-\x1f\x7f-\x9f\u2800\u3164\uffa0]+")
 _LOOSE_JOINER = re.compile("(?:^|(?<= ))[\u200c\u200d]+|[\u200c\u200d]+(?= |$)")
@@ -24,12 +27,14 @@ _LEADING = re.compile(r"^(?:[,;:]+|[-–—•*]+(?= ))\s*")
 _TRAILING_DOTS = re.compile(r"\s*(?:\.{2,}|…+)$")
 _REPEATED_END = re.compile(r"([.!?。！？])[.!?…。！？]+$")
 
-_QUOTES = dict(zip("\"'`“”‘„«»「『", "\"'`””’“»«」』", strict=True))  # the opening mark and the one that closes it
+# the opening mark and the one that closes it
+_QUOTES = dict(zip("\"'`“”‘„«»「『", "\"'`””’“»«」』", strict=True))
 _BRACKETS = {"(": ")", "[": "]", "{": "}", "（": "）"}
 
 # Nothing in English ends with these; "with", "of" or "on" may ("a friend to play with").
 _CONNECTORS = frozenset({"and", "or", "nor", "und", "oder"})
-# After a cut they carry nothing. Foreign words that are English nouns or names as well ("van", "sur", "die") stay.
+# After a cut they carry nothing. Foreign words that are English nouns or names as well ("van", "sur", "die")
+# stay.
 _FUNCTION_WORDS = """
     a an the this these that which who whose while where when but as than of in on at to with without for from by into
     onto over under above below behind beside between near against among through across around inside his her their its
@@ -49,9 +54,9 @@ def check(text: str, prompt: str = "", finished: bool = True) -> tuple[str, str 
 def clean(text: str, prompt: str = "", finished: bool = True) -> str:
     """The caption as it is stored: one line without the prompt's echo, stray characters and loose ends.
 
-    `finished=False` says that the model ran out of tokens before its end token: function words that now lead nowhere,
-    an unclosed bracket or quotation mark and a half-decoded character go too; other words stay, for a cut word cannot
-    be known. Idempotent, and raises on no string.
+    `finished=False` says that the model ran out of tokens before its end token: function words that now lead
+    nowhere, an unclosed bracket or quotation mark and a half-decoded character go too; other words stay, for
+    a cut word cannot be known. Idempotent, and raises on no string.
     """
     echo = _echo(prompt)
     text = echo.sub("", text[:MAX_CHARS].strip())
@@ -65,7 +70,9 @@ def clean(text: str, prompt: str = "", finished: bool = True) -> str:
 
 @lru_cache(maxsize=1024)
 def _echo(prompt: str) -> re.Pattern[str]:
-    """Matches `prompt` as whole words at the start of a text: any case and spacing, its last punctuation or none."""
+    """Matches `prompt` as whole words at the start of a text: any case and spacing, its last punctuation or
+    none.
+    """
     words = re.sub(r"[\W_]+$", "", prompt).split()
     if not words:
         return re.compile(r"(?!)")
@@ -99,7 +106,9 @@ def _trimmed_end(text: str, finished: bool) -> str:
 
 
 def _without_unclosed(text: str) -> str:
-    """Drops the last mark of each kind that opens and is never closed; an inch mark or apostrophe opens nothing."""
+    """Drops the last mark of each kind that opens and is never closed; an inch mark or apostrophe opens
+    nothing.
+    """
     for opening, closing in (_BRACKETS | _QUOTES).items():
         at = text.rfind(opening)
         opens = at == 0 or (at > 0 and text[at - 1].isspace())
@@ -120,36 +129,45 @@ def _empty(caption: str, prompt: str) -> bool:
     return not _tidied(caption)
 
 
-# Scripts without spaces between words: Han, kana, Bopomofo count a word per character, Thai, Lao, Khmer and Burmese
-# one per three (their words have three to four letters).
-_HAN_KANA = re.compile("[\u3040-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+# Scripts without spaces between words: Han, kana, Bopomofo count a word per character, Thai, Lao, Khmer and
+# Burmese one per three (their words have three to four letters).
+_HAN_KANA = re.compile(
+    "[\u3040-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 _SOUTH_EAST_ASIAN = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+")
 
 
 def _too_short(caption: str, prompt: str) -> bool:
-    """One word of fewer than 8 letters ("dog", "kitchen"): true perhaps, but it tells a search engine next to nothing.
+    """One word of fewer than 8 letters ("dog", "kitchen"): true perhaps, but it tells a search engine next to
+    nothing.
 
     A longer single word is a compound or a dish ("Hochzeitskleid", "tiramisu") and stays.
     """
     words = _words(caption)
-    unspaced = len(_HAN_KANA.findall(caption)) + sum(-(-len(run) // 3) for run in _SOUTH_EAST_ASIAN.findall(caption))
+    unspaced = len(_HAN_KANA.findall(caption)) + sum(
+        -(-len(run) // 3) for run in _SOUTH_EAST_ASIAN.findall(caption)
+    )
     return len(words) == 1 and unspaced < 2 and len(words[0]) < 8
 
 
 _CLAUSE_END = re.compile(r"[,.;:!?()\"–—]|\s-\s")
 _LONG_LETTER = re.compile(r"([^\W\d_])\1{7}")  # eight of a letter; "shhhhh" and "yummmm" pass
-_LOOP_IN_WORD = re.compile(r"([^\W\d_]\S)\1{4}|([^\W\d_]\S{2,19}?)\2{3}")  # "hahahahaha", and scripts without spaces
+# "hahahahaha", and scripts without spaces
+_LOOP_IN_WORD = re.compile(r"([^\W\d_]\S)\1{4}|([^\W\d_]\S{2,19}?)\2{3}")
 
 
 def _repetition(caption: str, prompt: str) -> bool:
     """The decoder is caught in a loop: the same words again at once, the known failure of greedy decoding.
 
-    A loop of one word needs four turns ("ho ho ho" passes), of two words two if no punctuation parts them ("ray ban ray
-    ban", but not "new york, new york"), of more words three, the last of which may lack a word. Phrases that come back
-    after other words are language.
+    A loop of one word needs four turns ("ho ho ho" passes), of two words two if no punctuation parts them
+    ("ray ban ray ban", but not "new york, new york"), of more words three, the last of which may lack a word.
+    Phrases that come back after other words are language.
     """
     for words in map(_words, _CLAUSE_END.split(caption)):
-        if any(words[i : i + 2] == words[i + 2 : i + 4] and words[i] != words[i + 1] for i in range(len(words) - 3)):
+        if any(
+            words[i : i + 2] == words[i + 2 : i + 4] and words[i] != words[i + 1]
+            for i in range(len(words) - 3)
+        ):
             return True
     words = _words(caption)
     for period in range(1, min(20, len(words) // 2) + 1):
@@ -164,8 +182,8 @@ def _repetition(caption: str, prompt: str) -> bool:
 def _prompt_again(caption: str, prompt: str) -> bool:
     """The model repeats or continues the question instead of answering it.
 
-    A short prompt is ordinary language ("a woman holding a photo of a dog"): it counts from five words on, or from
-    three on when it stands twice.
+    A short prompt is ordinary language ("a woman holding a photo of a dog"): it counts from five words on, or
+    from three on when it stands twice.
     """
     if caption.casefold().startswith(("question:", "answer:")) or ("?" in prompt and caption.endswith("?")):
         return True
@@ -178,9 +196,9 @@ def _prompt_again(caption: str, prompt: str) -> bool:
     return (times > 0 and len(asked) >= 5) or (times > 1 and len(asked) >= 3)
 
 
-# Stock sites and signs that stand for a missing picture. Regular expressions, one per line or between "; ", matched as
-# whole words in any case; a space stands for spaces, hyphens or underscores, " ?" for at most one of them. Names with a
-# meaning of their own ("getty", "stock", "copyright law") are left alone.
+# Stock sites and signs that stand for a missing picture. Regular expressions, one per line or between "; ",
+# matched as whole words in any case; a space stands for spaces, hyphens or underscores, " ?" for at most one
+# of them. Names with a meaning of their own ("getty", "stock", "copyright law") are left alone.
 STOCK_PHRASES = tuple(
     re.split(
         r"\s*[;\n]\s*",
@@ -200,11 +218,16 @@ _STOCK_PHRASE = re.compile(rf"(?<![^\W_])(?:{_ANY_STOCK_PHRASE})(?![^\W_])", re.
 
 
 def _stock_phrase(caption: str, prompt: str) -> bool:
-    """The model read a watermark or a "no image" sign, or recites the alt text of a stock site it was trained on."""
+    """The model read a watermark or a "no image" sign, or recites the alt text of a stock site it was trained
+    on.
+    """
     return bool(_STOCK_PHRASE.search(caption))
 
 
-_LINK_OR_MARKUP = re.compile(r"https?:|www\.\w|\S@[\w-]+\.\w|<[/|!]?[a-z][^<>]*>|&(?:amp|lt|gt|quot|nbsp|#\d+);|\{\{|\]\(", re.IGNORECASE)
+_LINK_OR_MARKUP = re.compile(
+    r"https?:|www\.\w|\S@[\w-]+\.\w|<[/|!]?[a-z][^<>]*>|&(?:amp|lt|gt|quot|nbsp|#\d+);|\{\{|\]\(",
+    re.IGNORECASE,
+)
 _BROKEN = re.compile("[\ufffd\ud800-\udfff\ue000-\uf8ff\U000f0000-\U0010fffd]")  # or private use
 _ONE_TOKEN = re.compile(r"(?=.*[\d._/\\=])[\x21-\x7e]+")
 # Random letters and ids: no vowel in eight letters (Czech has seven), or letters and digits in turns.
@@ -251,7 +274,11 @@ REASONS = tuple(reason for reason, _ in _RULES)
 def _words(text: str) -> list[str]:
     """Runs of letters, marks and digits, case-folded; format characters join what they stand in."""
     kinds = ((c, unicodedata.category(c)) for c in text)
-    return "".join(c if kind[0] in "LMN" else "" if kind == "Cf" else " " for c, kind in kinds).casefold().split()
+    return (
+        "".join(c if kind[0] in "LMN" else "" if kind == "Cf" else " " for c, kind in kinds)
+        .casefold()
+        .split()
+    )
 
 
 def _times(part: list[str], whole: list[str]) -> int:

@@ -58,7 +58,9 @@ def choose_device(wanted: str = "auto") -> str:
     if wanted.startswith("cuda"):
         index = int(wanted.partition(":")[2] or 0)
         if not torch.cuda.is_available() or index >= torch.cuda.device_count():
-            raise CheckpointError(f"--device {wanted}: this machine has {torch.cuda.device_count()} GPUs that torch can use; try --device cpu")
+            raise CheckpointError(
+                f"--device {wanted}: this machine has {torch.cuda.device_count()} GPUs that torch can use; try --device cpu"
+            )
         return f"cuda:{index}"
     return wanted
 
@@ -74,10 +76,16 @@ def choose_dtype(wanted: str, device: str) -> str:
 
 def _cpu_computes_bfloat16() -> bool:
     # Without these instructions torch emulates bfloat16 and is slower than float32.
-    check = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False), getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    check = (
+        getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False),
+        getattr(torch.cpu, "_is_amx_tile_supported", lambda: False),
+    )
     return any(f() for f in check)
 
 
 def out_of_memory(error: Exception) -> bool:
     """True for what torch raises when memory runs out, on GPUs and CPUs."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(s in str(error) for s in ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED"))
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(
+        s in str(error)
+        for s in ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+    )

@@ -21,7 +21,9 @@ class _Picture:
 
     __slots__ = ("image_sha256", "pin", "pixels", "reason")
 
-    def __init__(self, pin: Pin, image_sha256: str | None, reason: str | None = None, pixels: np.ndarray | None = None):
+    def __init__(
+        self, pin: Pin, image_sha256: str | None, reason: str | None = None, pixels: np.ndarray | None = None
+    ):
         self.pin, self.image_sha256, self.reason, self.pixels = pin, image_sha256, reason, pixels
 
     @property
@@ -31,10 +33,12 @@ class _Picture:
 
 
 class _Readers:
-    """Threads that read pictures; `next` has them as they get ready, so that a slow server holds up nobody else's.
+    """Threads that read pictures; `next` has them as they get ready, so that a slow server holds up nobody
+    else's.
 
-    A picture that takes longer than `seconds` fails, and a fresh thread takes the place of the one that hangs. The threads are
-    daemons: unlike ThreadPoolExecutor's, one that hangs on a dead disk never keeps the process from ending.
+    A picture that takes longer than `seconds` fails, and a fresh thread takes the place of the one that
+    hangs. The threads are daemons: unlike ThreadPoolExecutor's, one that hangs on a dead disk never keeps the
+    process from ending.
     """
 
     def __init__(self, read: Callable[[Pin], _Picture], threads: int, seconds: float):

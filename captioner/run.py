@@ -1,4 +1,6 @@
-"""`captioner run`: takes up the pins of a store that need a caption, until none is left or somebody says stop."""
+"""`captioner run`: takes up the pins of a store that need a caption, until none is left or somebody says
+stop.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from ..store.runs import finish_run, last_arguments, start_run
 from ..store.work import Caption, Pin, count_by_status
 from .checkpoint import Checkpoint, CheckpointError, find_checkpoint, weights_digest, which
 
-COMMON_SHARE = 0.05  # a caption on more than this share of pins is a sign of a model that does not look, or of a placeholder picture
+# a caption on more than this share of pins is a sign of a model that does not look, or of a placeholder
+# picture
+COMMON_SHARE = 0.05
 COMMON_FROM = 20  # ... once there are this many pins to speak of
 
 
@@ -45,12 +49,18 @@ class Options:
     retry_failed: bool = False
 
     def decoding(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("min_new_tokens", "max_new_tokens", "num_beams", "no_repeat_ngram")}
+        return {
+            name: getattr(self, name)
+            for name in ("min_new_tokens", "max_new_tokens", "num_beams", "no_repeat_ngram")
+        }
 
 
 @dataclass
 class Result:
-    """What a run did. `selected`: pins it set out for; `shared`: taken over from the same picture; `remaining`: still to do."""
+    """What a run did.
+
+    `selected`: pins it set out for; `shared`: taken over from the same picture; `remaining`: still to do.
+    """
 
     recipe_id: str
     selected: int = 0
@@ -67,16 +77,31 @@ class Result:
     stopped: bool = False
     examples: list[tuple[str, str]] = field(default_factory=list)  # (pin_id, caption)
 
-    CONTRACT = ("recipe_id", "selected", "captioned", "rejected", "failed", "shared", "remaining", "seconds", "images_per_second")
+    CONTRACT = (
+        "recipe_id",
+        "selected",
+        "captioned",
+        "rejected",
+        "failed",
+        "shared",
+        "remaining",
+        "seconds",
+        "images_per_second",
+    )
 
     def counts(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.CONTRACT}
 
 
 def run(
-    conn: sqlite3.Connection, options: Options, *, say: Callable[[str], None] = lambda text: None, on_batch: Callable[[int, int, int], None] = lambda done, total, batch: None
+    conn: sqlite3.Connection,
+    options: Options,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    on_batch: Callable[[int, int, int], None] = lambda done, total, batch: None,
 ) -> Result:
-    """Captions what `options` select. `say` gets lines for people, `on_batch` (done, total, batch size) after each commit.
+    """Captions what `options` select. `say` gets lines for people, `on_batch` (done, total, batch size) after
+    each commit.
 
     Raises CheckpointError if the model cannot be used, MemoryError if not even one picture fits.
     """
@@ -91,7 +116,8 @@ def run(
     if not result.selected:
         return result
 
-    python_warnings.filterwarnings("ignore", module="PIL")  # damaged EXIF and TIFF tags: nothing that a person could act on
+    # damaged EXIF and TIFF tags: nothing that a person could act on
+    python_warnings.filterwarnings("ignore", module="PIL")
     # Only now is torch imported and the model loaded.
     say(f"loading {recipe.model} ({_size(checkpoint)})")
     from .blip2 import Blip2
@@ -100,10 +126,18 @@ def run(
 
     device = choose_device(options.device)
     model = Blip2(checkpoint, device, recipe.dtype)
-    worker = Worker(model, Decoding(**options.decoding()), batch_size=options.batch_size, threads=options.workers, known=_known(queue))
+    worker = Worker(
+        model,
+        Decoding(**options.decoding()),
+        batch_size=options.batch_size,
+        threads=options.workers,
+        known=_known(queue),
+    )
     arguments = asdict(options) | {"model": _name(checkpoint), "dtype": recipe.dtype}
     run_id = start_run(conn, "run", arguments, device=device, batch_size=options.batch_size)
-    say(f"{recipe.model} in {recipe.dtype} on {device}, batch size {options.batch_size or 'auto'}, {worker.threads} threads; recipe {recipe.recipe_id}")
+    say(
+        f"{recipe.model} in {recipe.dtype} on {device}, batch size {options.batch_size or 'auto'}, {worker.threads} threads; recipe {recipe.recipe_id}"
+    )
     began = time.monotonic()
     done = 0
     on_batch(0, result.selected, worker.size.current)
@@ -135,27 +169,47 @@ def _with_last_model(conn: sqlite3.Connection, options: Options) -> Options:
             raise CheckpointError(f"name a model, this store has not used one yet: {which()}")
         changes["model"] = last["model"]
     if not options.revision and last.get("model") == (options.model or last.get("model")):
-        row = conn.execute("SELECT revision FROM recipes WHERE model = ? AND revision IS NOT NULL ORDER BY rowid DESC LIMIT 1", [last.get("model")]).fetchone()
+        row = conn.execute(
+            "SELECT revision FROM recipes WHERE model = ? AND revision IS NOT NULL ORDER BY rowid DESC LIMIT 1",
+            [last.get("model")],
+        ).fetchone()
         if row:
             changes["revision"] = row[0]
     return replace(options, **changes)
 
 
 def _recipe(conn: sqlite3.Connection, checkpoint: Checkpoint, options: Options) -> Recipe | None:
-    """The recipe of this run, or None if no pin of the store wants a caption whatever the recipe (saves importing torch)."""
-    remembered = {row["path"]: (row["stamp"], row["sha256"]) for row in conn.execute("SELECT path, stamp, sha256 FROM file_digests")}
+    """The recipe of this run, or None if no pin of the store wants a caption whatever the recipe (saves
+    importing torch).
+    """
+    remembered = {
+        row["path"]: (row["stamp"], row["sha256"])
+        for row in conn.execute("SELECT path, stamp, sha256 FROM file_digests")
+    }
     before = dict(remembered)
     digest = weights_digest(checkpoint, remembered)
     if remembered != before:
         with transaction(conn):
-            conn.executemany("INSERT OR REPLACE INTO file_digests VALUES (?, ?, ?)", [(path, *found) for path, found in remembered.items() if before.get(path) != found])
+            conn.executemany(
+                "INSERT OR REPLACE INTO file_digests VALUES (?, ?, ?)",
+                [(path, *found) for path, found in remembered.items() if before.get(path) != found],
+            )
     dtype: str = options.dtype
     if dtype == "auto":
         last = conn.execute(
-            "SELECT arguments ->> 'dtype' FROM runs WHERE command = 'run' AND arguments ->> 'model' = ? ORDER BY run_id DESC LIMIT 1", [_name(checkpoint)]
+            "SELECT arguments ->> 'dtype' FROM runs WHERE command = 'run' AND arguments ->> 'model' = ? ORDER BY run_id DESC LIMIT 1",
+            [_name(checkpoint)],
         ).fetchone()
         dtype = last[0] if last else "auto"
-    recipe = Recipe(checkpoint.model, checkpoint.revision, digest, options.prompt, options.decoding(), checkpoint.preprocessing | {"decoder": 1}, dtype)
+    recipe = Recipe(
+        checkpoint.model,
+        checkpoint.revision,
+        digest,
+        options.prompt,
+        options.decoding(),
+        checkpoint.preprocessing | {"decoder": 1},
+        dtype,
+    )
     if dtype == "auto":
         if not Queue(conn, recipe, options.select).count():
             return None
@@ -178,7 +232,9 @@ def _claims(queue: Queue, worker: Any, limit: int | None) -> Iterator[Pin]:
 
 
 def _known(queue: Queue) -> Callable[[str, Pin], Caption | None]:
-    return lambda image_sha256, pin: queue.known([(image_sha256, pin.recipe_id)]).get((image_sha256, pin.recipe_id))
+    return lambda image_sha256, pin: queue.known([(image_sha256, pin.recipe_id)]).get(
+        (image_sha256, pin.recipe_id)
+    )
 
 
 def _add(result: Result, captions: list[Caption]) -> None:
@@ -193,7 +249,10 @@ def _add(result: Result, captions: list[Caption]) -> None:
 
 def _diversity(conn: sqlite3.Connection, run_id: int, result: Result) -> None:
     """How many captions differ and on which share of this run's pins the most common one is."""
-    rows = conn.execute("SELECT text, count(*) AS n FROM captions WHERE run_id = ? AND status = 'ok' GROUP BY text ORDER BY n DESC, text", [run_id]).fetchall()
+    rows = conn.execute(
+        "SELECT text, count(*) AS n FROM captions WHERE run_id = ? AND status = 'ok' GROUP BY text ORDER BY n DESC, text",
+        [run_id],
+    ).fetchall()
     result.distinct = len(rows)
     if rows:
         result.most_common = rows[0]["text"], rows[0]["n"] / sum(row["n"] for row in rows)
@@ -204,8 +263,14 @@ def warnings(result: Result) -> list[str]:
     found = []
     attempted = result.captioned + result.rejected + result.failed + result.shared
     if attempted and result.rejected == attempted:
-        found.append("every caption was rejected: look at the reasons, and at the model with `captioner doctor`")
-    if result.most_common and result.captioned + result.shared >= COMMON_FROM and result.most_common[1] > COMMON_SHARE:
+        found.append(
+            "every caption was rejected: look at the reasons, and at the model with `captioner doctor`"
+        )
+    if (
+        result.most_common
+        and result.captioned + result.shared >= COMMON_FROM
+        and result.most_common[1] > COMMON_SHARE
+    ):
         found.append(
             f"one caption covers {result.most_common[1]:.0%} of the pins: {result.most_common[0]!r}; do many pins share a placeholder picture, or does the model not fit these pictures?"
         )

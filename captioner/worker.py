@@ -1,7 +1,8 @@
 """The worker: an iterator of pins in, caption rows out.
 
-Threads fetch and decode ahead of the model, a bounded number of pictures at a time; the model gets full batches of one shape.
-It knows nothing of stores or clusters, so the same object serves `captioner run` and, mapped over blocks, Ray.
+Threads fetch and decode ahead of the model, a bounded number of pictures at a time; the model gets full
+batches of one shape. It knows nothing of stores or clusters, so the same object serves `captioner run` and,
+mapped over blocks, Ray.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ SHARED_MEMORY = 10_000  # images whose caption the worker itself remembers
 class Worker:
     """Captions pins with one model.
 
-    `batch_size` None grows the batch as long as that makes the model faster, and halves it when memory runs out. `threads`
-    fetch and decode. `known` may name a caption that exists for (image_sha256, pin) already. Set `stop` to end after the batch in hand.
+    `batch_size` None grows the batch as long as that makes the model faster, and halves it when memory runs
+    out. `threads` fetch and decode. `known` may name a caption that exists for (image_sha256, pin) already.
+    Set `stop` to end after the batch in hand.
     """
 
     def __init__(
@@ -56,20 +58,28 @@ class Worker:
         self.threads = threads or max(2, min(16, os.cpu_count() or 2))
         self.stop = threading.Event()
         wanted = model.preprocessing
-        self._shape, self._resample = (wanted["width"], wanted["height"]), Image.Resampling[wanted["resample"].upper()]
+        self._shape, self._resample = (
+            (wanted["width"], wanted["height"]),
+            Image.Resampling[wanted["resample"].upper()],
+        )
         self._recent: dict[_Key, Caption] = {}
         if not model.prompt_fits("", self.decoding):
-            raise CheckpointError(f"--max-new-tokens {self.decoding.max_new_tokens} is more than {model.checkpoint.model} has room for: take a smaller number")
+            raise CheckpointError(
+                f"--max-new-tokens {self.decoding.max_new_tokens} is more than {model.checkpoint.model} has room for: take a smaller number"
+            )
 
     def __call__(self, pins: Iterable[Pin]) -> Iterator[Caption]:
-        """A caption row for every pin, in no particular order; a pin that cannot be captioned gets a failed row."""
+        """A caption row for every pin, in no particular order; a pin that cannot be captioned gets a failed
+        row.
+        """
         for captions in self.batches(pins):
             yield from captions
 
     def batches(self, pins: Iterable[Pin]) -> Iterator[list[Caption]]:
         """As calling the worker, with the rows that are ready after each batch of the model together.
 
-        `pins` is read lazily, a little over two batches ahead. Rows that were not yielded when the iterator is closed are lost.
+        `pins` is read lazily, a little over two batches ahead. Rows that were not yielded when the iterator
+        is closed are lost.
         """
         source, more = iter(pins), True
         readers = _Readers(self._read, self.threads, self.seconds_per_image)
@@ -78,7 +88,12 @@ class Worker:
         same: list[tuple[_Key, Pin]] = []  # pins whose picture and prompt are in `ready` already
         try:
             while not self.stop.is_set():
-                while more and readers.unfinished < 2 * self.size.current + self.threads and len(rows) < self.size.current and not self.stop.is_set():
+                while (
+                    more
+                    and readers.unfinished < 2 * self.size.current + self.threads
+                    and len(rows) < self.size.current
+                    and not self.stop.is_set()
+                ):
                     if (pin := next(source, None)) is None:
                         more = False
                     elif pin.image_sha256 and (caption := self._shared(pin.image_sha256, pin)):
@@ -93,7 +108,15 @@ class Worker:
                 elif picture := readers.next():
                     pin, key = picture.pin, picture.key
                     if picture.reason is not None:
-                        rows.append(Caption(pin.pin_id, pin.recipe_id, "failed", reason=picture.reason, image_sha256=picture.image_sha256))
+                        rows.append(
+                            Caption(
+                                pin.pin_id,
+                                pin.recipe_id,
+                                "failed",
+                                reason=picture.reason,
+                                image_sha256=picture.image_sha256,
+                            )
+                        )
                     elif caption := self._shared(key[0], pin):
                         rows.append(caption)
                     elif key in ready:
@@ -121,11 +144,20 @@ class Worker:
             data = self.fetcher.fetch(pin.image)
             digest = hashlib.sha256(data).hexdigest()
             if pin.image_sha256 and pin.image_sha256 != digest and (pin.image or "").startswith("parquet://"):
-                return _Picture(pin, None, "the Parquet file was rewritten since it was ingested: ingest it again")
-            return _Picture(pin, digest, pixels=np.asarray(decode(data, self._shape, max_pixels=self.max_pixels, resample=self._resample)))
+                return _Picture(
+                    pin, None, "the Parquet file was rewritten since it was ingested: ingest it again"
+                )
+            return _Picture(
+                pin,
+                digest,
+                pixels=np.asarray(
+                    decode(data, self._shape, max_pixels=self.max_pixels, resample=self._resample)
+                ),
+            )
         except ImageError as error:
             return _Picture(pin, digest, str(error))
-        except BaseException as error:  # whatever else an image does to a library, a panic of its Rust part too, the run goes on
+        except BaseException as error:
+            # whatever else an image does to a library, a panic of its Rust part too, the run goes on
             return _Picture(pin, digest, f"cannot be read ({type(error).__name__})")
 
     def _caption(self, ready: dict[_Key, _Picture], same: list[tuple[_Key, Pin]]) -> list[Caption]:
@@ -134,19 +166,27 @@ class Worker:
         for picture, text in zip(pictures, self._texts(pictures), strict=True):
             pin = picture.pin
             words, reason = checks.check(text.text, pin.prompt, text.finished)
-            made[picture.key] = Caption(pin.pin_id, pin.recipe_id, "rejected" if reason else "ok", words, reason, picture.image_sha256)
+            made[picture.key] = Caption(
+                pin.pin_id, pin.recipe_id, "rejected" if reason else "ok", words, reason, picture.image_sha256
+            )
         self._recent |= made
         while len(self._recent) > SHARED_MEMORY:
             self._recent.pop(next(iter(self._recent)))
         return [*made.values(), *(replace(made[key], pin_id=pin.pin_id, shared=True) for key, pin in same)]
 
     def _texts(self, pictures: list[_Picture]) -> list[Text]:
-        """What the model says of these pictures, in smaller batches where they do not fit into memory together."""
+        """What the model says of these pictures, in smaller batches where they do not fit into memory
+        together.
+        """
         texts: list[Text] = []
         while part := pictures[len(texts) :][: self.size.current]:
             began = time.perf_counter()
             try:
-                texts += self.model.caption(np.stack([p.pixels for p in part if p.pixels is not None]), [p.pin.prompt for p in part], self.decoding)
+                texts += self.model.caption(
+                    np.stack([p.pixels for p in part if p.pixels is not None]),
+                    [p.pin.prompt for p in part],
+                    self.decoding,
+                )
                 self.size.ran(len(part), time.perf_counter() - began)
                 continue
             except (RuntimeError, MemoryError) as error:

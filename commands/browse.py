@@ -26,16 +26,41 @@ def add_browse(cli: click.Group) -> None:
 
 
 @STORE
-@click.option("--port", type=click.IntRange(0, 65535), metavar="N", default=8001, show_default=True, help="Where to serve; 0 takes any port that is free.")
-@click.option("--host", metavar="NAME", default="127.0.0.1", show_default=True, help="Address of this machine to serve at; the default is not seen from others.")
-@click.option("--thumbnails", type=click.IntRange(0), metavar="N", default=2000, show_default=True, help="Make at most N small pictures that are missing before serving.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=8001,
+    show_default=True,
+    help="Where to serve; 0 takes any port that is free.",
+)
+@click.option(
+    "--host",
+    metavar="NAME",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address of this machine to serve at; the default is not seen from others.",
+)
+@click.option(
+    "--thumbnails",
+    type=click.IntRange(0),
+    metavar="N",
+    default=2000,
+    show_default=True,
+    help="Make at most N small pictures that are missing before serving.",
+)
 @click.option("--sql", is_flag=True, help="Let visitors ask the store in SQL of their own (reading only).")
-@click.option("--open/--no-open", "opens", default=None, help="Open the page in a browser.  [default: on a terminal]")
-def browse(store: str, port: int, host: str, thumbnails: int, sql: bool, opens: bool | None, as_json: bool) -> None:
-    """Look into a store in a web browser, by Datasette: what is covered, the pins with their pictures, texts and captions.
+@click.option(
+    "--open/--no-open", "opens", default=None, help="Open the page in a browser.  [default: on a terminal]"
+)
+def browse(
+    store: str, port: int, host: str, thumbnails: int, sql: bool, opens: bool | None, as_json: bool
+) -> None:
+    """Look into a store in a web browser, by Datasette: what is covered, the pins with their pictures, texts
+    and captions.
 
-    Nothing is ever written by a visitor, and a run may go on meanwhile. Small pictures are kept in the store; STORE.browse beside it is a
-    copy to be searched, kept up to date, which may be deleted. Ctrl-C ends it.
+    Nothing is ever written by a visitor, and a run may go on meanwhile. Small pictures are kept in the store;
+    STORE.browse beside it is a copy to be searched, kept up to date, which may be deleted. Ctrl-C ends it.
 
     \b
     captioner browse my.db
@@ -55,14 +80,23 @@ def browse(store: str, port: int, host: str, thumbnails: int, sql: bool, opens: 
     try:
         listening = server.bind(host, port)
     except OSError as error:
-        raise click.ClickException(f"cannot serve at {host}, port {port} ({error.strerror or error}): choose another --port or --host") from error
+        raise click.ClickException(
+            f"cannot serve at {host}, port {port} ({error.strerror or error}): choose another --port or --host"
+        ) from error
     if host not in server.LOOPBACK:
-        click.echo(wrapped(f"warning: with --host {host} everybody who reaches this machine can read the store: there is no password"), err=True)
+        click.echo(
+            wrapped(
+                f"warning: with --host {host} everybody who reaches this machine can read the store: there is no password"
+            ),
+            err=True,
+        )
     with listening, tempfile.TemporaryDirectory(prefix="captioner-browse-") as elsewhere:
         copy = Path(elsewhere) / "copy.browse" if cannot_write else path.with_name(f"{path.name}.browse")
         index = open_index(copy, path, mode)
         if conn is None:
-            say(f"{store} cannot be written: no pictures are made, and the copy that is searched is thrown away at the end")
+            say(
+                f"{store} cannot be written: no pictures are made, and the copy that is searched is thrown away at the end"
+            )
         else:
             with progress("pictures", "pictures") as shown:
                 make_thumbnails(conn, index, thumbnails, _fetch, shown.update)
@@ -73,7 +107,11 @@ def browse(store: str, port: int, host: str, thumbnails: int, sql: bool, opens: 
         index.close()
 
         def announce(url: str) -> None:
-            click.echo(json.dumps({"url": url, "pins": pins, "pictures": pictured}) if as_json else f"{plural(pins, 'pin')}, {pictured:,} with a picture: {url}\nCtrl-C ends it")
+            click.echo(
+                json.dumps({"url": url, "pins": pins, "pictures": pictured})
+                if as_json
+                else f"{plural(pins, 'pin')}, {pictured:,} with a picture: {url}\nCtrl-C ends it"
+            )
             if opens or (opens is None and not as_json and sys.stdout.isatty()):
                 click.launch(url)
 
@@ -84,7 +122,9 @@ def browse(store: str, port: int, host: str, thumbnails: int, sql: bool, opens: 
 
 
 def _fetch(images: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str | None, Picture | str]]:
-    """For each image: the digest of its bytes, and its picture or the reason why there is none; never an error."""
+    """For each image: the digest of its bytes, and its picture or the reason why there is none; never an
+    error.
+    """
     from ..browse.thumbnails import MAX_BYTES, SIDE
     from ..images.thumbnails import Picture, pictures
 

@@ -1,4 +1,6 @@
-"""`captioner demo`: the whole way on drawn pins, offline, with the built-in checkpoint; a second call does nothing twice."""
+"""`captioner demo`: the whole way on drawn pins, offline, with the built-in checkpoint; a second call does
+nothing twice.
+"""
 
 from __future__ import annotations
 
@@ -34,12 +36,14 @@ def demo(
     pins: int = 300,
     options: Options | None = None,
 ) -> dict[str, Any]:
-    """Draws pins into `folder`, ingests them into demo.db, captions those without a description, gathers titles and queries, writes gallery.html and sheets/.
+    """Draws pins into `folder`, ingests them into demo.db, captions those without a description, gathers
+    titles and queries, writes gallery.html and sheets/.
 
-    What is done already is left as it is, so that a call that was interrupted is gone on with by the next one. `say` gets lines for
-    people, `on_progress` (done, total, batch size) after each batch. Returns {"folder", "store", "gallery", "sheets": paths, "drew": bool,
-    "ingested": rows, "run": counts, "coverage": counts, "stopped": bool, "warnings": sentences, "examples": [(pin_id, caption)]}.
-    Raises what its parts raise: CheckpointError, StoreError, SourceError, FileExistsError for a folder with somebody else's images.
+    What is done already is left as it is, so that a call that was interrupted is gone on with by the next
+    one. `say` gets lines for people, `on_progress` (done, total, batch size) after each batch. Returns
+    {"folder", "store", "gallery", "sheets": paths, "drew": bool, "ingested": rows, "run": counts, "coverage":
+    counts, "stopped": bool, "warnings": sentences, "examples": [(pin_id, caption)]}. Raises what its parts
+    raise: CheckpointError, StoreError, SourceError, FileExistsError for a folder with somebody else's images.
     """
     folder = Path(folder)
     store, gallery, sheets = folder / "demo.db", folder / "gallery.html", folder / "sheets"
@@ -54,11 +58,17 @@ def demo(
         result = run(conn, options or Options(model=BUILTIN), say=say, on_batch=on_progress)
         aggregated = {row["name"] for row in conn.execute("SELECT name FROM aggregates")}
         if "boards" not in aggregated:
-            counts = aggregate_boards(conn, boards=[str(folder / "boards.parquet")], saves=[str(folder / "saves")])
-            say(f"{counts['rows_read']:,} boards and saves came to {counts['titles']:,} board titles of {counts['rows_written']:,} pins")
+            counts = aggregate_boards(
+                conn, boards=[str(folder / "boards.parquet")], saves=[str(folder / "saves")]
+            )
+            say(
+                f"{counts['rows_read']:,} boards and saves came to {counts['titles']:,} board titles of {counts['rows_written']:,} pins"
+            )
         if "queries" not in aggregated:
             counts = aggregate_queries(conn, log=[str(folder / "log")])
-            say(f"{counts['rows_read']:,} rows of the query log came to {counts['queries']:,} queries of {counts['rows_written']:,} pins")
+            say(
+                f"{counts['rows_read']:,} rows of the query log came to {counts['queries']:,} queries of {counts['rows_written']:,} pins"
+            )
         covered = coverage(conn)
         if not sheets.exists() and covered["caption"]:
             sample = draw(conn, SampleOptions(n=40, raters=2, stratify="kind"))
@@ -75,7 +85,9 @@ def demo(
 
 
 def _has_all(conn: sqlite3.Connection, table: Path) -> bool:
-    """Whether the store has every pin of `table`, with the image where it is now (a folder may have been moved)."""
+    """Whether the store has every pin of `table`, with the image where it is now (a folder may have been
+    moved).
+    """
     import pyarrow.parquet as pq
 
     rows = pq.read_table(table, columns=["pin_id", "image"]).to_pylist()

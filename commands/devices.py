@@ -19,13 +19,22 @@ def all_devices() -> list[str]:
 def run_processes(store: str, devices: list[str], choices: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Runs `captioner run` once per device and adds up what they did; returns that and the exit code.
 
-    Progress of the processes goes to standard error. SIGTERM is passed on; Ctrl-C reaches them from the terminal.
+    Progress of the processes goes to standard error. SIGTERM is passed on; Ctrl-C reaches them from the
+    terminal.
     """
     command = [sys.executable, "-m", "pincaption.cli", "run", store, "--json"]
     for name, value in choices.items():
-        if name != "device" and value is not None and value is not False and not (name == "prompt" and not value):
+        if (
+            name != "device"
+            and value is not None
+            and value is not False
+            and not (name == "prompt" and not value)
+        ):
             command += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    processes = [subprocess.Popen([*command, "--device", device], stdout=subprocess.PIPE, text=True) for device in devices]
+    processes = [
+        subprocess.Popen([*command, "--device", device], stdout=subprocess.PIPE, text=True)
+        for device in devices
+    ]
     stopped = []
 
     def pass_on(number: int, frame: Any) -> None:
@@ -42,9 +51,16 @@ def run_processes(store: str, devices: list[str], choices: dict[str, Any]) -> tu
             signal.signal(number, handler)
     results = [json.loads(output) for output in outputs if output.strip()]
     if not results:
-        return dict.fromkeys(("captioned", "rejected", "failed", "shared", "remaining", "images_per_second"), 0), 1
-    found = results[0] | {name: sum(r[name] for r in results) for name in ("captioned", "rejected", "failed", "shared")}
-    found["selected"], found["remaining"] = max(r["selected"] for r in results), min(r["remaining"] for r in results)
+        return dict.fromkeys(
+            ("captioned", "rejected", "failed", "shared", "remaining", "images_per_second"), 0
+        ), 1
+    found = results[0] | {
+        name: sum(r[name] for r in results) for name in ("captioned", "rejected", "failed", "shared")
+    }
+    found["selected"], found["remaining"] = (
+        max(r["selected"] for r in results),
+        min(r["remaining"] for r in results),
+    )
     found["seconds"] = max(r["seconds"] for r in results)
     written = found["captioned"] + found["rejected"] + found["failed"] + found["shared"]
     found["images_per_second"] = round(written / max(found["seconds"], 1e-3), 3)

@@ -15,13 +15,49 @@ from .verbs import STORE, Verbs, verb
 
 SHARE = click.FloatRange(0, 0.5)
 _OPTIONS = [
-    click.option("--n", type=click.IntRange(1, 1_000_000), metavar="N", help="Items to judge.  [default: 200]"),
-    click.option("--margin", type=click.FloatRange(0.002, 0.5), metavar="X", help="In place of --n: as many items as a 95% interval of ± X takes."),
-    click.option("--raters", type=click.IntRange(1, 100), metavar="N", default=3, show_default=True, help="Sheets to write; every rater gets all items."),
-    click.option("--stratify", metavar="COLUMN", help="Draw by kind, category, locale, native_text or caption_recipe."),
-    click.option("--allocation", type=click.Choice(["equal", "proportional"]), default="equal", show_default=True, help="Items per stratum: as many of each, or by its size."),
-    click.option("--duplicates", type=SHARE, metavar="X", default=0.05, show_default=True, help="Share of items that each rater gets twice."),
-    click.option("--seed", type=int, metavar="N", default=0, show_default=True, help="The same seed on the same store gives the same sheets."),
+    click.option(
+        "--n", type=click.IntRange(1, 1_000_000), metavar="N", help="Items to judge.  [default: 200]"
+    ),
+    click.option(
+        "--margin",
+        type=click.FloatRange(0.002, 0.5),
+        metavar="X",
+        help="In place of --n: as many items as a 95% interval of ± X takes.",
+    ),
+    click.option(
+        "--raters",
+        type=click.IntRange(1, 100),
+        metavar="N",
+        default=3,
+        show_default=True,
+        help="Sheets to write; every rater gets all items.",
+    ),
+    click.option(
+        "--stratify", metavar="COLUMN", help="Draw by kind, category, locale, native_text or caption_recipe."
+    ),
+    click.option(
+        "--allocation",
+        type=click.Choice(["equal", "proportional"]),
+        default="equal",
+        show_default=True,
+        help="Items per stratum: as many of each, or by its size.",
+    ),
+    click.option(
+        "--duplicates",
+        type=SHARE,
+        metavar="X",
+        default=0.05,
+        show_default=True,
+        help="Share of items that each rater gets twice.",
+    ),
+    click.option(
+        "--seed",
+        type=int,
+        metavar="N",
+        default=0,
+        show_default=True,
+        help="The same seed on the same store gives the same sheets.",
+    ),
 ]
 
 
@@ -40,12 +76,17 @@ def evaluate() -> None:
 @STORE
 @click.argument("folder", metavar="OUT_DIR")
 @_with_options
-@click.option("--gold", type=click.Path(), metavar="FILE", help="Table of items whose answers are known: pin_id, [caption], relevance, quality.")
+@click.option(
+    "--gold",
+    type=click.Path(),
+    metavar="FILE",
+    help="Table of items whose answers are known: pin_id, [caption], relevance, quality.",
+)
 def sample(store: str, folder: str, gold: str | None, as_json: bool, **options: Any) -> dict[str, Any]:
     """Draw captions to be judged and write a sheet per rater.
 
-    A sheet in OUT_DIR is one HTML file that opens without network or server, and the same as a table for spreadsheet programs. Give
-    each rater one of them and guidance.html; score what they send back.
+    A sheet in OUT_DIR is one HTML file that opens without network or server, and the same as a table for
+    spreadsheet programs. Give each rater one of them and guidance.html; score what they send back.
 
     \b
     captioner eval sample my.db sheets/ --n 300 --raters 3 --stratify category
@@ -63,9 +104,18 @@ def sample(store: str, folder: str, gold: str | None, as_json: bool, **options: 
 @verb(evaluate, "compare")
 @STORE
 @click.argument("folder", metavar="OUT_DIR")
-@click.option("--recipe", "recipes", multiple=True, required=True, metavar="A", help="Two of them: ids (or how they start) or models of the store's recipes.")
+@click.option(
+    "--recipe",
+    "recipes",
+    multiple=True,
+    required=True,
+    metavar="A",
+    help="Two of them: ids (or how they start) or models of the store's recipes.",
+)
 @_with_options
-def compare(store: str, folder: str, recipes: tuple[str, ...], as_json: bool, **options: Any) -> dict[str, Any]:
+def compare(
+    store: str, folder: str, recipes: tuple[str, ...], as_json: bool, **options: Any
+) -> dict[str, Any]:
     """Write sheets that ask which of two captions is better.
 
     Nothing tells which recipe wrote which; sides are random for each item and rater.
@@ -98,7 +148,9 @@ def _write(conn: Any, store: str, folder: str, drawn: Any, as_json: bool) -> dic
     check_folder(drawn, Path(folder))
     record(conn, drawn)  # before the sheets: whatever becomes of the process, no sheet is without its sample
     with steps({"pictures": "pictures", "sheets": "files"}) as on_step:
-        written = write_sheets(drawn, Path(folder), functools.partial(pictures, side=SIDE, max_bytes=MAX_BYTES), on_step=on_step)
+        written = write_sheets(
+            drawn, Path(folder), functools.partial(pictures, side=SIDE, max_bytes=MAX_BYTES), on_step=on_step
+        )
     items = [item for item in drawn.items if item.weight is not None]
     seconds = seconds_per_item(conn)
     hours = len(drawn.rows) * seconds / 3600
@@ -118,40 +170,78 @@ def _print_sample(found: dict[str, Any], drawn: Any, store: str, seconds: float)
     from ..eval.score import beside
 
     what = "pairs of captions that differ" if found["kind"] == "comparison" else "current captions"
-    click.echo(f"{found['items']:,} of {found['captions']:,} {what}" + (f", by {drawn.options['stratify']}:" if drawn.options["stratify"] else ""))
+    click.echo(
+        f"{found['items']:,} of {found['captions']:,} {what}"
+        + (f", by {drawn.options['stratify']}:" if drawn.options["stratify"] else "")
+    )
     if drawn.options["stratify"]:
         for stratum in found["strata"][:20]:
             click.echo(f"  {stratum['items']:>7,} of {stratum['captions']:>11,}  {names(stratum['stratum'])}")
         if len(found["strata"]) > 20:
             click.echo(f"  and {len(found['strata']) - 20:,} more strata")
     click.echo(wrapped(f"beside these: {beside(found)}"))
-    extra = [plural(found[name], noun) for name, noun in (("repeats", "hidden repeat"), ("gold", "gold item")) if found[name]]
+    extra = [
+        plural(found[name], noun)
+        for name, noun in (("repeats", "hidden repeat"), ("gold", "gold item"))
+        if found[name]
+    ]
     each = duration(60 * math.ceil(len(drawn.rows) / found["raters"] * seconds / 60)).removesuffix(" 00 s")
-    click.echo(wrapped(f"{plural(found['raters'], 'rater')}, each all items{' with ' + ' and '.join(extra) if extra else ''}"))
+    click.echo(
+        wrapped(
+            f"{plural(found['raters'], 'rater')}, each all items{' with ' + ' and '.join(extra) if extra else ''}"
+        )
+    )
     click.echo(f"about {each} each at {seconds:.0f} s an item: {found['hours']:,.1f} rater hours in all")
     wanted = drawn.options["margin"]
     if wanted and found["margin"] > wanted + 1e-4:
-        click.echo(wrapped(f"note: ± {100 * wanted:g} points take more than the captions that there are: all are drawn"))
+        click.echo(
+            wrapped(
+                f"note: ± {100 * wanted:g} points take more than the captions that there are: all are drawn"
+            )
+        )
     click.echo(wrapped(f"a share is then known to about ± {100 * found['margin']:.1f} points or better"))
     for reason, n in found["without_picture"].items():
         click.echo(wrapped(f"warning: no picture to show for {plural(n, 'item')}: {reason}"), err=True)
     sheets = [name for name in found["files"] if name.endswith(".html") and name != "guidance.html"]
     click.echo(f"sample {found['sample_id']}, written to {found['folder']}:")
-    click.echo(wrapped(f"  {', '.join(sheets[:4])}{f', ... ({len(sheets)} files)' if len(sheets) > 4 else ''}, a .csv beside each, guidance.html"))
-    click.echo(f"when they are filled in:\n  captioner eval score {shlex.quote(store)} {shlex.quote(found['folder'])}/*.csv --report report.html")
+    click.echo(
+        wrapped(
+            f"  {', '.join(sheets[:4])}{f', ... ({len(sheets)} files)' if len(sheets) > 4 else ''}, a .csv beside each, guidance.html"
+        )
+    )
+    click.echo(
+        f"when they are filled in:\n  captioner eval score {shlex.quote(store)} {shlex.quote(found['folder'])}/*.csv --report report.html"
+    )
 
 
 @verb(evaluate, "score")
 @click.argument("store", type=click.Path(), required=False)
 @click.argument("sheets", nargs=-1, type=click.Path(), metavar="[SHEET]...")
 @click.option("--report", type=click.Path(), metavar="FILE", help="Also write a page to look at.")
-@click.option("--sample", "sample_id", metavar="ID", help="Without sheets: the sample to score (default: the one drawn last).")
-@click.option("--ratings", type=click.Path(), metavar="FILE", help="In place of store and sheets: any table item, rater, question, value.")
-def score(store: str | None, sheets: tuple[str, ...], report: str | None, sample_id: str | None, ratings: str | None, as_json: bool) -> dict[str, Any]:
+@click.option(
+    "--sample",
+    "sample_id",
+    metavar="ID",
+    help="Without sheets: the sample to score (default: the one drawn last).",
+)
+@click.option(
+    "--ratings",
+    type=click.Path(),
+    metavar="FILE",
+    help="In place of store and sheets: any table item, rater, question, value.",
+)
+def score(
+    store: str | None,
+    sheets: tuple[str, ...],
+    report: str | None,
+    sample_id: str | None,
+    ratings: str | None,
+    as_json: bool,
+) -> dict[str, Any]:
     """Take in filled sheets and say how good the captions are.
 
-    Answers are kept in the store: sheets may come one by one, and the same sheet again changes nothing. The result is that
-    of the raters whose sheets are named; without sheets, of everything the store has.
+    Answers are kept in the store: sheets may come one by one, and the same sheet again changes nothing. The
+    result is that of the raters whose sheets are named; without sheets, of everything the store has.
 
     \b
     captioner eval score my.db sheets/*.csv --report report.html
@@ -166,7 +256,9 @@ def score(store: str | None, sheets: tuple[str, ...], report: str | None, sample
             raise click.UsageError("--ratings takes the place of store and sheets: give one or the other")
         return _score_table(ratings, report, as_json)
     if sheets and sample_id:
-        raise click.UsageError("--sample is for scoring without sheets: the sheets say which sample they are of")
+        raise click.UsageError(
+            "--sample is for scoring without sheets: the sheets say which sample they are of"
+        )
     if not store:
         raise click.UsageError("which store? captioner eval score STORE SHEET..., or --ratings FILE")
     from ..eval.answers import take
@@ -178,8 +270,12 @@ def score(store: str | None, sheets: tuple[str, ...], report: str | None, sample
 
     conn = open_store(store)
     taken = take(conn, sheets) if sheets else None
-    found = score_sample(conn, taken.sample_id if taken else sample_id or newest_sample(conn), taken.raters if taken else None)
-    found["read"] = {"new": taken.new, "changed": taken.changed, "unchanged": taken.unchanged} if taken else None
+    found = score_sample(
+        conn, taken.sample_id if taken else sample_id or newest_sample(conn), taken.raters if taken else None
+    )
+    found["read"] = (
+        {"new": taken.new, "changed": taken.changed, "unchanged": taken.unchanged} if taken else None
+    )
     if report:
         write_report(found, Path(report), functools.partial(pictures, side=360, max_bytes=40_000))
     if not as_json:
@@ -201,7 +297,9 @@ def _score_table(path: str, report: str | None, as_json: bool) -> dict[str, Any]
     if not as_json:
         for question, of in found.items():
             between = intervals(answers[question])
-            click.echo(f"{names(question)}: {plural(of['ratings'], 'rating')} of {plural(of['items'], 'item')} by {plural(len(of['by_rater']), 'rater')}, mean {of['mean']:.3f}")
+            click.echo(
+                f"{names(question)}: {plural(of['ratings'], 'rating')} of {plural(of['items'], 'item')} by {plural(len(of['by_rater']), 'rater')}, mean {of['mean']:.3f}"
+            )
             for name, label in LABELS.items():
                 click.echo(f"  {label:<31}{_measure(of, name, between)}")
             for rater, own in list(of["by_rater"].items())[:20]:
@@ -214,7 +312,11 @@ def _score_table(path: str, report: str | None, as_json: bool) -> dict[str, Any]
 def _measure(of: dict[str, Any], name: str, intervals: dict[str, Any]) -> str:
     value, interval = of[name], intervals[name]
     if value is None:
-        return "not defined: no item was rated twice" if of["ac1"] is None else "not defined: all answers are the same"
+        return (
+            "not defined: no item was rated twice"
+            if of["ac1"] is None
+            else "not defined: all answers are the same"
+        )
     return f"{value:6.3f}" + (f"  ({interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
@@ -223,24 +325,43 @@ def _print_score(found: dict[str, Any]) -> None:
     from ..eval.score import beside, percent
 
     if found["read"]:
-        click.echo(f"answers of {plural(found['read']['new'], 'row')} new, {found['read']['changed']:,} changed, {found['read']['unchanged']:,} as before")
+        click.echo(
+            f"answers of {plural(found['read']['new'], 'row')} new, {found['read']['changed']:,} changed, {found['read']['unchanged']:,} as before"
+        )
     click.echo("\n" + wrapped(found["sentence"]) + "\n")
-    shares = {"relevant and good": found.get("relevant_and_good"), "irrelevant and poor": found.get("irrelevant_and_poor")}
+    shares = {
+        "relevant and good": found.get("relevant_and_good"),
+        "irrelevant and poor": found.get("irrelevant_and_poor"),
+    }
     if found["kind"] == "comparison":
         recipes = found["recipes"]
-        shares = {f"{names(recipes[n]['name'], 24)} better": found["shares"][n] for n in ("first", "second")} | {"no difference": found["shares"]["no_difference"]}
+        shares = {
+            f"{names(recipes[n]['name'], 24)} better": found["shares"][n] for n in ("first", "second")
+        } | {"no difference": found["shares"]["no_difference"]}
         shares[f"{names(recipes['first']['name'], 17)} where decided"] = found["preference"]
     click.echo(f"{'':<32}{'share':>7}  {'95% interval':>17}{'items':>8}{'effective':>11}")
     for label, share in shares.items():
         if share is not None:
             between = f"{percent(share['low'])} to {percent(share['high'])}" if share["items"] else "-"
-            click.echo(f"{label:<32}{percent(share['share']):>7}  {between:>17}{share['items']:>8,}{share['effective_items']:>11,.1f}")
+            click.echo(
+                f"{label:<32}{percent(share['share']):>7}  {between:>17}{share['items']:>8,}{share['effective_items']:>11,.1f}"
+            )
     click.echo(wrapped(f"beside these: {beside(found['frame'])}"))
     called = {name: names(of["name"]) for name, of in found.get("recipes", {}).items()}
     for question, of in found["questions"].items():
-        click.echo(f"\n{question}: {plural(of['ratings'], 'answer')} to {plural(of['items'], 'item')}, {of['cannot_judge']:,} times cannot judge")
-        click.echo("  " + ", ".join(f"{called.get(answer, answer)} {percent(share)}" for answer, share in of["distribution"].items()))
-        for name in ("alpha_ordinal", "ac1", "ac2") if found["kind"] == "captions" else ("alpha_nominal", "ac1"):
+        click.echo(
+            f"\n{question}: {plural(of['ratings'], 'answer')} to {plural(of['items'], 'item')}, {of['cannot_judge']:,} times cannot judge"
+        )
+        click.echo(
+            "  "
+            + ", ".join(
+                f"{called.get(answer, answer)} {percent(share)}"
+                for answer, share in of["distribution"].items()
+            )
+        )
+        for name in (
+            ("alpha_ordinal", "ac1", "ac2") if found["kind"] == "captions" else ("alpha_nominal", "ac1")
+        ):
             click.echo(f"  {LABELS[name]:<31}{_measure(of, name, of['intervals'])}")
     click.echo(f"\n{'rater':<14}{'judged':>8}{'repeats alike':>15}{'gold right':>12}{'seconds':>9}  apart in")
     click.echo(" " * 60 + ", ".join(found["questions"]))
@@ -255,6 +376,13 @@ def _print_score(found: dict[str, Any]) -> None:
         click.echo(f"\n{'stratum':<32}{'good':>7}  {'95% interval':>17}{'judged':>8}{'captions':>13}")
         for of in strata[:20]:
             between = f"{percent(of['low'])} to {percent(of['high'])}" if of["judged"] else "-"
-            click.echo(f"{names(of['stratum'], 30):<32}{percent(of['share']):>7}  {between:>17}{of['judged']:>8,}{of['captions']:>13,}")
+            click.echo(
+                f"{names(of['stratum'], 30):<32}{percent(of['share']):>7}  {between:>17}{of['judged']:>8,}{of['captions']:>13,}"
+            )
     if "builtin" in found["models"].values():
-        click.echo("\n" + wrapped("The captions of the built-in checkpoint, which knows drawn pictures only: its figures say nothing about photographs."))
+        click.echo(
+            "\n"
+            + wrapped(
+                "The captions of the built-in checkpoint, which knows drawn pictures only: its figures say nothing about photographs."
+            )
+        )

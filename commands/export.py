@@ -20,22 +20,62 @@ def add_export(cli: click.Group) -> None:
 
     @verb(cli, "export")
     @click.argument("arguments", nargs=-1, metavar="STORE OUT_DIR")
-    @click.option("--format", "format_", type=click.Choice(["parquet", "jsonl"]), default="parquet", show_default=True, help="jsonl is for people who want to read it.")
-    @click.option("--shards", type=click.IntRange(1, 100_000), metavar="N", help="Files to write. [default: one for 250,000 pins]")
-    @click.option("--seed", type=int, metavar="N", default=0, show_default=True, help="Of the order of the rows.")
-    @click.option("--recipe", metavar="ID", help="Take the captions of this recipe in place of the current ones.")
-    @click.option("--schema", type=click.Choice(["store", "omnisearchsage"]), default="store", show_default=True, help="Names of the text columns.")
-    @click.option("--as-of", type=DAY, metavar="DATE", help="Titles and queries as they were known on this day.")
-    @click.option("--pairs", is_flag=True, help="Also what people did after --as-of: query-pin and query-query pairs.")
-    @click.option("--test-from", type=DAY, metavar="DATE", help="Pairs of this day and later are the split test.")
-    @click.option("--undated", type=click.Choice(["refuse", "include", "drop"]), default="refuse", show_default=True, help="Saves without a date, with --as-of.")
+    @click.option(
+        "--format",
+        "format_",
+        type=click.Choice(["parquet", "jsonl"]),
+        default="parquet",
+        show_default=True,
+        help="jsonl is for people who want to read it.",
+    )
+    @click.option(
+        "--shards",
+        type=click.IntRange(1, 100_000),
+        metavar="N",
+        help="Files to write. [default: one for 250,000 pins]",
+    )
+    @click.option(
+        "--seed", type=int, metavar="N", default=0, show_default=True, help="Of the order of the rows."
+    )
+    @click.option(
+        "--recipe", metavar="ID", help="Take the captions of this recipe in place of the current ones."
+    )
+    @click.option(
+        "--schema",
+        type=click.Choice(["store", "omnisearchsage"]),
+        default="store",
+        show_default=True,
+        help="Names of the text columns.",
+    )
+    @click.option(
+        "--as-of", type=DAY, metavar="DATE", help="Titles and queries as they were known on this day."
+    )
+    @click.option(
+        "--pairs", is_flag=True, help="Also what people did after --as-of: query-pin and query-query pairs."
+    )
+    @click.option(
+        "--test-from", type=DAY, metavar="DATE", help="Pairs of this day and later are the split test."
+    )
+    @click.option(
+        "--undated",
+        type=click.Choice(["refuse", "include", "drop"]),
+        default="refuse",
+        show_default=True,
+        help="Saves without a date, with --as-of.",
+    )
     @click.option("--memory-limit", metavar="SIZE", help="Of the counting for --as-of, for instance 500MB.")
-    @click.option("--check", metavar="OUT_DIR", help="In place of exporting: compare an export with its manifest.")
-    def export(arguments: tuple[str, ...], check: str | None, as_json: bool, **options: Any) -> dict[str, Any]:
-        """Write what a trainer reads: one row per pin, shuffled, in shards of Parquet with a manifest and a data card.
+    @click.option(
+        "--check", metavar="OUT_DIR", help="In place of exporting: compare an export with its manifest."
+    )
+    def export(
+        arguments: tuple[str, ...], check: str | None, as_json: bool, **options: Any
+    ) -> dict[str, Any]:
+        """Write what a trainer reads: one row per pin, shuffled, in shards of Parquet with a manifest and a
+        data card.
 
-        With --as-of and --pairs nothing that was done after the day reaches a feature, and what was done after it is what to
-        learn. The same store, seed and options give the same bytes; an earlier export is replaced when the new one is whole.
+        With --as-of and --pairs nothing that was done after the day reaches a feature, and what was done
+        after it is what to learn. The same store, seed and options give the same bytes; an earlier export is
+        replaced when the new one is whole.
 
         \b
         captioner export my.db out/
@@ -49,7 +89,9 @@ def add_export(cli: click.Group) -> None:
         if len(arguments) != 2:
             raise click.UsageError("a store and a folder to write into: captioner export STORE OUT_DIR")
         if not options["as_of"] and (options["undated"] != "refuse" or options["memory_limit"]):
-            raise click.UsageError("--undated and --memory-limit are about counting anew: they go with --as-of")
+            raise click.UsageError(
+                "--undated and --memory-limit are about counting anew: they go with --as-of"
+            )
         if options["pairs"] and not options["as_of"]:
             raise click.UsageError("--pairs needs --as-of: the day up to which features know what happened")
         if options["test_from"] and not options["pairs"]:
@@ -66,7 +108,14 @@ def _export(
     store: str, folder: str, *, format_: Any, shards: int | None, seed: int, recipe: str | None, schema: Any, as_of: datetime | None, pairs: bool, test_from: datetime | None,
     undated: Any, memory_limit: str | None,
 ) -> dict[str, Any]:  # fmt: skip
-    from ..export.write import ROWS_PER_PAIR_GROUP, ROWS_PER_PAIR_SHARD, ExportOptions, new_export, write_features, write_stream
+    from ..export.write import (
+        ROWS_PER_PAIR_GROUP,
+        ROWS_PER_PAIR_SHARD,
+        ExportOptions,
+        new_export,
+        write_features,
+        write_stream,
+    )
     from ..filters.as_of import engagements_after, known_on
     from ..filters.evidence import hold_evidence
     from ..ingest.embeddings import dimensions
@@ -75,30 +124,80 @@ def _export(
     from ..store.runs import finish_run, start_run
 
     conn = open_store(store)
-    chosen = ExportOptions(format_, shards, seed, schema, find_recipe(conn, recipe) if recipe else None, str(as_of.date()) if as_of else None)
-    with new_export(Path(folder), chosen) as export, steps({"reading": "pins", "writing": "files"}) as on_step, ExitStack() as stack:
-        run_id = start_run(conn, "export", {"folder": folder, "pairs": pairs, "test_from": str(test_from.date()) if test_from else None, "undated": undated} | vars(chosen))
+    chosen = ExportOptions(
+        format_,
+        shards,
+        seed,
+        schema,
+        find_recipe(conn, recipe) if recipe else None,
+        str(as_of.date()) if as_of else None,
+    )
+    with (
+        new_export(Path(folder), chosen) as export,
+        steps({"reading": "pins", "writing": "files"}) as on_step,
+        ExitStack() as stack,
+    ):
+        run_id = start_run(
+            conn,
+            "export",
+            {
+                "folder": folder,
+                "pairs": pairs,
+                "test_from": str(test_from.date()) if test_from else None,
+                "undated": undated,
+            }
+            | vars(chosen),
+        )
         manifest = export.manifest
         if as_of:
             stack.enter_context(hold_evidence(conn))
         stack.enter_context(one_moment(conn))
         if as_of:
             on_step("counting what was known then", 0, None)
-            known = stack.enter_context(known_on(conn, as_of.date(), undated=undated, memory_limit=memory_limit))
+            known = stack.enter_context(
+                known_on(conn, as_of.date(), undated=undated, memory_limit=memory_limit)
+            )
             manifest |= {"then": known.counts | {"undated": undated}}
         embeddings = dimensions(conn)
         manifest |= write_features(conn, export, embeddings=embeddings, on_step=on_step)
-        models = {row["recipe_id"]: row["model"] for row in conn.execute("SELECT recipe_id, model FROM recipes")}
-        manifest |= {"recipe": chosen.recipe or "current", "models": {recipe: models[recipe] for recipe in manifest["recipes"]}, "embeddings": embeddings}
+        models = {
+            row["recipe_id"]: row["model"] for row in conn.execute("SELECT recipe_id, model FROM recipes")
+        }
+        manifest |= {
+            "recipe": chosen.recipe or "current",
+            "models": {recipe: models[recipe] for recipe in manifest["recipes"]},
+            "embeddings": embeddings,
+        }
         if pairs:
             on_step("counting what came after", 0, None)
-            with engagements_after(known, test_from=test_from.date() if test_from else None, seed=seed, memory_limit=memory_limit) as after:
+            with engagements_after(
+                known, test_from=test_from.date() if test_from else None, seed=seed, memory_limit=memory_limit
+            ) as after:
                 for name in ("pairs", "query_pairs"):
                     for split, (rows, arrow_schema, batches) in after[name].items():
-                        write_stream(export, f"{name}/{split}", rows, arrow_schema, batches(), shards=-(-rows // ROWS_PER_PAIR_SHARD), group=ROWS_PER_PAIR_GROUP, on_step=on_step)
-                manifest |= {"pairs": {name: {split: found[0] for split, found in after[name].items()} for name in ("pairs", "query_pairs")}, "pairs_dropped": after["dropped"]}
+                        write_stream(
+                            export,
+                            f"{name}/{split}",
+                            rows,
+                            arrow_schema,
+                            batches(),
+                            shards=-(-rows // ROWS_PER_PAIR_SHARD),
+                            group=ROWS_PER_PAIR_GROUP,
+                            on_step=on_step,
+                        )
+                manifest |= {
+                    "pairs": {
+                        name: {split: found[0] for split, found in after[name].items()}
+                        for name in ("pairs", "query_pairs")
+                    },
+                    "pairs_dropped": after["dropped"],
+                }
                 manifest |= {"test_from": str(test_from.date()) if test_from else None}
-    counts: dict[str, Any] = {name: manifest[name] for name in ("rows", "recipes", "embeddings", "then", "pairs", "pairs_dropped") if name in manifest}
+    counts: dict[str, Any] = {
+        name: manifest[name]
+        for name in ("rows", "recipes", "embeddings", "then", "pairs", "pairs_dropped")
+        if name in manifest
+    }
     counts |= {"files": len(export.files), "bytes": sum(f["bytes"] for f in export.files), "folder": folder}
     finish_run(conn, run_id, counts)
     return counts
@@ -106,7 +205,9 @@ def _export(
 
 def _print(found: dict[str, Any]) -> None:
     size = f"{found['bytes'] / 1e6:,.1f} MB" if found["bytes"] >= 1e6 else f"{found['bytes'] / 1e3:,.0f} kB"
-    click.echo(f"{plural(found['rows'], 'pin')} in {plural(found['files'], 'file')}, {size}: {found['folder']}")
+    click.echo(
+        f"{plural(found['rows'], 'pin')} in {plural(found['files'], 'file')}, {size}: {found['folder']}"
+    )
     for name, dim in found["embeddings"].items():
         click.echo(f"  {name}: vectors of {dim:,} numbers")
     if later := found.get("then", {}).get("pins_made_later"):
@@ -129,7 +230,9 @@ def _check(folder: str, as_json: bool) -> dict[str, Any]:
         for problem in found["problems"]:
             click.echo(problem)
         if found["ok"]:
-            click.echo(f"{folder} is as it was written: {plural(found['files'], 'file')}, {plural(found['rows'], 'pin')}")
+            click.echo(
+                f"{folder} is as it was written: {plural(found['files'], 'file')}, {plural(found['rows'], 'pin')}"
+            )
     if not found["ok"]:
         if as_json:
             click.echo(json.dumps(found, ensure_ascii=False))

@@ -1,4 +1,6 @@
-"""What the commands have in common: --json, --debug, errors in one sentence, the order in which help names them."""
+"""What the commands have in common: --json, --debug, errors in one sentence, the order in which help names
+them.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,21 @@ def verb(group: click.Group, name: str) -> Callable[[Callable[..., Any]], click.
             except (click.ClickException, click.exceptions.Exit, click.Abort):
                 raise
             except KeyboardInterrupt:
-                click.echo("stopped at once; what was committed is kept, the same command goes on from there", err=True)
+                click.echo(
+                    "stopped at once; what was committed is kept, the same command goes on from there",
+                    err=True,
+                )
                 sys.exit(130)
             except BrokenPipeError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(1)
             except Exception as error:
-                if type(error).__name__ == "InterruptException" or "Query interrupted" in str(error):  # how DuckDB hands on Ctrl-C
-                    click.echo("stopped at once; what was committed is kept, the same command goes on from there", err=True)
+                if type(error).__name__ == "InterruptException" or "Query interrupted" in str(error):
+                    # how DuckDB hands on Ctrl-C
+                    click.echo(
+                        "stopped at once; what was committed is kept, the same command goes on from there",
+                        err=True,
+                    )
                     sys.exit(130)
                 if debug:
                     raise
@@ -53,7 +62,11 @@ def verb(group: click.Group, name: str) -> Callable[[Callable[..., Any]], click.
                 click.echo(json.dumps(found, ensure_ascii=False))
 
         made = group.command(name)(wrapped)
-        made.params.append(click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object to standard output."))
+        made.params.append(
+            click.Option(
+                ["--json", "as_json"], is_flag=True, help="Print one JSON object to standard output."
+            )
+        )
         made.params.append(click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."))
         return made
 
@@ -71,7 +84,9 @@ def _sentence(error: Exception) -> str:
         return "the disk is full: what was committed is kept, make room and run the same command again"
     if type(error).__name__ == "OutOfMemoryException":
         return "the memory that --memory-limit allows is too little for this: allow more, for instance --memory-limit 1GB; what was committed is kept"
-    if type(error).__module__.startswith("pincaption") or (isinstance(error, (MemoryError, ValueError, FileExistsError)) and str(error)):
+    if type(error).__module__.startswith("pincaption") or (
+        isinstance(error, (MemoryError, ValueError, FileExistsError)) and str(error)
+    ):
         return str(error)
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'} (--debug shows where)"
 

@@ -1,4 +1,7 @@
-"""Files that are there whole or not at all, whenever the process is killed. One process at a time writes a file."""
+"""Files that are there whole or not at all, whenever the process is killed.
+
+One process at a time writes a file.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from pathlib import Path
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the place of `path` when the block ends well, and is gone when it does not.
+    """A path beside `path` to write to; it takes the place of `path` when the block ends well, and is gone
+    when it does not.
 
     What a killed process left there is written over by the next one. Raises OSError.
     """
@@ -25,7 +29,9 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 def write_whole(path: str | Path, content: str | bytes | Iterable[str], *, encoding: str = "utf-8") -> None:
-    """Writes bytes, or text or parts of it as they come; half a surrogate, which no encoding has, becomes `?`. Raises OSError."""
+    """Writes bytes, or text or parts of it as they come; half a surrogate, which no encoding has, becomes
+    `?`. Raises OSError.
+    """
     with whole(path) as unfinished:
         if isinstance(content, bytes):
             unfinished.write_bytes(content)

@@ -1,7 +1,8 @@
-"""What the pages have in common that people open in a browser: one file that needs no network, its looks, and its safety.
+"""What the pages have in common that people open in a browser: one file that needs no network, its looks, and
+its safety.
 
-Everything in them was written by strangers or by a model: text is escaped, pictures were decoded and encoded anew (which drops
-EXIF), and each page forbids itself every request and all scripts but its own.
+Everything in them was written by strangers or by a model: text is escaped, pictures were decoded and encoded
+anew (which drops EXIF), and each page forbids itself every request and all scripts but its own.
 """
 
 from __future__ import annotations
@@ -32,8 +33,14 @@ code { font: .9em/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; 
 """
 
 
-def document(title: str, style: str, body: Iterable[str], *, script: str = "", head: str = "") -> Iterator[str]:
-    """The parts of an HTML page. `style` and `script` are ours, and the only ones that the page lets run; `title` is escaped, `head` and `body` are HTML."""
+def document(
+    title: str, style: str, body: Iterable[str], *, script: str = "", head: str = ""
+) -> Iterator[str]:
+    """The parts of an HTML page.
+
+    `style` and `script` are ours, and the only ones that the page lets run; `title` is escaped, `head` and
+    `body` are HTML.
+    """
     scripts = f" script-src 'sha256-{_digest(script)}';" if script else ""
     yield f"""<!doctype html>
 <html lang="en">

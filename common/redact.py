@@ -6,7 +6,8 @@ import re
 
 # A quote or backslash ends a secret: within JSON text it ends the address.
 _CREDENTIALS = re.compile(
-    r"""(?<=://)[^/?#\s"'\\]*@ | (?<=[?&])((?:[\w.-]*(?:token|key|secret|signature|password|credential)[\w.-]*|sig)=)[^&\s"'\\]+""", re.IGNORECASE | re.VERBOSE
+    r"""(?<=://)[^/?#\s"'\\]*@ | (?<=[?&])((?:[\w.-]*(?:token|key|secret|signature|password|credential)[\w.-]*|sig)=)[^&\s"'\\]+""",
+    re.IGNORECASE | re.VERBOSE,
 )
 
 

@@ -21,7 +21,10 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """A bar on a terminal (done, rate, time left); a log line every ten seconds elsewhere. `total` None: not known."""
+    """A bar on a terminal (done, rate, time left); a log line every ten seconds elsewhere.
+
+    `total` None: not known.
+    """
 
     def __init__(self, what: str, unit: str, total: int | None = None):
         self.what, self.unit, self.total, self.done = what, unit, total, 0
@@ -30,7 +33,9 @@ class Progress:
         self._task: Any = None
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Sets how much is done so far; nothing done yet starts the clock anew (a model may have been loaded meanwhile)."""
+        """Sets how much is done so far; nothing done yet starts the clock anew (a model may have been loaded
+        meanwhile).
+        """
         if not done:
             self._began = time.monotonic()
         self.done, self.total = done, total if total is not None else self.total
@@ -51,7 +56,11 @@ class Progress:
         rate = self.done / max(seconds, 1e-9)
         if not self.total:
             return f"{self.done:,} {self.unit}, {rate:,.1f}/s"
-        left = f", {duration((self.total - self.done) / rate)} left" if self.done and self.done < self.total else ""
+        left = (
+            f", {duration((self.total - self.done) / rate)} left"
+            if self.done and self.done < self.total
+            else ""
+        )
         return f"{self.done:,} of {self.total:,} {self.unit}, {rate:,.1f}/s{left}"
 
     def _draw(self, note: str) -> None:
@@ -64,7 +73,12 @@ class Progress:
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
             self._task = self._bar.add_task("", total=self.total, numbers="")
-        self._bar.update(self._task, completed=self.done, total=self.total, numbers=self._numbers() + (f", {note}" if note else ""))
+        self._bar.update(
+            self._task,
+            completed=self.done,
+            total=self.total,
+            numbers=self._numbers() + (f", {note}" if note else ""),
+        )
 
     def close(self) -> None:
         """Takes the bar away."""
@@ -84,7 +98,9 @@ def progress(what: str, unit: str, total: int | None = None) -> Iterator[Progres
 
 @contextmanager
 def steps(units: dict[str, str]) -> Iterator[Callable[[str, int, int | None], None]]:
-    """A progress display for steps one after the other: call it with what is being done, how much of it is done, and of how much."""
+    """A progress display for steps one after the other: call it with what is being done, how much of it is
+    done, and of how much.
+    """
     shown: list[Progress] = []
 
     def on_step(what: str, done: int, total: int | None) -> None:
@@ -125,12 +141,18 @@ def wrapped(text: str) -> str:
 
 
 def table(rows: Iterable[tuple[str, int, bool]], whole: int) -> str:
-    """Lines of label and number and, where wanted, its share of `whole` with a bar; fits into 80 columns as labels of up to 36 characters do."""
+    """Lines of label and number and, where wanted, its share of `whole` with a bar; fits into 80 columns as
+    labels of up to 36 characters do.
+    """
     rows, lines = list(rows), []
-    width = 36 if any(row[2] for row in rows) else max([36, *(len(row[0]) for row in rows if len(row[0]) < 69)])
+    width = (
+        36 if any(row[2] for row in rows) else max([36, *(len(row[0]) for row in rows if len(row[0]) < 69)])
+    )
     for label, number, with_share in rows:
         share = number / whole if whole else 0.0
-        lines.append(f"{label:<{width}}{number:>11,}" + (f"  {share:>6.1%}  {bar(share)}" if with_share else ""))
+        lines.append(
+            f"{label:<{width}}{number:>11,}" + (f"  {share:>6.1%}  {bar(share)}" if with_share else "")
+        )
     return "\n".join(line.rstrip() for line in lines)
 
 

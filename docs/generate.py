@@ -1,4 +1,5 @@
-"""Writes the two pages that are made from the code: schema.md from the store's migrations, commands.md from `captioner --help`.
+"""Writes the two pages that are made from the code: schema.md from the store's migrations, commands.md from
+`captioner --help`.
 
     python docs/generate.py
 
@@ -148,12 +149,25 @@ def pages() -> dict[str, str]:
 def schema_page(conn: sqlite3.Connection) -> str:
     """The page on the store: views first, then tables in the order in which migrations made them."""
     kinds = {row["name"]: row["type"] for row in conn.execute("PRAGMA main.table_list")}
-    made = conn.execute("SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY rowid").fetchall()
-    made = [row for row in made if not row["name"].startswith(("sqlite_", "_sqlite_")) and kinds[row["name"]] != "shadow"]
-    views, tables = [row for row in made if kinds[row["name"]] == "view"], [row for row in made if kinds[row["name"]] != "view"]
+    made = conn.execute(
+        "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY rowid"
+    ).fetchall()
+    made = [
+        row
+        for row in made
+        if not row["name"].startswith(("sqlite_", "_sqlite_")) and kinds[row["name"]] != "shadow"
+    ]
+    views, tables = (
+        [row for row in made if kinds[row["name"]] == "view"],
+        [row for row in made if kinds[row["name"]] != "view"],
+    )
     views.sort(key=lambda row: row["name"] != "enriched_features")
     overview = "\n".join(f"| [{row['name']}](#{row['name']}) | {purpose(row['name'])} |" for row in tables)
-    parts = [SCHEMA_HEAD, f"## Tables\n\n| table | what it is for |\n|---|---|\n{overview}\n", "## Views, column by column\n"]
+    parts = [
+        SCHEMA_HEAD,
+        f"## Tables\n\n| table | what it is for |\n|---|---|\n{overview}\n",
+        "## Views, column by column\n",
+    ]
     parts += [_view(conn, row["name"], row["sql"]) for row in views]
     parts += ["## Tables, column by column\n"]
     parts += [_table(conn, row["name"], row["sql"]) for row in tables]
@@ -169,8 +183,14 @@ def purpose(name: str) -> str:
 
 def comment_above(kind: str, name: str) -> str:
     """The comment that stands above a CREATE statement in the migrations, as one line."""
-    found = re.findall(rf"((?:^[ \t]*--[^\n]*\n)+)[ \t]*CREATE (?:{kind}) {re.escape(name)}\b", "\n".join(MIGRATIONS.values()), re.MULTILINE)
-    return " ".join(line.strip().removeprefix("--").strip() for line in found[-1].splitlines()) if found else ""
+    found = re.findall(
+        rf"((?:^[ \t]*--[^\n]*\n)+)[ \t]*CREATE (?:{kind}) {re.escape(name)}\b",
+        "\n".join(MIGRATIONS.values()),
+        re.MULTILINE,
+    )
+    return (
+        " ".join(line.strip().removeprefix("--").strip() for line in found[-1].splitlines()) if found else ""
+    )
 
 
 def _view(conn: sqlite3.Connection, name: str, sql: str) -> str:
@@ -180,7 +200,10 @@ def _view(conn: sqlite3.Connection, name: str, sql: str) -> str:
 
 
 def _table(conn: sqlite3.Connection, name: str, sql: str) -> str:
-    foreign = {row["from"]: f"→ [{row['table']}](#{row['table']})" for row in conn.execute(f"PRAGMA foreign_key_list({name})")}
+    foreign = {
+        row["from"]: f"→ [{row['table']}](#{row['table']})"
+        for row in conn.execute(f"PRAGMA foreign_key_list({name})")
+    }
     unique, indexes = [], []
     for index in conn.execute(f"PRAGMA index_list({name})").fetchall():
         columns = ", ".join(str(row["name"]) for row in conn.execute(f"PRAGMA index_info({index['name']})"))
@@ -193,13 +216,20 @@ def _table(conn: sqlite3.Connection, name: str, sql: str) -> str:
         line = _line_of(column["name"], sql)
         key = " ".join(filter(None, ["primary" if column["pk"] else "", foreign.get(column["name"], "")]))
         null = "" if column["notnull"] or (column["pk"] and column["type"] == "INTEGER") else "null"
-        rows.append(f"| {column['name']} | {column['type'].lower()} | {null} | {key} | {_about(name, column['name'], column['dflt_value'], line)} |")
+        rows.append(
+            f"| {column['name']} | {column['type'].lower()} | {null} | {key} | {_about(name, column['name'], column['dflt_value'], line)} |"
+        )
     parts = [f"### {name}\n", purpose(name)]
     if name in PURPOSES and (remark := comment_above("TABLE", name)):
         parts[-1] += f" {remark}"
     parts += ["", "| column | type | null | key | |", "|---|---|---|---|---|", *rows, ""]
-    ends = [f"Unique: {', '.join(unique)}." if unique else "", f"Indexes: {', '.join(indexes)}." if indexes else ""]
-    for trigger in conn.execute("SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? ORDER BY rowid", [name]):
+    ends = [
+        f"Unique: {', '.join(unique)}." if unique else "",
+        f"Indexes: {', '.join(indexes)}." if indexes else "",
+    ]
+    for trigger in conn.execute(
+        "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? ORDER BY rowid", [name]
+    ):
         ends.append(f"Trigger `{trigger['name']}`: {comment_above('TRIGGER', trigger['name'])}")
     if any(ends):
         parts += ["\n".join(filter(None, ends)), ""]
@@ -233,7 +263,10 @@ def _dedented(sql: str) -> str:
 def commands_page() -> str:
     """The page on the commands: a table of contents, then the help of each in the order of the command line."""
     found = list(commands())
-    contents = "\n".join(f"| [{name}](#{name.replace(' ', '-')}) | {command.get_short_help_str(120)} |" for name, command, _ in found)
+    contents = "\n".join(
+        f"| [{name}](#{name.replace(' ', '-')}) | {command.get_short_help_str(120)} |"
+        for name, command, _ in found
+    )
     parts = [COMMANDS_HEAD, f"| command | |\n|---|---|\n{contents}\n"]
     parts += [f"## {name}\n\n```\n{help_text}\n```\n" for name, _, help_text in found]
     return "\n".join(parts)
@@ -241,12 +274,18 @@ def commands_page() -> str:
 
 def commands() -> Iterator[tuple[str, click.Command, str]]:
     """(name, command, help as on a terminal of 100 columns) of `captioner` and everything below it."""
-    context = click.Context(cli, info_name="captioner", terminal_width=COLUMNS_OF_TERMINAL - 2, **cli.context_settings)
+    context = click.Context(
+        cli, info_name="captioner", terminal_width=COLUMNS_OF_TERMINAL - 2, **cli.context_settings
+    )
     yield from _commands(cli, context)
 
 
 def _commands(command: click.Command, context: click.Context) -> Iterator[tuple[str, click.Command, str]]:
-    yield context.command_path, command, "\n".join(line.rstrip() for line in command.get_help(context).splitlines())
+    yield (
+        context.command_path,
+        command,
+        "\n".join(line.rstrip() for line in command.get_help(context).splitlines()),
+    )
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             below = command.get_command(context, name)

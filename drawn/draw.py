@@ -32,11 +32,22 @@ COLOURS: dict[str, Colour] = {
     "white": (246, 246, 246),
 }
 BACKGROUNDS = ("grey", "white", "beige", "navy", "striped", "dotted")
-_PLAIN: dict[str, Colour] = {"grey": (148, 149, 152), "white": (238, 239, 240), "beige": (226, 206, 172), "navy": (24, 34, 84)}
-_TEXTURE: tuple[tuple[Colour, Colour], ...] = (((198, 206, 214), (152, 166, 180)), ((212, 200, 190), (172, 156, 144)), ((196, 210, 196), (150, 172, 152)))
+_PLAIN: dict[str, Colour] = {
+    "grey": (148, 149, 152),
+    "white": (238, 239, 240),
+    "beige": (226, 206, 172),
+    "navy": (24, 34, 84),
+}
+_TEXTURE: tuple[tuple[Colour, Colour], ...] = (
+    ((198, 206, 214), (152, 166, 180)),
+    ((212, 200, 190), (172, 156, 144)),
+    ((196, 210, 196), (150, 172, 152)),
+)
 
 
-def _oval(x: float, y: float, rx: float, ry: float, start: float = 0, end: float = 360, steps: int = 20) -> Points:
+def _oval(
+    x: float, y: float, rx: float, ry: float, start: float = 0, end: float = 360, steps: int = 20
+) -> Points:
     angles = [math.radians(start + (end - start) * i / steps) for i in range(steps + 1)]
     return [(x + rx * math.cos(a), y + ry * math.sin(a)) for a in angles]
 
@@ -47,25 +58,42 @@ def _box(left: float, top: float, right: float, bottom: float) -> Points:
 
 def _star(points: int, inner: float) -> Points:
     radii = [1.0 if i % 2 == 0 else inner for i in range(2 * points)]
-    return [(r * math.sin(math.pi * i / points), -r * math.cos(math.pi * i / points)) for i, r in enumerate(radii)]
+    return [
+        (r * math.sin(math.pi * i / points), -r * math.cos(math.pi * i / points)) for i, r in enumerate(radii)
+    ]
 
 
 def _heart() -> Points:
     ts = [2 * math.pi * i / 28 for i in range(28)]
-    return [(math.sin(t) ** 3, -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16 + 0.1) for t in ts]
+    return [
+        (
+            math.sin(t) ** 3,
+            -(13 * math.cos(t) - 5 * math.cos(2 * t) - 2 * math.cos(3 * t) - math.cos(4 * t)) / 16 + 0.1,
+        )
+        for t in ts
+    ]
 
 
 # Each thing is a list of (shade, outline) in a square from -1 to 1, y downwards, painted in order. The shade
 # multiplies the thing's colour, so that a thing has one colour only and the caption cannot be disputed.
 THINGS: dict[str, list[tuple[float, Points]]] = {
-    "ball": [(1.0, _oval(0, 0, 0.95, 0.95)), (0.72, _oval(0, 0, 0.95, 0.3)), (1.35, _oval(-0.35, -0.5, 0.2, 0.15))],
+    "ball": [
+        (1.0, _oval(0, 0, 0.95, 0.95)),
+        (0.72, _oval(0, 0, 0.95, 0.3)),
+        (1.35, _oval(-0.35, -0.5, 0.2, 0.15)),
+    ],
     "boat": [
         (0.6, _box(-0.06, -0.95, 0.06, 0.4)),
         (1.3, [(0.1, -0.9), (0.85, 0.2), (0.1, 0.2)]),
         (1.15, [(-0.1, -0.7), (-0.7, 0.2), (-0.1, 0.2)]),
         (1.0, [(-1, 0.35), (1, 0.35), (0.62, 0.85), (-0.62, 0.85)]),
     ],
-    "book": [(1.0, _box(-0.72, -0.95, 0.72, 0.95)), (0.6, _box(-0.72, -0.95, -0.45, 0.95)), (1.4, _box(-0.22, -0.62, 0.5, -0.35)), (1.4, _box(-0.22, -0.2, 0.5, -0.05))],
+    "book": [
+        (1.0, _box(-0.72, -0.95, 0.72, 0.95)),
+        (0.6, _box(-0.72, -0.95, -0.45, 0.95)),
+        (1.4, _box(-0.22, -0.62, 0.5, -0.35)),
+        (1.4, _box(-0.22, -0.2, 0.5, -0.05)),
+    ],
     "car": [
         (1.0, [(-0.55, -0.05), (-0.35, -0.5), (0.35, -0.5), (0.6, -0.05)]),
         (1.45, [(-0.4, -0.05), (-0.27, -0.38), (0.27, -0.38), (0.43, -0.05)]),
@@ -73,11 +101,29 @@ THINGS: dict[str, list[tuple[float, Points]]] = {
         (0.4, _oval(-0.52, 0.42, 0.25, 0.25)),
         (0.4, _oval(0.52, 0.42, 0.25, 0.25)),
     ],
-    "fish": [(0.8, [(0.4, 0), (1, -0.55), (1, 0.55)]), (1.0, _oval(-0.18, 0, 0.8, 0.5)), (0.7, [(-0.2, -0.05), (0.25, 0.0), (-0.1, 0.25)]), (0.3, _oval(-0.62, -0.12, 0.1, 0.1))],
-    "flower": [(1.0, _oval(0.6 * math.cos(a), 0.6 * math.sin(a), 0.38, 0.38, steps=12)) for a in (i * math.pi / 3 for i in range(6))] + [(0.5, _oval(0, 0, 0.3, 0.3))],
+    "fish": [
+        (0.8, [(0.4, 0), (1, -0.55), (1, 0.55)]),
+        (1.0, _oval(-0.18, 0, 0.8, 0.5)),
+        (0.7, [(-0.2, -0.05), (0.25, 0.0), (-0.1, 0.25)]),
+        (0.3, _oval(-0.62, -0.12, 0.1, 0.1)),
+    ],
+    "flower": [
+        (1.0, _oval(0.6 * math.cos(a), 0.6 * math.sin(a), 0.38, 0.38, steps=12))
+        for a in (i * math.pi / 3 for i in range(6))
+    ]
+    + [(0.5, _oval(0, 0, 0.3, 0.3))],
     "heart": [(1.0, _heart()), (1.35, _oval(-0.45, -0.42, 0.17, 0.13))],
-    "house": [(1.0, _box(-0.72, -0.1, 0.72, 0.95)), (0.65, [(-1, -0.1), (0, -0.95), (1, -0.1)]), (0.45, _box(-0.15, 0.35, 0.2, 0.95)), (1.4, _box(-0.55, 0.1, -0.25, 0.42))],
-    "lamp": [(0.7, _box(-0.08, -0.1, 0.08, 0.85)), (1.0, [(-0.38, -0.95), (0.38, -0.95), (0.78, 0.02), (-0.78, 0.02)]), (0.7, _box(-0.5, 0.78, 0.5, 0.95))],
+    "house": [
+        (1.0, _box(-0.72, -0.1, 0.72, 0.95)),
+        (0.65, [(-1, -0.1), (0, -0.95), (1, -0.1)]),
+        (0.45, _box(-0.15, 0.35, 0.2, 0.95)),
+        (1.4, _box(-0.55, 0.1, -0.25, 0.42)),
+    ],
+    "lamp": [
+        (0.7, _box(-0.08, -0.1, 0.08, 0.85)),
+        (1.0, [(-0.38, -0.95), (0.38, -0.95), (0.78, 0.02), (-0.78, 0.02)]),
+        (0.7, _box(-0.5, 0.78, 0.5, 0.95)),
+    ],
     "mug": [
         (0.8, _oval(0.5, 0.05, 0.5, 0.52, -85, 85) + _oval(0.5, 0.05, 0.27, 0.29, 85, -85)),
         (1.0, _box(-0.75, -0.7, 0.5, 0.85)),
@@ -110,7 +156,9 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows: `count` times one thing, or two things and how they stand (the left or upper one first)."""
+    """What a picture shows: `count` times one thing, or two things and how they stand (the left or upper one
+    first).
+    """
 
     things: tuple[Thing, ...]
     background: str
@@ -130,7 +178,9 @@ class Scene:
 
     @property
     def combination(self) -> str:
-        """What is combined, whatever the background and whoever stands left: the unit that is held out of training."""
+        """What is combined, whatever the background and whoever stands left: the unit that is held out of
+        training.
+        """
         return f"{self.count} " + " + ".join(sorted(map(str, self.things)))
 
     @property
@@ -148,20 +198,31 @@ def random_scene(rng: random.Random, held_out: bool | None = None) -> Scene:
         background = rng.choice(BACKGROUNDS)
         colours = [c for c in COLOURS if c != background]
         related = rng.random() < 0.5
-        things = tuple(Thing(rng.choice(colours), rng.choice(list(THINGS))) for _ in range(2 if related else 1))
+        things = tuple(
+            Thing(rng.choice(colours), rng.choice(list(THINGS))) for _ in range(2 if related else 1)
+        )
         if related and things[0] == things[1]:
             continue
-        scene = Scene(things, background, 1 if related else rng.choice((1, 2, 3)), rng.choice(("left of", "above")) if related else None)
+        scene = Scene(
+            things,
+            background,
+            1 if related else rng.choice((1, 2, 3)),
+            rng.choice(("left of", "above")) if related else None,
+        )
         if held_out is None or scene.held_out == held_out:
             return scene
 
 
 def draw(scene: Scene, rng: random.Random, size: tuple[int, int] = (224, 224)) -> Image.Image:
-    """Draws `scene` as an RGB picture of `size` (width, height) in pixels; the same rng state gives the same picture."""
+    """Draws `scene` as an RGB picture of `size` (width, height) in pixels; the same rng state gives the same
+    picture.
+    """
     return draw_with_masks(scene, rng, size)[0]
 
 
-def draw_with_masks(scene: Scene, rng: random.Random, size: tuple[int, int]) -> tuple[Image.Image, list[Image.Image]]:
+def draw_with_masks(
+    scene: Scene, rng: random.Random, size: tuple[int, int]
+) -> tuple[Image.Image, list[Image.Image]]:
     """As `draw`, with one greyscale mask per thing (255 where it is), for training."""
     width, height = size[0] * 2, size[1] * 2  # drawn at twice the size and reduced: anti-aliased
     canvas = _background(scene.background, rng, width, height)
@@ -191,7 +252,9 @@ def _shaded(colour: list[float], shade: float) -> Colour:
 
 
 def _places(scene: Scene, rng: random.Random) -> list[tuple[float, float, float]]:
-    """Centres and radii (x and y as shares of the sides, radius as a share of the shorter side), not overlapping."""
+    """Centres and radii (x and y as shares of the sides, radius as a share of the shorter side), not
+    overlapping.
+    """
     if scene.relation:
         while True:
             r1, r2 = rng.uniform(0.14, 0.23), rng.uniform(0.14, 0.23)
@@ -217,7 +280,9 @@ def _places(scene: Scene, rng: random.Random) -> list[tuple[float, float, float]
 
 def _background(name: str, rng: random.Random, width: int, height: int) -> Image.Image:
     if name in _PLAIN:
-        return Image.new("RGB", (width, height), tuple(max(0, min(255, c + rng.randint(-7, 7))) for c in _PLAIN[name]))  # type: ignore[arg-type]
+        return Image.new(
+            "RGB", (width, height), tuple(max(0, min(255, c + rng.randint(-7, 7))) for c in _PLAIN[name])
+        )  # type: ignore[arg-type]
     light, dark = rng.choice(_TEXTURE)
     canvas = Image.new("RGB", (width, height), light)
     pen = ImageDraw.Draw(canvas)
@@ -226,7 +291,9 @@ def _background(name: str, rng: random.Random, width: int, height: int) -> Image
         slant = rng.choice((0.0, 0.5, 1.0)) * height
         x = -slant - rng.uniform(0, step)
         while x < width:
-            pen.polygon([(x + slant, 0), (x + slant + step / 2, 0), (x + step / 2, height), (x, height)], fill=dark)
+            pen.polygon(
+                [(x + slant, 0), (x + slant + step / 2, 0), (x + step / 2, height), (x, height)], fill=dark
+            )
             x += step
     else:
         r, row = step * 0.24, 0
@@ -244,5 +311,11 @@ def _lit(picture: Image.Image, rng: random.Random) -> Image.Image:
     """Light that falls from one side, brighter or darker as a whole."""
     width, height = picture.size
     level, tilt_x, tilt_y = rng.uniform(0.84, 1.06), rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1)
-    light = level + tilt_x * np.linspace(-1, 1, width, dtype=np.float32)[None, :] + tilt_y * np.linspace(-1, 1, height, dtype=np.float32)[:, None]
-    return Image.fromarray(np.clip(np.asarray(picture, np.float32) * light[..., None], 0, 255).astype(np.uint8))
+    light = (
+        level
+        + tilt_x * np.linspace(-1, 1, width, dtype=np.float32)[None, :]
+        + tilt_y * np.linspace(-1, 1, height, dtype=np.float32)[:, None]
+    )
+    return Image.fromarray(
+        np.clip(np.asarray(picture, np.float32) * light[..., None], 0, 255).astype(np.uint8)
+    )

@@ -1,15 +1,18 @@
-"""Trains the built-in checkpoint: a genuine, small BLIP-2 that knows the pictures of `draw.py` and nothing else.
+"""Trains the built-in checkpoint: a genuine, small BLIP-2 that knows the pictures of `draw.py` and nothing
+else.
 
     python -m pincaption.drawn.train_builtin OUT_DIR --minutes 90
     python -m pincaption.drawn.train_builtin captioner/builtin --evaluate 1000
 
-Same classes, files and conventions as Salesforce/blip2-opt-2.7b: vision transformer, Q-Former with query tokens,
-an OPT language model with a byte-level BPE tokenizer, captions that end with a newline. What differs is the size.
+Same classes, files and conventions as Salesforce/blip2-opt-2.7b: vision transformer, Q-Former with query
+tokens, an OPT language model with a byte-level BPE tokenizer, captions that end with a newline. What differs
+is the size.
 
-Training is plain captioning loss end to end, plus two helps that only drawn pictures allow, for we know what covers which
-patch: linear heads on the vision tower are asked for the noun, the colour and the role (one of two, the left one, ...) of
-every patch, and for the layout of the picture. Without noun and colour learning takes hours; without the role, "left of" against
-"above" was still a coin's toss after 5,000 steps. The heads are thrown away afterwards. Captions of combinations with `Scene.held_out` are never seen.
+Training is plain captioning loss end to end, plus two helps that only drawn pictures allow, for we know what
+covers which patch: linear heads on the vision tower are asked for the noun, the colour and the role (one of
+two, the left one, ...) of every patch, and for the layout of the picture. Without noun and colour learning
+takes hours; without the role, "left of" against "above" was still a coin's toss after 5,000 steps. The heads
+are thrown away afterwards. Captions of combinations with `Scene.held_out` are never seen.
 """
 
 from __future__ import annotations
@@ -29,7 +32,13 @@ import torch.nn.functional as F
 from PIL import Image
 from tokenizers import ByteLevelBPETokenizer
 from torch import nn
-from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor, GPT2Tokenizer
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    BlipImageProcessor,
+    GPT2Tokenizer,
+)
 
 from . import draw
 
@@ -38,7 +47,8 @@ GRID = IMAGE // PATCH
 PROMPTS = ("a photo of", "a picture of")
 NOUNS, COLOURS = list(draw.THINGS), list(draw.COLOURS)
 LAYOUTS = ("1", "2", "3", "left of", "above")
-ROLES = ("1", "2", "3", "left of 0", "left of 1", "above 0", "above 1", "background")  # 0: the thing named first
+# 0: the thing named first
+ROLES = ("1", "2", "3", "left of 0", "left of 1", "above 0", "above 1", "background")
 AVERAGED = 0.998  # of the averaged weights stays at each step
 IGNORE = -100
 
@@ -56,7 +66,9 @@ def train_tokenizer(folder: Path) -> GPT2Tokenizer:
     )
     folder.mkdir(parents=True, exist_ok=True)
     bpe.save_model(str(folder))
-    tokenizer = GPT2Tokenizer.from_pretrained(folder, bos_token="</s>", eos_token="</s>", unk_token="</s>", pad_token="<pad>", add_bos_token=True)
+    tokenizer = GPT2Tokenizer.from_pretrained(
+        folder, bos_token="</s>", eos_token="</s>", unk_token="</s>", pad_token="<pad>", add_bos_token=True
+    )
     tokenizer.add_tokens(["<image>"], special_tokens=True)
     return tokenizer
 
@@ -81,13 +93,16 @@ def build(tokenizer: GPT2Tokenizer) -> Blip2ForConditionalGeneration:
     model.language_model.generation_config.eos_token_id = newline
     model.generation_config.eos_token_id = newline
     with torch.no_grad():
-        model.query_tokens.normal_(std=0.5)  # the class leaves them at zero, from where equal queries never part
+        # the class leaves them at zero, from where equal queries never part
+        model.query_tokens.normal_(std=0.5)
         model.vision_model.embeddings.position_embedding.normal_(std=0.1)
     return model
 
 
 class Pictures(torch.utils.data.IterableDataset[dict[str, torch.Tensor]]):
-    """Endless fresh pictures: batches of (pixels uint8, token ids, first caption position, patch nouns, patch colours, patch roles, layout)."""
+    """Endless fresh pictures: batches of (pixels uint8, token ids, first caption position, patch nouns, patch
+    colours, patch roles, layout).
+    """
 
     def __init__(self, tokenizer: GPT2Tokenizer, batch: int, seed: int):
         self.tokenizer, self.batch, self.seed = tokenizer, batch, seed
@@ -99,30 +114,62 @@ class Pictures(torch.utils.data.IterableDataset[dict[str, torch.Tensor]]):
         while True:
             yield self._collate([self._picture(rng) for _ in range(self.batch)])
 
-    def _picture(self, rng: random.Random) -> tuple[np.ndarray, str, str, np.ndarray, np.ndarray, np.ndarray, int]:
+    def _picture(
+        self, rng: random.Random
+    ) -> tuple[np.ndarray, str, str, np.ndarray, np.ndarray, np.ndarray, int]:
         scene = draw.random_scene(rng, held_out=False)
         side = rng.choice((72, 96, 112, 128))
-        size = (side, round(side * rng.uniform(1, 1.34))) if rng.random() < 0.5 else (round(side * rng.uniform(1, 1.34)), side)
+        size = (
+            (side, round(side * rng.uniform(1, 1.34)))
+            if rng.random() < 0.5
+            else (round(side * rng.uniform(1, 1.34)), side)
+        )
         picture, masks = draw.draw_with_masks(scene, rng, size)
         if rng.random() < 0.3:
             picture = Image.open(io.BytesIO(_jpeg(picture, rng.randint(60, 95))))
         pixels = np.asarray(picture.resize((IMAGE, IMAGE), Image.Resampling.BICUBIC))
-        cover = np.stack([np.asarray(m.resize((GRID, GRID), Image.Resampling.BOX), np.float32).ravel() / 255 for m in masks])
+        cover = np.stack(
+            [
+                np.asarray(m.resize((GRID, GRID), Image.Resampling.BOX), np.float32).ravel() / 255
+                for m in masks
+            ]
+        )
         things = scene.things if scene.relation else scene.things * scene.count
         best, most = cover.argmax(0), cover.max(0)
-        nouns = np.where(most > 0.35, np.array([NOUNS.index(t.noun) for t in things])[best], np.where(most < 0.05, len(NOUNS), IGNORE))
-        colours = np.where(
-            most > 0.35, np.array([COLOURS.index(t.colour) for t in things])[best], np.where(most < 0.05, len(COLOURS) + draw.BACKGROUNDS.index(scene.background), IGNORE)
+        nouns = np.where(
+            most > 0.35,
+            np.array([NOUNS.index(t.noun) for t in things])[best],
+            np.where(most < 0.05, len(NOUNS), IGNORE),
         )
-        of_thing = np.array([ROLES.index(f"{scene.relation} {i}" if scene.relation else str(scene.count)) for i in range(len(things))])
+        colours = np.where(
+            most > 0.35,
+            np.array([COLOURS.index(t.colour) for t in things])[best],
+            np.where(most < 0.05, len(COLOURS) + draw.BACKGROUNDS.index(scene.background), IGNORE),
+        )
+        of_thing = np.array(
+            [
+                ROLES.index(f"{scene.relation} {i}" if scene.relation else str(scene.count))
+                for i in range(len(things))
+            ]
+        )
         roles = np.where(most > 0.35, of_thing[best], np.where(most < 0.05, len(ROLES) - 1, IGNORE))
         prompt = rng.choice(PROMPTS) if rng.random() < 0.15 else ""
-        return pixels, prompt, scene.caption, nouns, colours, roles, LAYOUTS.index(scene.relation or str(scene.count))
+        return (
+            pixels,
+            prompt,
+            scene.caption,
+            nouns,
+            colours,
+            roles,
+            LAYOUTS.index(scene.relation or str(scene.count)),
+        )
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _collate(self, rows: list[tuple[np.ndarray, str, str, np.ndarray, np.ndarray, np.ndarray, int]]) -> dict[str, torch.Tensor]:
+    def _collate(
+        self, rows: list[tuple[np.ndarray, str, str, np.ndarray, np.ndarray, np.ndarray, int]]
+    ) -> dict[str, torch.Tensor]:
         texts = [(self._ids(p), self._ids(f"{p} {c}\n".lstrip(" "))) for _, p, c, *_ in rows]
         length = max(len(ids) for _, ids in texts) + 1
         ids, labels = torch.full((len(rows), length), 1), torch.full((len(rows), length), IGNORE)
@@ -151,10 +198,17 @@ def normalise(pixels: torch.Tensor, processor: BlipImageProcessor) -> torch.Tens
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
-def losses(model: Blip2ForConditionalGeneration, heads: nn.ModuleDict, pixels: torch.Tensor, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def losses(
+    model: Blip2ForConditionalGeneration,
+    heads: nn.ModuleDict,
+    pixels: torch.Tensor,
+    batch: dict[str, torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Captioning loss per token, patch loss per patch, layout loss per picture."""
     vision = model.vision_model(pixels).last_hidden_state
-    queries = model.qformer(query_embeds=model.query_tokens.expand(len(pixels), -1, -1), encoder_hidden_states=vision).last_hidden_state
+    queries = model.qformer(
+        query_embeds=model.query_tokens.expand(len(pixels), -1, -1), encoder_hidden_states=vision
+    ).last_hidden_state
     text = model.language_model.get_input_embeddings()(batch["ids"])
     inputs = torch.cat([model.language_projection(queries), text], 1)
     hidden = model.language_model.model(inputs_embeds=inputs).last_hidden_state[:, QUERIES:-1]
@@ -162,25 +216,51 @@ def losses(model: Blip2ForConditionalGeneration, heads: nn.ModuleDict, pixels: t
     keep = wanted != IGNORE
     caption = F.cross_entropy(model.language_model.lm_head(hidden[keep]), wanted[keep])
     patches = vision[:, 1:].flatten(0, 1)
-    patch = F.cross_entropy(heads["noun"](patches), batch["nouns"].flatten(), ignore_index=IGNORE) + F.cross_entropy(
-        heads["colour"](patches), batch["colours"].flatten(), ignore_index=IGNORE
-    )
+    patch = F.cross_entropy(
+        heads["noun"](patches), batch["nouns"].flatten(), ignore_index=IGNORE
+    ) + F.cross_entropy(heads["colour"](patches), batch["colours"].flatten(), ignore_index=IGNORE)
     patch = patch + F.cross_entropy(heads["role"](patches), batch["roles"].flatten(), ignore_index=IGNORE)
-    layout = F.cross_entropy(heads["layout"](vision[:, 0]), batch["layout"]) + F.cross_entropy(heads["seen"](queries.mean(1)), batch["layout"])
+    layout = F.cross_entropy(heads["layout"](vision[:, 0]), batch["layout"]) + F.cross_entropy(
+        heads["seen"](queries.mean(1)), batch["layout"]
+    )
     return caption, patch, layout
 
 
 @torch.no_grad()
-def exact(model: Blip2ForConditionalGeneration, tokenizer: GPT2Tokenizer, processor: BlipImageProcessor, n: int, seed: int = 1, held_out: bool = True, show: int = 0) -> float:
+def exact(
+    model: Blip2ForConditionalGeneration,
+    tokenizer: GPT2Tokenizer,
+    processor: BlipImageProcessor,
+    n: int,
+    seed: int = 1,
+    held_out: bool = True,
+    show: int = 0,
+) -> float:
     """Share of `n` freshly drawn pictures whose greedy caption is exactly right."""
     model.eval()
     rng, right = random.Random(seed), 0
     for start in range(0, n, 100):
         scenes = [draw.random_scene(rng, held_out) for _ in range(min(100, n - start))]
-        pixels = torch.from_numpy(np.stack([np.asarray(draw.draw(s, rng).resize((IMAGE, IMAGE), Image.Resampling.BICUBIC)) for s in scenes]))
+        pixels = torch.from_numpy(
+            np.stack(
+                [
+                    np.asarray(draw.draw(s, rng).resize((IMAGE, IMAGE), Image.Resampling.BICUBIC))
+                    for s in scenes
+                ]
+            )
+        )
         prompt = torch.tensor([[model.config.image_token_index] * QUERIES + [2]]).expand(len(scenes), -1)
-        ids = model.generate(normalise(pixels, processor), input_ids=prompt, max_new_tokens=24, do_sample=False, eos_token_id=model.config.text_config.eos_token_id, pad_token_id=1)
-        for scene, text in zip(scenes, tokenizer.batch_decode(ids[:, prompt.shape[1] :], skip_special_tokens=True), strict=True):
+        ids = model.generate(
+            normalise(pixels, processor),
+            input_ids=prompt,
+            max_new_tokens=24,
+            do_sample=False,
+            eos_token_id=model.config.text_config.eos_token_id,
+            pad_token_id=1,
+        )
+        for scene, text in zip(
+            scenes, tokenizer.batch_decode(ids[:, prompt.shape[1] :], skip_special_tokens=True), strict=True
+        ):
             right += text.strip() == scene.caption
             if text.strip() != scene.caption and show > 0:
                 show -= 1
@@ -206,16 +286,30 @@ def train(folder: Path, minutes: float, batch: int, rate: float, seed: int, resu
         }
     )
     parameters = [*model.parameters(), *heads.parameters()]
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters, vocabulary {len(tokenizer)}", flush=True)
+    print(
+        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters, vocabulary {len(tokenizer)}",
+        flush=True,
+    )
     decay = [p for p in parameters if p.ndim >= 2]
-    optimiser = torch.optim.AdamW([{"params": decay, "weight_decay": 0.05}, {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0}], lr=rate, betas=(0.9, 0.98))
-    data = torch.utils.data.DataLoader(Pictures(tokenizer, batch, seed), batch_size=None, num_workers=1, prefetch_factor=4)
+    optimiser = torch.optim.AdamW(
+        [
+            {"params": decay, "weight_decay": 0.05},
+            {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=rate,
+        betas=(0.9, 0.98),
+    )
+    data = torch.utils.data.DataLoader(
+        Pictures(tokenizer, batch, seed), batch_size=None, num_workers=1, prefetch_factor=4
+    )
     model.train()
     start = checked = time.monotonic()
     means: dict[str, float] = {}
-    average = copy.deepcopy(model).requires_grad_(False)  # of the weights over the last steps: what is evaluated and saved
+    # of the weights over the last steps: what is evaluated and saved
+    average = copy.deepcopy(model).requires_grad_(False)
     for step, rows in enumerate(data):
-        # The schedule follows the clock, not the step, so that a noisy machine still ends with a decayed rate.
+        # The schedule follows the clock, not the step, so that a noisy machine still ends with a decayed
+        # rate.
         done = (time.monotonic() - start) / (60 * minutes)
         if done >= 1:
             break
@@ -232,16 +326,29 @@ def train(folder: Path, minutes: float, batch: int, rate: float, seed: int, resu
         for name, loss in (("caption", caption), ("patch", patch), ("layout", layout)):
             means[name] = 0.98 * means.get(name, loss.item()) + 0.02 * loss.item()
         if step % 100 == 0:
-            print(f"{done:6.1%} step {step}: {', '.join(f'{n} {m:.3f}' for n, m in means.items())}, {(time.monotonic() - start) / (step + 1):.3f} s/step", flush=True)
+            print(
+                f"{done:6.1%} step {step}: {', '.join(f'{n} {m:.3f}' for n, m in means.items())}, {(time.monotonic() - start) / (step + 1):.3f} s/step",
+                flush=True,
+            )
         if time.monotonic() - checked > 300:
-            print(f"{done:6.1%} step {step}: exact {exact(average, tokenizer, processor, 200, show=3):.1%} of unseen combinations", flush=True)
+            print(
+                f"{done:6.1%} step {step}: exact {exact(average, tokenizer, processor, 200, show=3):.1%} of unseen combinations",
+                flush=True,
+            )
             save(average, tokenizer, processor, folder)
             checked = time.monotonic()
     save(average, tokenizer, processor, folder)
-    print(f"{step} steps of {batch} in {minutes} minutes: {exact(average, tokenizer, processor, 1000, seed=2, show=10):.1%} of 1,000 unseen combinations exactly right")
+    print(
+        f"{step} steps of {batch} in {minutes} minutes: {exact(average, tokenizer, processor, 1000, seed=2, show=10):.1%} of 1,000 unseen combinations exactly right"
+    )
 
 
-def save(model: Blip2ForConditionalGeneration, tokenizer: GPT2Tokenizer, processor: BlipImageProcessor, folder: Path) -> None:
+def save(
+    model: Blip2ForConditionalGeneration,
+    tokenizer: GPT2Tokenizer,
+    processor: BlipImageProcessor,
+    folder: Path,
+) -> None:
     for name in ("vocab.json", "merges.txt"):
         (folder / name).unlink(missing_ok=True)
     Blip2Processor(processor, tokenizer, num_query_tokens=QUERIES).save_pretrained(folder)
@@ -249,7 +356,9 @@ def save(model: Blip2ForConditionalGeneration, tokenizer: GPT2Tokenizer, process
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--batch", type=int, default=64)

@@ -1,7 +1,9 @@
-"""A small catalogue that the project draws itself: pins, boards, saves and a query log, for `captioner demo` and for tests.
+"""A small catalogue that the project draws itself: pins, boards, saves and a query log, for `captioner demo`
+and for tests.
 
-What people save and search for depends on what the pictures show, so that titles and queries found for a pin can be
-judged by looking at it. Nothing comes from a third party, no person or address is real, and the same seed gives the same files.
+What people save and search for depends on what the pictures show, so that titles and queries found for a pin
+can be judged by looking at it. Nothing comes from a third party, no person or address is real, and the same
+seed gives the same files.
 """
 
 from __future__ import annotations
@@ -25,13 +27,55 @@ SAVES_PER_PIN, SEARCHES_PER_PIN = 12, 18
 MARKER = "drawn-by-captioner.txt"
 _NOTE = "The images and tables in this folder were drawn by captioner and can be deleted. They show nobody and belong to nobody.\n"
 
-_JUNK = ("N/A", "No description available", "IMG_{n}.JPG", "https://example.com/p/{n}", "❤️✨", "untitled", "DSC0{n}.jpg", "...", "www.example.org/{n}")
+_JUNK = (
+    "N/A",
+    "No description available",
+    "IMG_{n}.JPG",
+    "https://example.com/p/{n}",
+    "❤️✨",
+    "untitled",
+    "DSC0{n}.jpg",
+    "...",
+    "www.example.org/{n}",
+)
 _LOCALES = ("en-US", "en-US", "en-US", "en-GB", "en-AU", "de-DE", "es-MX", "fr-FR", "ja-JP", None)
-_ROOMS = dict.fromkeys(THINGS, "nursery") | {"mug": "kitchen", "fish": "bathroom", "lamp": "bedroom", "book": "study", "flower": "hallway", "tree": "living room"}
-_CATEGORIES = dict.fromkeys(THINGS, "art") | {"mug": "home decor", "lamp": "home decor", "flower": "gardening", "tree": "gardening", "car": "vehicles", "boat": "vehicles"}
+_ROOMS = dict.fromkeys(THINGS, "nursery") | {
+    "mug": "kitchen",
+    "fish": "bathroom",
+    "lamp": "bedroom",
+    "book": "study",
+    "flower": "hallway",
+    "tree": "living room",
+}
+_CATEGORIES = dict.fromkeys(THINGS, "art") | {
+    "mug": "home decor",
+    "lamp": "home decor",
+    "flower": "gardening",
+    "tree": "gardening",
+    "car": "vehicles",
+    "boat": "vehicles",
+}
 _ADJECTIVES = ("cheerful", "friendly", "quiet", "simple", "bold", "playful")
-_TITLES = ("{Name}, hand drawn", "{Name} print", "{Name}", "{name} drawing", "Printable {name}", "{Name} | Wall Art | {Background}", "My {name} ♡", "{Name} – poster, 30 x 40 cm")
-_MORE = ("", "", "Printed on matte paper.", "Framed in oak if you like.", "I drew this on a rainy Sunday.", "Ships in two days.", "Makes a lovely gift!", "For kids and grown-ups.")
+_TITLES = (
+    "{Name}, hand drawn",
+    "{Name} print",
+    "{Name}",
+    "{name} drawing",
+    "Printable {name}",
+    "{Name} | Wall Art | {Background}",
+    "My {name} ♡",
+    "{Name} – poster, 30 x 40 cm",
+)
+_MORE = (
+    "",
+    "",
+    "Printed on matte paper.",
+    "Framed in oak if you like.",
+    "I drew this on a rainy Sunday.",
+    "Ships in two days.",
+    "Makes a lovely gift!",
+    "For kids and grown-ups.",
+)
 
 # Board titles and what they collect; an empty set collects everything. The words are those of `_words`.
 _TOPICS: tuple[tuple[str, str], ...] = (
@@ -41,11 +85,53 @@ _TOPICS: tuple[tuple[str, str], ...] = (
     ("Tazas bonitas", "mug"), ("Rote Sachen", "red"), ("Bateaux", "boat"), ("Blumen", "flower"), ("Bücher", "book"), ("cosas azules", "blue"), ("Häuser", "house"),
     ("Corações", "heart"), ("Sterne", "star"), ("赤いもの", "red"), ("本", "book"), ("цветы", "flower"), ("yeşil şeyler", "green"), ("peces", "fish"), ("Voitures", "car"),
 )  # fmt: skip
-_ANYTHING = ("my stuff", "misc", "random", "favorites", "Drawings I like", "wall art", "for later", "ideas", "Prints", "cute drawings", "things i love", "Stuff", "inspo", "art")
-_ABOUT = ("{x}", "{x}s", "{x} ideas", "my {x}s", "cute {x}s", "{x} drawings", "all the {x}s", "{x} love", "{x} art prints")
-_TINTS = ("{x}", "{x} things", "everything {x}", "{x} aesthetic", "shades of {x}", "{x} & co", "{x} decor", "{x} drawings")
+_ANYTHING = (
+    "my stuff",
+    "misc",
+    "random",
+    "favorites",
+    "Drawings I like",
+    "wall art",
+    "for later",
+    "ideas",
+    "Prints",
+    "cute drawings",
+    "things i love",
+    "Stuff",
+    "inspo",
+    "art",
+)
+_ABOUT = (
+    "{x}",
+    "{x}s",
+    "{x} ideas",
+    "my {x}s",
+    "cute {x}s",
+    "{x} drawings",
+    "all the {x}s",
+    "{x} love",
+    "{x} art prints",
+)
+_TINTS = (
+    "{x}",
+    "{x} things",
+    "everything {x}",
+    "{x} aesthetic",
+    "shades of {x}",
+    "{x} & co",
+    "{x} decor",
+    "{x} drawings",
+)
 _FLOURISHES = ("", "", "", "", " ❤", "!!", " ✨", " :)", "...", " 🌸", " ♡", " ~")
-_OFF_TOPIC = ("dinner ideas", "tattoo", "nail art", "living room paint", "birthday cake", "free printables", "how to draw")
+_OFF_TOPIC = (
+    "dinner ideas",
+    "tattoo",
+    "nail art",
+    "living room paint",
+    "birthday cake",
+    "free printables",
+    "how to draw",
+)
 _ACTIONS = {"impression": 0.25, "click": 0.4, "long_click": 0.15, "save": 0.2}
 
 
@@ -69,18 +155,26 @@ class _Pin:
 
 
 def make_world(folder: Path, pins: int = 300, seed: int = 0) -> bool:
-    """Draws a catalogue of `pins` pins (at least 12) below `folder`; False, and nothing is done, if one is complete there.
+    """Draws a catalogue of `pins` pins (at least 12) below `folder`; False, and nothing is done, if one is
+    complete there.
 
-    Writes images/, boards.parquet, saves/*.parquet, log/YYYY-MM-DD.parquet and at last pins.parquet, which makes it complete.
-    About a third of the pins have no text; a few share an image; two images are broken, so that failures can be seen.
-    Raises ValueError for fewer pins, FileExistsError if the folder holds images or tables of somebody else.
+    Writes images/, boards.parquet, saves/*.parquet, log/YYYY-MM-DD.parquet and at last pins.parquet, which
+    makes it complete. About a third of the pins have no text; a few share an image; two images are broken, so
+    that failures can be seen. Raises ValueError for fewer pins, FileExistsError if the folder holds images or
+    tables of somebody else.
     """
     folder = Path(folder)
     if pins < 12:
         raise ValueError("a world has at least 12 pins")
     if not (folder / MARKER).exists():
-        if taken := [name for name in ("images", "saves", "log", "boards.parquet", "pins.parquet") if (folder / name).exists()]:
-            raise FileExistsError(f"{folder} has {' and '.join(taken)} that captioner did not draw: name another folder")
+        if taken := [
+            name
+            for name in ("images", "saves", "log", "boards.parquet", "pins.parquet")
+            if (folder / name).exists()
+        ]:
+            raise FileExistsError(
+                f"{folder} has {' and '.join(taken)} that captioner did not draw: name another folder"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKER).write_text(_NOTE)
     elif (folder / "pins.parquet").exists():
@@ -110,7 +204,16 @@ def _pins(n: int, rng: random.Random) -> list[_Pin]:
         longer, ratio = rng.randint(272, 384), rng.uniform(0.75, 1.0)
         size = (longer, round(longer * ratio)) if rng.random() < 0.4 else (round(longer * ratio), longer)
         ending = rng.choices(("jpg", "png", "webp"), (94, 3, 3))[0]
-        pins.append(_Pin(f"pin-{i + 1:04d}", random_scene(rng), size, ending, popularity[i], _moment(rng, date(2024, 7, 1), date(2026, 4, 30))))
+        pins.append(
+            _Pin(
+                f"pin-{i + 1:04d}",
+                random_scene(rng),
+                size,
+                ending,
+                popularity[i],
+                _moment(rng, date(2024, 7, 1), date(2026, 4, 30)),
+            )
+        )
     order = rng.sample(pins, n)
     silent, titled, told = order[: n // 3], order[n // 3 : n // 2], order[n // 2 :]
     for pin in titled + told:
@@ -125,7 +228,12 @@ def _pins(n: int, rng: random.Random) -> list[_Pin]:
     text.ending, text.broken = "jpg", "text"
     for i in range(min(len(rest) // 2, max(1, n // 60))):
         original, copy = rest[2 * i], rest[2 * i + 1]
-        copy.scene, copy.size, copy.ending, copy.same_as = original.scene, original.size, original.ending, original
+        copy.scene, copy.size, copy.ending, copy.same_as = (
+            original.scene,
+            original.size,
+            original.ending,
+            original,
+        )
     for pin in pins:
         pin.words = _words(pin.scene)
     return pins
@@ -156,9 +264,13 @@ def _row(pin: _Pin, rng: random.Random) -> dict[str, Any]:
 
 
 def _names(scene: Scene) -> tuple[str, str]:
-    """What the picture shows, with and without an article: ("a red mug", "red mug"), ("two blue fish", "two blue fish")."""
+    """What the picture shows, with and without an article: ("a red mug", "red mug"), ("two blue fish", "two
+    blue fish").
+    """
     phrase = scene.caption.removesuffix(f" on a {scene.background} background")
-    return phrase, " and ".join(map(str, scene.things)) if scene.relation else phrase.split(" ", 1)[1] if scene.count == 1 else phrase
+    return phrase, " and ".join(map(str, scene.things)) if scene.relation else phrase.split(" ", 1)[
+        1
+    ] if scene.count == 1 else phrase
 
 
 def _title(scene: Scene, rng: random.Random) -> str:
@@ -180,7 +292,9 @@ def _description(scene: Scene, rng: random.Random) -> str:
 def _words(scene: Scene) -> frozenset[str]:
     """What boards can collect it by: colours, nouns, colours with nouns, background, "pair", "three"."""
     found = {scene.background} | {w for t in scene.things for w in (t.colour, t.noun, str(t))}
-    return frozenset(found | ({"pair"} if scene.count == 2 or scene.relation else {"three"} if scene.count == 3 else set()))
+    return frozenset(
+        found | ({"pair"} if scene.count == 2 or scene.relation else {"three"} if scene.count == 3 else set())
+    )
 
 
 def _boards(pins: list[_Pin], rng: random.Random) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -208,7 +322,14 @@ def _boards(pins: list[_Pin], rng: random.Random) -> tuple[list[dict[str, Any]],
             user = board["owner_id"] if rng.random() < 0.9 else _zipf(owners, rng)
             for _ in range(2 if rng.random() < 0.02 else 1):
                 since = max(pin.created_at, board["created_at"]).date()
-                saves.append({"pin_id": pin.pin_id, "board_id": board["board_id"], "user_id": user, "saved_at": _moment(rng, since + timedelta(days=1), LAST_DAY)})
+                saves.append(
+                    {
+                        "pin_id": pin.pin_id,
+                        "board_id": board["board_id"],
+                        "user_id": user,
+                        "saved_at": _moment(rng, since + timedelta(days=1), LAST_DAY),
+                    }
+                )
     return boards, sorted(saves, key=lambda save: (save["saved_at"], save["pin_id"], save["board_id"]))
 
 
@@ -235,7 +356,9 @@ def _theme(rng: random.Random) -> tuple[str, frozenset[str]]:
 def _as_typed(title: str, rng: random.Random) -> str:
     title = rng.choice((str, str, str.title, str.capitalize, str.capitalize, str.lower, str.upper))(title)
     if rng.random() < 0.08:
-        title = rng.choice(("♡ {} ♡", " {}", "{}  ", "* {} *", "-{}-", "{} (ask mia@example.org)")).format(title)
+        title = rng.choice(("♡ {} ♡", " {}", "{}  ", "* {} *", "-{}-", "{} (ask mia@example.org)")).format(
+            title
+        )
     return title + rng.choice(_FLOURISHES)
 
 
@@ -246,15 +369,30 @@ def _log(pins: list[_Pin], rng: random.Random) -> list[dict[str, Any]]:
     rows = list[dict[str, Any]]()
     for pin in rng.choices(pins, [pin.popularity for pin in pins], k=len(pins) * SEARCHES_PER_PIN):
         asked = queries[pin.pin_id]
-        query = rng.choices(list(asked), list(asked.values()))[0] if rng.random() > 0.03 else rng.choice(_OFF_TOPIC)
+        query = (
+            rng.choices(list(asked), list(asked.values()))[0]
+            if rng.random() > 0.03
+            else rng.choice(_OFF_TOPIC)
+        )
         if rng.random() < 0.08:
-            query = rng.choice((str.upper, str.title, lambda q: f" {q} ", lambda q: f"{q}!", lambda q: q.replace(" ", "  ")))(query)
+            query = rng.choice(
+                (str.upper, str.title, lambda q: f" {q} ", lambda q: f"{q}!", lambda q: q.replace(" ", "  "))
+            )(query)
         if not rows or rng.random() < 0.002:
             query = f"mia@example.org {query}"
         action = rng.choices(list(_ACTIONS), list(_ACTIONS.values()))[0]
         count = 1 + min(int(rng.expovariate(1.5 if action != "impression" else 0.4)), 20)
         day = LAST_DAY - timedelta(days=int(LOG_DAYS * rng.random() ** 1.2))
-        rows.append({"pin_id": pin.pin_id, "query": query, "action": action, "date": day, "count": count, "user_id": _zipf(users, rng) if rng.random() > 0.02 else None})
+        rows.append(
+            {
+                "pin_id": pin.pin_id,
+                "query": query,
+                "action": action,
+                "date": day,
+                "count": count,
+                "user_id": _zipf(users, rng) if rng.random() > 0.02 else None,
+            }
+        )
     return rows
 
 
@@ -262,10 +400,23 @@ def _queries(scene: Scene) -> dict[str, float]:
     """Queries that lead to such a picture, with their weights."""
     first, last = scene.things[0], scene.things[-1]
     name = _names(scene)[1]
-    found = {str(first): 4.0, first.noun: 2.0, f"{first.noun} drawing": 1.0, f"{first} print": 1.0, f"{scene.background} background wallpaper": 0.7, f"{first.noun} wall art": 0.5}
+    found = {
+        str(first): 4.0,
+        first.noun: 2.0,
+        f"{first.noun} drawing": 1.0,
+        f"{first} print": 1.0,
+        f"{scene.background} background wallpaper": 0.7,
+        f"{first.noun} wall art": 0.5,
+    }
     found |= {f"{name} {scene.background} background": 0.5, f"cute {first.noun}": 0.5}
     if scene.relation:
-        found |= {name: 4.0, f"{first.noun} {scene.relation} {last.noun}": 3.0, f"{first.noun} and {last.noun}": 2.0, str(last): 2.0, last.noun: 1.0}
+        found |= {
+            name: 4.0,
+            f"{first.noun} {scene.relation} {last.noun}": 3.0,
+            f"{first.noun} and {last.noun}": 2.0,
+            str(last): 2.0,
+            last.noun: 1.0,
+        }
     elif scene.count > 1:
         found |= {name: 5.0, name.replace(f" {first.colour}", ""): 3.0}
     return found
@@ -282,7 +433,9 @@ def _cumulated(n: int) -> list[float]:
 
 def _moment(rng: random.Random, first: date, last: date) -> datetime:
     """A second between two days, both included (UTC)."""
-    return datetime.combine(first, time()) + timedelta(seconds=rng.randrange(((last - first).days + 1) * 86400))
+    return datetime.combine(first, time()) + timedelta(
+        seconds=rng.randrange(((last - first).days + 1) * 86400)
+    )
 
 
 def _write(path: Path, rows: Sequence[dict[str, Any]], like: Iterable[dict[str, Any]] = ()) -> None:
@@ -291,7 +444,10 @@ def _write(path: Path, rows: Sequence[dict[str, Any]], like: Iterable[dict[str, 
     import pyarrow.parquet as pq
 
     kinds = {str: pa.string(), int: pa.int64(), date: pa.date32(), datetime: pa.timestamp("us")}
-    columns = {name: next((kinds[type(row[name])] for row in (*rows, *like) if row[name] is not None), pa.string()) for name in next(iter((*rows, *like)))}
+    columns = {
+        name: next((kinds[type(row[name])] for row in (*rows, *like) if row[name] is not None), pa.string())
+        for name in next(iter((*rows, *like)))
+    }
     path.parent.mkdir(exist_ok=True)
     with whole(path) as unfinished:
         pq.write_table(pa.Table.from_pylist(list(rows), pa.schema(columns.items())), unfinished)

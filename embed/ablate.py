@@ -1,4 +1,6 @@
-"""What captions, board titles and engaged queries are worth: the same training with some of the fields, over several seeds, compared pair by pair."""
+"""What captions, board titles and engaged queries are worth: the same training with some of the fields, over
+several seeds, compared pair by pair.
+"""
 
 from __future__ import annotations
 
@@ -26,12 +28,15 @@ ARMS: dict[str, tuple[tuple[str, ...], dict[str, Control]]] = {  # name: (fields
     "+ board titles": ((*NATIVE, "board_titles"), {}),
     "+ engaged queries": ((*NATIVE, "engaged_queries"), {}),
     "all": (FIELDS, {}),
-    "+ captions, reshuffled": (CAPTIONED, {"caption": "reshuffled"}),  # what a field adds that says nothing: another item's, another one each time
-    "+ captions, shuffled once": (CAPTIONED, {"caption": "shuffled"}),  # says nothing, but tells items apart, and can be remembered
+    # what a field adds that says nothing: another item's, another one each time
+    "+ captions, reshuffled": (CAPTIONED, {"caption": "reshuffled"}),
+    # says nothing, but tells items apart, and can be remembered
+    "+ captions, shuffled once": (CAPTIONED, {"caption": "shuffled"}),
     "+ random words": (CAPTIONED, {"caption": "random words"}),  # the same, without the words of other items
 }
 ALL, WITH, WITHOUT = "all pairs", "items with native text", "items without"
-T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}  # Student's t, 97.5%, by degrees of freedom
+# Student's t, 97.5%, by degrees of freedom
+T_95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 OnStep = Callable[[str, int, int], None]
 
@@ -46,17 +51,22 @@ def ablate(
     workers: int = 1,
     on_step: OnStep = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """Trains every arm with every seed below `out`, and measures Recall@10 of query-pin and query-product pairs of the split test together.
+    """Trains every arm with every seed below `out`, and measures Recall@10 of query-pin and query-product
+    pairs of the split test together.
 
-    `arms`: names of ARMS, the first of them is what the others are compared with; without them all whose fields the export has.
-    Returns {"seeds", "arms": {arm: {"fields", "recall@10": {group: [mean over seeds, ...by seed]}, "bm25": {group: value}, "difference": {group: [mean, low, high]}}},
-    "captions beyond": {control: {group: [mean, low, high]}}, "plot": path, or None without matplotlib}: differences to native text alone, and of captions
-    to their controls, paired by seed, with a 95% t-interval. What is done is kept: a call that was stopped goes on after the last training that was done.
-    Raises ExportError, for what cannot be measured or written before anything is trained.
+    `arms`: names of ARMS, the first of them is what the others are compared with; without them all whose
+    fields the export has. Returns {"seeds", "arms": {arm: {"fields", "recall@10": {group: [mean over seeds,
+    ...by seed]}, "bm25": {group: value}, "difference": {group: [mean, low, high]}}}, "captions beyond":
+    {control: {group: [mean, low, high]}}, "plot": path, or None without matplotlib}: differences to native
+    text alone, and of captions to their controls, paired by seed, with a 95% t-interval. What is done is
+    kept: a call that was stopped goes on after the last training that was done. Raises ExportError, for what
+    cannot be measured or written before anything is trained.
     """
     out, found, export = Path(out), dict[str, Any](), Export(folder)
     if not set(Pairs.load(export, "test").tasks) - {QUERY_QUERY}:
-        raise ExportError(f"{folder} has no pairs of queries and items in its split test: export with an earlier --test-from")
+        raise ExportError(
+            f"{folder} has no pairs of queries and items in its split test: export with an earlier --test-from"
+        )
     check_writable(out)
     arms = arms_of(export) if arms is None else arms
     for i, arm in enumerate(arms):
@@ -72,17 +82,39 @@ def ablate(
                 told = _measure(Model.load(out / name), Export(folder, fields, controls=controls, seed=seed))
                 write_whole(kept, json.dumps(told))
             measured.append(json.loads(kept.read_text()))
-        values = {group: [round(one["model"][group], 4) for one in measured] for group in measured[0]["model"]}
-        found[arm] = {"fields": fields, "recall@10": {group: [round(float(np.mean(some)), 4), *some] for group, some in values.items()}, "bm25": measured[0]["bm25"]}
-        found[arm]["difference"] = {group: difference(some, found[arms[0]]["recall@10"][group][1:]) for group, some in values.items()} if i else {}
+        values = {
+            group: [round(one["model"][group], 4) for one in measured] for group in measured[0]["model"]
+        }
+        found[arm] = {
+            "fields": fields,
+            "recall@10": {group: [round(float(np.mean(some)), 4), *some] for group, some in values.items()},
+            "bm25": measured[0]["bm25"],
+        }
+        found[arm]["difference"] = (
+            {
+                group: difference(some, found[arms[0]]["recall@10"][group][1:])
+                for group, some in values.items()
+            }
+            if i
+            else {}
+        )
     on_step("trainings", len(arms) * seeds, len(arms) * seeds)
     controls_of = [arm for arm in arms if ARMS[arm][1]]
     beyond = {
-        arm: {group: difference(some[1:], found[arm]["recall@10"][group][1:]) for group, some in found["+ captions"]["recall@10"].items()}
+        arm: {
+            group: difference(some[1:], found[arm]["recall@10"][group][1:])
+            for group, some in found["+ captions"]["recall@10"].items()
+        }
         for arm in controls_of
         if "+ captions" in found
     }
-    result = {"export": str(folder), "seeds": seeds, "pairs": measured[0]["pairs"], "arms": found, "captions beyond": beyond}
+    result = {
+        "export": str(folder),
+        "seeds": seeds,
+        "pairs": measured[0]["pairs"],
+        "arms": found,
+        "captions beyond": beyond,
+    }
     write_whole(out / "ablation.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
     return result | {"plot": str(out / "ablation.png") if draw(result, out / "ablation.png") else None}
 
@@ -95,7 +127,9 @@ def arms_of(export: Export) -> list[str]:
 
 
 def difference(values: Sequence[float], others: Sequence[float]) -> list[float | None]:
-    """[mean, low, high] of values - others, paired, with a 95% t-interval; of one pair there is none: [mean, None, None]."""
+    """[mean, low, high] of values - others, paired, with a 95% t-interval; of one pair there is none: [mean,
+    None, None].
+    """
     gaps = np.array(values) - np.array(others)
     n = len(gaps)
     mean = float(gaps.mean())
@@ -115,18 +149,31 @@ def _measure(model: Model, export: Export) -> dict[str, Any]:
             continue
         index, known = index_of(task, None), known_positives(both, name)
         by_item = groups(export, task, pairs.details[name])["item"]
-        masks = {ALL: np.ones(len(task), bool), WITH: by_item.get("with native text"), WITHOUT: by_item.get("without native text")}
-        for who, scores in (("model", encoded.scores(task, index, model.sizes.dim)), ("bm25", bm25_scores(export, pairs, task, index))):
+        masks = {
+            ALL: np.ones(len(task), bool),
+            WITH: by_item.get("with native text"),
+            WITHOUT: by_item.get("without native text"),
+        }
+        for who, scores in (
+            ("model", encoded.scores(task, index, model.sizes.dim)),
+            ("bm25", bm25_scores(export, pairs, task, index)),
+        ):
             hit = measures(ranks(scores, task, index, known))["recall@10"]
             for group, mask in masks.items():
                 if mask is not None:
                     hits[who].setdefault(group, []).append(hit[mask])
-    told: dict[str, Any] = {who: {group: round(float(np.concatenate(some).mean()), 4) for group, some in by.items()} for who, by in hits.items()}
+    told: dict[str, Any] = {
+        who: {group: round(float(np.concatenate(some).mean()), 4) for group, some in by.items()}
+        for who, by in hits.items()
+    }
     return told | {"pairs": {group: sum(map(len, some)) for group, some in hits["model"].items()}}
 
 
 def draw(result: Mapping[str, Any], path: Path) -> bool:
-    """Recall of every arm, a dot for each seed, a bar at the mean, a line where BM25 is. False where matplotlib is missing."""
+    """Recall of every arm, a dot for each seed, a bar at the mean, a line where BM25 is.
+
+    False where matplotlib is missing.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -139,7 +186,13 @@ def draw(result: Mapping[str, Any], path: Path) -> bool:
             axes.barh(place, mean, color="C0", alpha=0.35)
             axes.plot(values, [place] * len(values), "o", color="C0", markersize=3)
             axes.plot([told["bm25"][group]] * 2, [place - 0.4, place + 0.4], color="black", linewidth=1.2)
-        axes.set(title=f"{group} ({result['pairs'][group]:,} pairs)", xlabel="Recall@10 (line: BM25)", xlim=(0, 1), yticks=range(len(arms)), yticklabels=list(arms))
+        axes.set(
+            title=f"{group} ({result['pairs'][group]:,} pairs)",
+            xlabel="Recall@10 (line: BM25)",
+            xlim=(0, 1),
+            yticks=range(len(arms)),
+            yticklabels=list(arms),
+        )
         axes.set_ylim(len(arms) - 0.5, -0.5)
         axes.grid(axis="x", alpha=0.3)
     figure.savefig(path, dpi=110)

@@ -14,10 +14,14 @@ K1, B = 1.2, 0.75  # Lucene's defaults
 
 
 class BM25:
-    """An index of documents. idf = ln(1 + (N - df + 0.5) / (df + 0.5)); tf / (tf + k1 (1 - b + b length / mean length)), as Lucene counts it; no stemming."""
+    """An index of documents. idf = ln(1 + (N - df + 0.5) / (df + 0.5)); tf / (tf + k1 (1 - b + b length /
+    mean length)), as Lucene counts it; no stemming.
+    """
 
     def __init__(self, documents: Iterable[tuple[np.ndarray, np.ndarray]], n: int, queries: pa.Array):
-        """`documents`: for some of the n documents at a time, the document of each word (from 0 over all) and the word's code. Only words of `queries` are kept."""
+        """`documents`: for some of the n documents at a time, the document of each word (from 0 over all) and
+        the word's code. Only words of `queries` are kept.
+        """
         wanted, lengths = np.unique(grams(queries)["unigram"].codes), np.zeros(n, np.int64)
         parts = [(np.empty(0, np.int64), np.empty(0, np.uint64))]
         for rows, codes in documents:
@@ -42,6 +46,14 @@ class BM25:
         known = self.terms[place] == found.codes if len(self.terms) else np.zeros(len(found.codes), bool)
         query, term = found.rows[known], place[known]
         sizes = self.starts[term + 1] - self.starts[term]
-        posting = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes) + np.repeat(self.starts[term], sizes)
+        posting = (
+            np.arange(sizes.sum())
+            - np.repeat(np.cumsum(sizes) - sizes, sizes)
+            + np.repeat(self.starts[term], sizes)
+        )
         cells = np.repeat(query, sizes) * self.n + self.rows[posting]
-        return torch.from_numpy(np.bincount(cells, self.weights[posting], len(queries) * self.n).reshape(len(queries), self.n).astype(np.float32))
+        return torch.from_numpy(
+            np.bincount(cells, self.weights[posting], len(queries) * self.n)
+            .reshape(len(queries), self.n)
+            .astype(np.float32)
+        )

@@ -1,12 +1,15 @@
-"""The loss of OmniSearchSage: sampled softmax over in-batch and over random negatives, corrected for how often an item is drawn.
+"""The loss of OmniSearchSage: sampled softmax over in-batch and over random negatives, corrected for how
+often an item is drawn.
 
-In a batch an item is as frequent as it is popular. Without correction the model learns how much more likely an item is for this query
-than for any, log P(item | query) / P(item); with log Q subtracted from every logit, the positive's too, it learns log P(item | query)
-(logQ correction: Yi et al. 2019). How popular items are is counted as they pass by, in a count-min sketch (Cormode and Muthukrishnan 2005).
+In a batch an item is as frequent as it is popular. Without correction the model learns how much more likely
+an item is for this query than for any, log P(item | query) / P(item); with log Q subtracted from every logit,
+the positive's too, it learns log P(item | query) (logQ correction: Yi et al. 2019). How popular items are is
+counted as they pass by, in a count-min sketch (Cormode and Muthukrishnan 2005).
 
-An item counts once among the candidates however often the batch has it, and Q is the probability that the batch has it at all: for
-rare items that is their popularity times a constant, for popular ones it alone makes the loss exact. Had each occurrence counted and
-the right item's others been left out, a popular right item would weigh too little (tests/test_embed/test_loss.py simulates it).
+An item counts once among the candidates however often the batch has it, and Q is the probability that the
+batch has it at all: for rare items that is their popularity times a constant, for popular ones it alone makes
+the loss exact. Had each occurrence counted and the right item's others been left out, a popular right item
+would weigh too little (tests/test_embed/test_loss.py simulates it).
 """
 
 from __future__ import annotations
@@ -26,7 +29,8 @@ DEPTH, WIDTH = 2, 2**26  # of the published code's sketch
 
 
 class CountMinSketch(nn.Module):
-    """How often each key (int64) was seen, never too little, and too much by at most e / width of all with probability 1 - exp(-depth).
+    """How often each key (int64) was seen, never too little, and too much by at most e / width of all with
+    probability 1 - exp(-depth).
 
     `width` is a power of two. The counts are buffers: they move, save and load with the module.
     """
@@ -43,8 +47,12 @@ class CountMinSketch(nn.Module):
         self.register_buffer("total", torch.zeros((), dtype=torch.int64))
 
     def _cells(self, keys: torch.Tensor) -> torch.Tensor:
-        factors: Any = self.factors  # multiply-shift hashing (Dietzfelbinger 1996), modulo 2^64 by overflow; shifting leaves the sign, masking takes it away
-        return torch.as_tensor(((keys[None] * factors[0] + factors[1]) >> (64 - self.bits)) & ((1 << self.bits) - 1))
+        # multiply-shift hashing (Dietzfelbinger 1996), modulo 2^64 by overflow; shifting leaves the sign,
+        # masking takes it away
+        factors: Any = self.factors
+        return torch.as_tensor(
+            ((keys[None] * factors[0] + factors[1]) >> (64 - self.bits)) & ((1 << self.bits) - 1)
+        )
 
     def add(self, keys: torch.Tensor) -> None:
         """Counts keys [n]."""
@@ -60,19 +68,27 @@ class CountMinSketch(nn.Module):
         return torch.as_tensor(counts.gather(1, self._cells(keys)).amin(0))
 
     def log_inclusion(self, keys: torch.Tensor, draws: int) -> torch.Tensor:
-        """[n] logs of the probability that `draws` draws have each key, by its share in all that was seen; a key that was never seen counts as seen once."""
+        """[n] logs of the probability that `draws` draws have each key, by its share in all that was seen; a
+        key that was never seen counts as seen once.
+        """
         total: Any = self.total
         share = self.count(keys).clamp(min=1).double() / total.clamp(min=1)
         return (-torch.expm1(draws * torch.log1p(-share.clamp(max=1 - 1e-9)))).log().float()
 
 
 def sampled_softmax(
-    logits: torch.Tensor, positive: torch.Tensor, *, log_q: torch.Tensor | None = None, log_q_positive: torch.Tensor | None = None, left_out: torch.Tensor | None = None
+    logits: torch.Tensor,
+    positive: torch.Tensor,
+    *,
+    log_q: torch.Tensor | None = None,
+    log_q_positive: torch.Tensor | None = None,
+    left_out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """[queries] losses of logits [queries, candidates] whose right candidate is number `positive` [queries].
 
-    `log_q` [candidates] are logs of sampling probabilities and are subtracted, `log_q_positive` [queries] stands in place of the right candidates' own.
-    `left_out` [queries, candidates] are candidates that do not count; the right one always does.
+    `log_q` [candidates] are logs of sampling probabilities and are subtracted, `log_q_positive` [queries]
+    stands in place of the right candidates' own. `left_out` [queries, candidates] are candidates that do not
+    count; the right one always does.
     """
     if log_q is not None:
         logits = logits - log_q
@@ -92,7 +108,9 @@ def repeated(keys: torch.Tensor) -> torch.Tensor:
 
 
 class Gather(torch.autograd.Function):
-    """Rows of all ranks, one rank after the other, with gradients: each rank gets what all ranks' losses say about its rows."""
+    """Rows of all ranks, one rank after the other, with gradients: each rank gets what all ranks' losses say
+    about its rows.
+    """
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
@@ -122,14 +140,20 @@ def own_rank() -> int:
 
 
 def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1
+    return (
+        torch.distributed.is_available()
+        and torch.distributed.is_initialized()
+        and torch.distributed.get_world_size() > 1
+    )
 
 
 @dataclass(frozen=True)
 class LossOptions:
-    """`dims` {numbers: weight} of the Matryoshka losses. `correction` of a positive: the item's own popularity, or P(item | query), which the paper takes.
+    """`dims` {numbers: weight} of the Matryoshka losses. `correction` of a positive: the item's own
+    popularity, or P(item | query), which the paper takes.
 
-    `mask_known` leaves a query's other known positives out of its candidates. Both were worse in a simulation (docs/embed.md), and are off.
+    `mask_known` leaves a query's other known positives out of its candidates. Both were worse in a simulation
+    (docs/embed.md), and are off.
     """
 
     dims: dict[int, float]
@@ -139,12 +163,18 @@ class LossOptions:
 
 
 class Counts(nn.Module):
-    """How often a task's items, with "conditional" its queries and pairs too, were drawn so far; with "none" nothing is counted."""
+    """How often a task's items, with "conditional" its queries and pairs too, were drawn so far; with "none"
+    nothing is counted.
+    """
 
     def __init__(self, options: LossOptions):
         super().__init__()
-        kinds = {"none": (), "popularity": ("item",), "conditional": ("item", "query", "pair")}[options.correction]
-        self.sketches = nn.ModuleDict({kind: CountMinSketch(options.sketch_width, seed=seed) for seed, kind in enumerate(kinds)})
+        kinds = {"none": (), "popularity": ("item",), "conditional": ("item", "query", "pair")}[
+            options.correction
+        ]
+        self.sketches = nn.ModuleDict(
+            {kind: CountMinSketch(options.sketch_width, seed=seed) for seed, kind in enumerate(kinds)}
+        )
 
     def add(self, query_keys: torch.Tensor, positive_keys: torch.Tensor) -> None:
         """Counts the pairs of a step (of all ranks): once a step, before its losses."""
@@ -162,7 +192,10 @@ class Counts(nn.Module):
 
 
 class Loss(nn.Module):
-    """The losses of one task; the learned temperature and the counts are its state. `counts` of another loss over the same pairs are shared, and added to by their owner alone."""
+    """The losses of one task; the learned temperature and the counts are its state.
+
+    `counts` of another loss over the same pairs are shared, and added to by their owner alone.
+    """
 
     def __init__(self, options: LossOptions, known: torch.Tensor | None = None, counts: Counts | None = None):
         super().__init__()
@@ -180,9 +213,11 @@ class Loss(nn.Module):
         self, queries: torch.Tensor, query_keys: torch.Tensor, positives: torch.Tensor, positive_keys: torch.Tensor, negatives: torch.Tensor, negative_keys: torch.Tensor,
         *, has: tuple[torch.Tensor, torch.Tensor] | None = None, dims: Sequence[int] | None = None,
     ) -> torch.Tensor:  # fmt: skip
-        """The mean over this rank's pairs of in-batch and random-negatives loss, over the dimensions by their weights.
+        """The mean over this rank's pairs of in-batch and random-negatives loss, over the dimensions by their
+        weights.
 
-        Embeddings [n, dim] of length 1, keys [n]. `has`: which positives and negatives exist at all (fixed vectors: not every item has one). `dims`: in place of those of the options.
+        Embeddings [n, dim] of length 1, keys [n]. `has`: which positives and negatives exist at all (fixed
+        vectors: not every item has one). `dims`: in place of those of the options.
         """
         n, start = len(queries), own_rank() * len(queries)
         positive = torch.arange(start, start + n, device=queries.device)
@@ -190,7 +225,9 @@ class Loss(nn.Module):
         everything = of_all_ranks(positives), of_all_ranks(negatives)
         same = (keys[None] == positive_keys[:, None]) | repeated(keys)[None]
         random_keys = torch.cat([positive_keys[:, None], negative_keys[None].expand(n, -1)], 1)
-        random_same = (random_keys == positive_keys[:, None]) | torch.cat([keys.new_zeros(1, dtype=torch.bool), repeated(negative_keys)])[None]
+        random_same = (random_keys == positive_keys[:, None]) | torch.cat(
+            [keys.new_zeros(1, dtype=torch.bool), repeated(negative_keys)]
+        )[None]
         if self.known is not None:
             same = same | self._is_known(query_keys[:, None], keys[None])
             random_same = random_same | self._is_known(query_keys[:, None], random_keys)
@@ -199,21 +236,40 @@ class Loss(nn.Module):
             counted = has[0].to(queries.dtype)
             same = same | ~of_all_ranks(has[0])[None]
             random_same = torch.cat([random_same[:, :1], random_same[:, 1:] | ~of_all_ranks(has[1])[None]], 1)
-        log_q = None if self.options.correction == "none" else self.counts.of("item").log_inclusion(keys, len(keys))
+        log_q = (
+            None
+            if self.options.correction == "none"
+            else self.counts.of("item").log_inclusion(keys, len(keys))
+        )
         log_q_positive = None
         if self.options.correction == "conditional":  # P(item | query) in draws of a batch, as the others are
             log_q_positive = (
                 math.log(len(keys))
-                + self.counts.of("pair").count(pair_keys(query_keys, positive_keys)).clamp(min=1).float().log()
+                + self.counts.of("pair")
+                .count(pair_keys(query_keys, positive_keys))
+                .clamp(min=1)
+                .float()
+                .log()
                 - self.counts.of("query").count(query_keys).clamp(min=1).float().log()
             )
         first = torch.zeros_like(positive)
         weights = {dim: self.options.dims.get(dim, 1.0) for dim in dims or self.options.dims}
         total = queries.new_zeros(n)
         for dim, weight in weights.items():
-            query, own, (batch, drawn) = shortened(queries, dim), shortened(positives, dim), (shortened(some, dim) for some in everything)
-            in_batch = sampled_softmax(query @ batch.T / self.temperature, positive, log_q=log_q, log_q_positive=log_q_positive, left_out=same)
-            # Random negatives are drawn evenly: Q is the same for all candidates of this term, and softmax does not see it.
+            query, own, (batch, drawn) = (
+                shortened(queries, dim),
+                shortened(positives, dim),
+                (shortened(some, dim) for some in everything),
+            )
+            in_batch = sampled_softmax(
+                query @ batch.T / self.temperature,
+                positive,
+                log_q=log_q,
+                log_q_positive=log_q_positive,
+                left_out=same,
+            )
+            # Random negatives are drawn evenly: Q is the same for all candidates of this term, and softmax
+            # does not see it.
             logits = torch.cat([(query * own).sum(1, keepdim=True), query @ drawn.T], 1) / self.temperature
             total = total + weight * (in_batch + sampled_softmax(logits, first, left_out=random_same))
         return (total * counted).mean() / sum(weights.values())

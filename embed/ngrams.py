@@ -1,8 +1,10 @@
-"""Text to numbers for the item tower: word unigrams, word bigrams and character trigrams of many texts at once.
+"""Text to numbers for the item tower: word unigrams, word bigrams and character trigrams of many texts at
+once.
 
-The texts of a batch are one array of code points, and numpy finds words and n-grams in it. Only texts that need more than a table of ASCII
-meet Python one by one: they go through the `normalise` of titles and queries, so that a word has one form wherever it stands.
-An n-gram is a `code` of 64 bits (a trigram its three characters, a word a hash of its characters); a `Vocabulary` turns codes into ids.
+The texts of a batch are one array of code points, and numpy finds words and n-grams in it. Only texts that
+need more than a table of ASCII meet Python one by one: they go through the `normalise` of titles and queries,
+so that a word has one form wherever it stands. An n-gram is a `code` of 64 bits (a trigram its three
+characters, a word a hash of its characters); a `Vocabulary` turns codes into ids.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ MAX_CHARACTERS = 2_000  # of one text that count: a description of a megabyte is
 WAITING = 4_000_000  # n-grams of a kind that wait to be merged into those seen
 _FIRST, _LAST = 1, 2  # in place of the character before a word and after it; no text holds these
 _WORD, _NEXT = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  # odd numbers without a pattern
-# What becomes of a byte of UTF-8: of ASCII but the apostrophe what `normalise` makes of it wherever it stands, a space for what separates; other bytes stay.
+# What becomes of a byte of UTF-8: of ASCII but the apostrophe what `normalise` makes of it wherever it
+# stands, a space for what separates; other bytes stay.
 _KEPT = bytes(ord(normalise(chr(code)) or " ") for code in range(128)) + bytes(range(128, 256))
 
 
@@ -38,16 +41,20 @@ class Grams:
 
 
 def words(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The words of texts, in order: of every character of a word its code point and the number of its word (from 0 on), of every word the number of its text.
+    """The words of texts, in order: of every character of a word its code point and the number of its word
+    (from 0 on), of every word the number of its text.
 
-    They are the words of `filters.text.normalise`, split at spaces, without apostrophes. A text's first MAX_CHARACTERS count; null has no words.
+    They are the words of `filters.text.normalise`, split at spaces, without apostrophes. A text's first
+    MAX_CHARACTERS count; null has no words.
     """
     characters, first, text = _words(texts)
     return characters, np.repeat(np.arange(len(first)), _lengths(first, characters)), text
 
 
 def grams(texts: pa.Array, rows: np.ndarray | None = None) -> dict[str, Grams]:
-    """{kind: n-grams} of texts; `rows` (ascending) says to which row each text belongs, without it a text is a row. Null has none."""
+    """{kind: n-grams} of texts; `rows` (ascending) says to which row each text belongs, without it a text is
+    a row. Null has none.
+    """
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
     characters, first, text = _words(texts)
@@ -61,14 +68,22 @@ def grams(texts: pa.Array, rows: np.ndarray | None = None) -> dict[str, Grams]:
     before[first], after[first + lengths - 1] = _FIRST, _LAST
     trigrams = before << np.uint64(42) | wide << np.uint64(21) | after
     place = np.arange(len(wide)) - np.repeat(first, lengths)
-    unigrams = mixed(np.add.reduceat(mixed(wide) * _powers(MAX_CHARACTERS + 1).take(place, mode="clip"), first))
+    unigrams = mixed(
+        np.add.reduceat(mixed(wide) * _powers(MAX_CHARACTERS + 1).take(place, mode="clip"), first)
+    )
     together = text[1:] == text[:-1]
     bigrams = mixed(unigrams[:-1] * _NEXT + unigrams[1:])[together]
-    return {"trigram": Grams(np.repeat(row, lengths), trigrams), "unigram": Grams(row, unigrams), "bigram": Grams(row[1:][together], bigrams)}
+    return {
+        "trigram": Grams(np.repeat(row, lengths), trigrams),
+        "unigram": Grams(row, unigrams),
+        "bigram": Grams(row[1:][together], bigrams),
+    }
 
 
 def mixed(numbers: np.ndarray) -> np.ndarray:
-    """Numbers of 64 bits whose bits all depend on all bits of `numbers` (the finaliser of SplitMix64, Steele et al. 2014)."""
+    """Numbers of 64 bits whose bits all depend on all bits of `numbers` (the finaliser of SplitMix64, Steele
+    et al. 2014).
+    """
     mixing = numbers + _WORD
     mixing = (mixing ^ (mixing >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixing = (mixing ^ (mixing >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -77,19 +92,35 @@ def mixed(numbers: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which n-grams have an id. `known` {kind: their codes, ascending}; a kind of `hashed` {kind: ids} has no list: its ids are codes modulo their number."""
+    """Which n-grams have an id.
+
+    `known` {kind: their codes, ascending}; a kind of `hashed` {kind: ids} has no list: its ids are codes
+    modulo their number.
+    """
 
     known: Mapping[str, np.ndarray]
     hashed: Mapping[str, int]
 
     @classmethod
-    def build(cls, batches: Iterable[Iterable[dict[str, Grams]]], sizes: Mapping[str, int] = SIZES, *, least: int = 2, waiting: int = WAITING) -> Vocabulary:
-        """The `sizes` {kind: number} most frequent n-grams of what `grams` made of the batches, those seen less than `least` times left out; of equals the lesser code.
+    def build(
+        cls,
+        batches: Iterable[Iterable[dict[str, Grams]]],
+        sizes: Mapping[str, int] = SIZES,
+        *,
+        least: int = 2,
+        waiting: int = WAITING,
+    ) -> Vocabulary:
+        """The `sizes` {kind: number} most frequent n-grams of what `grams` made of the batches, those seen
+        less than `least` times left out; of equals the lesser code.
 
-        Whatever the number and the cut of the batches, the result is the same. Memory: of every kind 16 bytes for each distinct n-gram seen, and 8 for each of fewer than `waiting`
-        n-grams that are not merged yet (and for one batch). A merge, of one kind at a time, takes for its while 16 bytes more for each distinct n-gram and some 75 for each that waited: 300 MB.
+        Whatever the number and the cut of the batches, the result is the same. Memory: of every kind 16 bytes
+        for each distinct n-gram seen, and 8 for each of fewer than `waiting` n-grams that are not merged yet
+        (and for one batch). A merge, of one kind at a time, takes for its while 16 bytes more for each
+        distinct n-gram and some 75 for each that waited: 300 MB.
         """
-        seen: dict[str, tuple[np.ndarray, np.ndarray]] = {kind: (np.empty(0, np.uint64), np.empty(0, np.int64)) for kind in sizes}
+        seen: dict[str, tuple[np.ndarray, np.ndarray]] = {
+            kind: (np.empty(0, np.uint64), np.empty(0, np.int64)) for kind in sizes
+        }
         unmerged: dict[str, list[np.ndarray]] = {kind: [] for kind in sizes}
         for batch in batches:
             for found in batch:
@@ -115,7 +146,9 @@ class Vocabulary:
         return sum(self.sizes.values())
 
     def ids(self, found: Mapping[str, Grams], rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """n-grams of all kinds as one list of ids, row after row, and where each of the `rows` begins in it: what `EmbeddingBag` takes."""
+        """n-grams of all kinds as one list of ids, row after row, and where each of the `rows` begins in it:
+        what `EmbeddingBag` takes.
+        """
         all_rows, all_ids, base = [], [], 0
         for kind, size in self.sizes.items():
             ids = self._of(kind, found[kind].codes, size)
@@ -142,7 +175,10 @@ class Vocabulary:
         """Writes the vocabulary as safetensors."""
         from safetensors.numpy import save_file
 
-        save_file({**self.known, **{f"hashed {kind}": np.array([size]) for kind, size in self.hashed.items()}}, str(path))
+        save_file(
+            {**self.known, **{f"hashed {kind}": np.array([size]) for kind, size in self.hashed.items()}},
+            str(path),
+        )
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
@@ -150,7 +186,10 @@ class Vocabulary:
         from safetensors.numpy import load_file
 
         stored: dict[str, Any] = load_file(str(path))
-        return cls({kind: stored[kind] for kind in KINDS if kind in stored}, {kind: int(stored[f"hashed {kind}"][0]) for kind in KINDS if f"hashed {kind}" in stored})
+        return cls(
+            {kind: stored[kind] for kind in KINDS if kind in stored},
+            {kind: int(stored[f"hashed {kind}"][0]) for kind in KINDS if f"hashed {kind}" in stored},
+        )
 
 
 def _words(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -176,12 +215,16 @@ def _words(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _normalised(texts: pa.Array, data: bytes, offsets: np.ndarray) -> pa.Array:
-    """The texts; those that are not ASCII or have an apostrophe as `normalise` makes them, without apostrophes."""
+    """The texts; those that are not ASCII or have an apostrophe as `normalise` makes them, without
+    apostrophes.
+    """
     characters = np.frombuffer(data, np.uint8)
     before = np.append(0, np.cumsum((characters > 127) | (characters == ord("'"))))
     chosen = pa.array(before[offsets[1:]] > before[offsets[:-1]])
     distinct = texts.filter(chosen).dictionary_encode()
-    forms = pa.array([normalise(text).replace("'", "") for text in distinct.dictionary.to_pylist()], pa.large_string())
+    forms = pa.array(
+        [normalise(text).replace("'", "") for text in distinct.dictionary.to_pylist()], pa.large_string()
+    )
     return pc.replace_with_mask(texts, chosen, forms.take(distinct.indices))
 
 
@@ -210,7 +253,10 @@ def _merged(seen: np.ndarray, counts: np.ndarray, waiting: list[np.ndarray]) -> 
 
 
 def _slots(known: np.ndarray) -> np.ndarray:
-    """A hash table with open addressing, at most half full: in each slot a place in `known` or -1. Searching a million codes by halves takes five times as long."""
+    """A hash table with open addressing, at most half full: in each slot a place in `known` or -1.
+
+    Searching a million codes by halves takes five times as long.
+    """
     slots = np.full(2 << len(known).bit_length(), -1, np.int32)
     left, slot = np.arange(len(known)), _first_slot(known, slots)
     while len(left):

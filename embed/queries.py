@@ -1,4 +1,6 @@
-"""Vectors of queries, for those who search: from a trained model, or from its exported query encoder, which needs none of our code."""
+"""Vectors of queries, for those who search: from a trained model, or from its exported query encoder, which
+needs none of our code.
+"""
 
 from __future__ import annotations
 
@@ -36,30 +38,49 @@ class _Encoder(nn.Module):
 
 
 def export_encoder(model: Model, path: Path) -> float:
-    """Writes the query tower by torch.export, for any number of queries of up to 64 tokens, and returns the largest difference to the model on some texts.
+    """Writes the query tower by torch.export, for any number of queries of up to 64 tokens, and returns the
+    largest difference to the model on some texts.
 
-    It takes what the tokeniser of MODEL/encoder makes of texts in the form of `filters.text.normalise`. The small encoder's brings raw texts into that form by itself:
-    with it the difference is measured on raw texts. Raises ExportError, and writes nothing, where that is above 1e-4.
+    It takes what the tokeniser of MODEL/encoder makes of texts in the form of `filters.text.normalise`. The
+    small encoder's brings raw texts into that form by itself: with it the difference is measured on raw
+    texts. Raises ExportError, and writes nothing, where that is above 1e-4.
     """
-    texts = ["Red Mug!", "a", "two blue boats, beside a green tree: on a yellow background", "Grandma\u2019s Crème  BRÛLÉE & 猫カフェ"]
+    texts = [
+        "Red Mug!",
+        "a",
+        "two blue boats, beside a green tree: on a yellow background",
+        "Grandma\u2019s Crème  BRÛLÉE & 猫カフェ",
+    ]
     texts = texts if model.about.get("encoder") == SMALL else [normalise(text) for text in texts]
     ids, mask = _ids(model, texts)
-    n, length = torch.export.Dim("queries", min=1, max=65_536), torch.export.Dim("tokens", min=2, max=model.most_tokens)
+    n, length = (
+        torch.export.Dim("queries", min=1, max=65_536),
+        torch.export.Dim("tokens", min=2, max=model.most_tokens),
+    )
     written = io.BytesIO()
     with torch.no_grad():
-        program = torch.export.export(_Encoder(model).eval(), (ids, mask), dynamic_shapes=({0: n, 1: length}, {0: n, 1: length}))
+        program = torch.export.export(
+            _Encoder(model).eval(), (ids, mask), dynamic_shapes=({0: n, 1: length}, {0: n, 1: length})
+        )
         torch.export.save(program, written)
         encoder = load_encoder(io.BytesIO(written.getvalue()))
-        gap = max(float((encoder(*_ids(model, some)) - model.queries(*model.tokenise(some))).abs().max()) for some in (texts, texts[:1], texts * 9))
+        gap = max(
+            float((encoder(*_ids(model, some)) - model.queries(*model.tokenise(some))).abs().max())
+            for some in (texts, texts[:1], texts * 9)
+        )
         if not gap <= MOST_DIFFERENCE:
-            raise ExportError(f"the exported encoder differs from the model by {gap:.1e}, more than {MOST_DIFFERENCE:.0e}: nothing was written")
+            raise ExportError(
+                f"the exported encoder differs from the model by {gap:.1e}, more than {MOST_DIFFERENCE:.0e}: nothing was written"
+            )
     write_whole(path, written.getvalue())
     return gap
 
 
 def _ids(model: Model, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
     """What a service gives to the encoder: ids and mask by the tokeniser alone."""
-    found = model.tokeniser(texts, padding=True, truncation=True, max_length=model.most_tokens, return_tensors="pt")
+    found = model.tokeniser(
+        texts, padding=True, truncation=True, max_length=model.most_tokens, return_tensors="pt"
+    )
     return found["input_ids"], found["attention_mask"]
 
 
@@ -69,10 +90,15 @@ def load_encoder(source: Path | io.BytesIO) -> Any:
 
 
 def encode(model: Model, queries: Iterable[str], dim: int | None = None) -> Iterator[pa.RecordBatch]:
-    """Rows (query, vector) for queries in the order in which they come; blank lines have none. `dim`: only so many numbers. Raises ExportError for a dim that the model has not."""
+    """Rows (query, vector) for queries in the order in which they come; blank lines have none.
+
+    `dim`: only so many numbers. Raises ExportError for a dim that the model has not.
+    """
     dim = dim or model.sizes.dim
     if dim not in model.sizes.dims:
-        raise ExportError(f"the model has embeddings of {', '.join(map(str, model.sizes.dims))} numbers, not of {dim}")
+        raise ExportError(
+            f"the model has embeddings of {', '.join(map(str, model.sizes.dims))} numbers, not of {dim}"
+        )
     return _encoded(model, queries, dim)
 
 
@@ -97,11 +123,15 @@ def schema(dim: int) -> pa.Schema:
 def _batch(model: Model, texts: list[str], dim: int) -> pa.RecordBatch:
     vectors = torch.nn.functional.normalize(model.queries(*model.tokenise(texts))[:, :dim], dim=1)
     flat = pa.array(vectors.reshape(-1).numpy())
-    return pa.record_batch([pa.array(texts), pa.FixedSizeListArray.from_arrays(flat, dim)], schema=schema(dim))
+    return pa.record_batch(
+        [pa.array(texts), pa.FixedSizeListArray.from_arrays(flat, dim)], schema=schema(dim)
+    )
 
 
 def write(model: Model, queries: Iterable[str], sink: str | Path | BinaryIO, dim: int | None = None) -> int:
-    """Writes `encode` as Parquet, a path whole or not at all, a stream as rows come; returns how many queries there were. Memory: that of a row group."""
+    """Writes `encode` as Parquet, a path whole or not at all, a stream as rows come; returns how many queries
+    there were. Memory: that of a row group.
+    """
     batches = encode(model, queries, dim)
     if isinstance(sink, (str, Path)):
         with whole(sink) as unfinished:

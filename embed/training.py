@@ -1,7 +1,9 @@
-"""Trains the towers on the pairs of an export. By accelerate: one process or several, CPU or GPUs, bfloat16 on GPUs.
+"""Trains the towers on the pairs of an export. By accelerate: one process or several, CPU or GPUs, bfloat16
+on GPUs.
 
-What a step learns depends on seed and step alone, so that a training that was stopped goes on from its checkpoint exactly as if it had
-not been, and two processes with half of each batch learn what one does with the whole.
+What a step learns depends on seed and step alone, so that a training that was stopped goes on from its
+checkpoint exactly as if it had not been, and two processes with half of each batch learn what one does with
+the whole.
 """
 
 from __future__ import annotations
@@ -23,10 +25,33 @@ import torch
 from torch import nn
 
 from ..common.files import whole
-from .data import FIELDS, MIX, OWN_WORDS, OWN_WORDS_SHARE, QUERY_QUERY, Batches, Control, Export, ExportError, Pairs, Task, TaskBatch, batch_shares
+from .data import (
+    FIELDS,
+    MIX,
+    OWN_WORDS,
+    OWN_WORDS_SHARE,
+    QUERY_QUERY,
+    Batches,
+    Control,
+    Export,
+    ExportError,
+    Pairs,
+    Task,
+    TaskBatch,
+    batch_shares,
+)
 from .loss import WIDTH, Loss, LossOptions
 from .ngrams import MAX_CHARACTERS, SIZES, Vocabulary
-from .recall import Index, bm25_scores, encode_items, encode_queries, index_of, known_positives, measures, ranks
+from .recall import (
+    Index,
+    bm25_scores,
+    encode_items,
+    encode_queries,
+    index_of,
+    known_positives,
+    measures,
+    ranks,
+)
 from .towers import DISTILBERT, FORMAT, SMALL, Model, Sizes, new_model, sizes_of
 
 CHECKPOINT, CURVE = "checkpoint.pt", "learning_curve.png"
@@ -39,18 +64,23 @@ OnStep = Callable[[str, int, int], None]  # what is done, how much of it by this
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """`epochs`: how often as many pairs are seen as there are. `compatible`: names of fixed vectors that queries are to be comparable with by a dot product."""
+    """`epochs`: how often as many pairs are seen as there are.
+
+    `compatible`: names of fixed vectors that queries are to be comparable with by a dot product.
+    """
 
     encoder: str = DISTILBERT
     revision: str | None = None
     sizes: Sizes | None = None  # None: small ones with the small encoder, the published ones else
     fields: tuple[str, ...] = FIELDS
-    controls: tuple[tuple[str, Control], ...] = ()  # fields with another text in place of their own, as of Export
+    # fields with another text in place of their own, as of Export
+    controls: tuple[tuple[str, Control], ...] = ()
     hashed: bool = False  # n-grams get their ids by hashing, in place of a vocabulary of the frequent ones
     epochs: float = 10.0
     batch: int = 256
     learning_rate: float = 1e-3
-    encoder_learning_rate: float | None = None  # None: that of the towers for the small encoder, 5e-5 for one that was trained before
+    # None: that of the towers for the small encoder, 5e-5 for one that was trained before
+    encoder_learning_rate: float | None = None
     weight_decay: float = 0.01
     warmup: float = 0.05
     mix: tuple[tuple[str, float], ...] = ()  # weights of tasks in place of those of MIX
@@ -60,31 +90,43 @@ class TrainOptions:
     compatible: tuple[str, ...] = ()
     keep_own_query: bool = False
     validation: float = 0.02  # share of the training queries that are held out for the curve
-    every: int | None = None  # steps between checkpoints, and between points of the curve; None: a twentieth of the training, at most 200
+    # steps between checkpoints, and between points of the curve; None: a twentieth of the training, at most
+    # 200
+    every: int | None = None
     seed: int = 0
 
     @property
     def weights(self) -> dict[str, float]:
-        """Of the tasks in a batch; an encoder that was trained before knows words, and needs no items' own words."""
+        """Of the tasks in a batch; an encoder that was trained before knows words, and needs no items' own
+        words.
+        """
         return MIX | {OWN_WORDS: OWN_WORDS_SHARE if self.encoder == SMALL else 0.0} | dict(self.mix)
 
 
 class Objective(nn.Module):
-    """Towers and losses as one module: a batch in, a loss for each task out. It is what DistributedDataParallel wraps."""
+    """Towers and losses as one module: a batch in, a loss for each task out.
+
+    It is what DistributedDataParallel wraps.
+    """
 
     def __init__(self, model: Model, options: TrainOptions, pairs: Pairs, items: int):
         super().__init__()
         self.queries, self.items = model.queries, model.items
         dims = dict.fromkeys(model.sizes.dims, 1.0)
         keys = max(items, *(len(task.pool) for task in pairs.tasks.values()))
-        loss_options = LossOptions(dims, options.correction, options.mask_known, options.sketch_width or sketch_width(keys))
+        loss_options = LossOptions(
+            dims, options.correction, options.mask_known, options.sketch_width or sketch_width(keys)
+        )
         self.losses = nn.ModuleDict()
         for name, task in pairs.tasks.items():
             if options.weights[name]:
-                known = torch.from_numpy(known_positives([pairs.tasks], name) if name == QUERY_QUERY else task.known)
+                known = torch.from_numpy(
+                    known_positives([pairs.tasks], name) if name == QUERY_QUERY else task.known
+                )
                 self.losses[name] = own = Loss(loss_options, known)
                 for vectors in options.compatible if name != QUERY_QUERY else ():
-                    self.losses[f"{name} {vectors}"] = Loss(loss_options, known, own.counts)  # the same items, counted once
+                    # the same items, counted once
+                    self.losses[f"{name} {vectors}"] = Loss(loss_options, known, own.counts)
         if options.weights[OWN_WORDS]:  # of items that are drawn evenly: nothing to correct
             self.losses[OWN_WORDS] = Loss(replace(loss_options, correction="none", mask_known=False))
 
@@ -101,23 +143,45 @@ class Objective(nn.Module):
                     assert isinstance(loss, Loss)
                     if what == name:
                         loss.counts.add(part.query_keys, part.positive_keys)
-                    with torch.autocast(queries.device.type, enabled=False):  # towers may count in 16 bits; a softmax over a large batch may not
+                    with torch.autocast(queries.device.type, enabled=False):
+                        # towers may count in 16 bits; a softmax over a large batch may not
                         if what == name:
-                            found[what] = loss(queries, part.query_keys, positives, part.positive_keys, negatives, part.negative_keys)
+                            found[what] = loss(
+                                queries,
+                                part.query_keys,
+                                positives,
+                                part.positive_keys,
+                                negatives,
+                                part.negative_keys,
+                            )
                         else:
-                            (own, has), (others, have) = part.positives.dense[what.split(" ", 1)[1]], part.negatives.dense[what.split(" ", 1)[1]]
-                            found[what] = loss(queries, part.query_keys, own, part.positive_keys, others, part.negative_keys, has=(has, have), dims=[own.shape[1]])
+                            (own, has), (others, have) = (
+                                part.positives.dense[what.split(" ", 1)[1]],
+                                part.negatives.dense[what.split(" ", 1)[1]],
+                            )
+                            found[what] = loss(
+                                queries,
+                                part.query_keys,
+                                own,
+                                part.positive_keys,
+                                others,
+                                part.negative_keys,
+                                has=(has, have),
+                                dims=[own.shape[1]],
+                            )
         return found
 
 
 def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers: int = 1, device: str | None = None, on_step: OnStep = lambda what, done, total: None,
           on_point: Callable[[dict[str, Any]], None] = lambda point: None, stop_after: int | None = None) -> dict[str, Any]:  # fmt: skip
-    """Trains on an export and writes the model to `out`: goes on from a checkpoint there, and does nothing where the training was done.
+    """Trains on an export and writes the model to `out`: goes on from a checkpoint there, and does nothing
+    where the training was done.
 
-    Of the steps at which held-out queries were ranked, the one that ranked them best is kept. `on_point` gets each point of the curve:
-    {"step", "pairs", "loss": {task: mean since the last}, "validation": {task: {"recall@10", "bm25 recall@10"}}}.
-    Returns {"model", "steps", "of", "kept_step", "pairs", "pairs_per_second", "seconds", "loss", "validation", "done"}; `stop_after` ends
-    after so many steps of this call, with a checkpoint. Raises ExportError.
+    Of the steps at which held-out queries were ranked, the one that ranked them best is kept. `on_point` gets
+    each point of the curve: {"step", "pairs", "loss": {task: mean since the last}, "validation": {task:
+    {"recall@10", "bm25 recall@10"}}}. Returns {"model", "steps", "of", "kept_step", "pairs",
+    "pairs_per_second", "seconds", "loss", "validation", "done"}; `stop_after` ends after so many steps of
+    this call, with a checkpoint. Raises ExportError.
     """
     from accelerate import Accelerator, DistributedDataParallelKwargs
 
@@ -134,7 +198,12 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
         options = replace(options, mix=(*options.mix, (OWN_WORDS, 0.0)))
     shares = batch_shares(pairs, options.batch, world, options.weights)
     per_step = sum(size for name, size in shares.items() if name != OWN_WORDS)
-    total = max(1, math.ceil(options.epochs * sum(len(pairs.tasks[name]) for name in shares if name != OWN_WORDS) / per_step))
+    total = max(
+        1,
+        math.ceil(
+            options.epochs * sum(len(pairs.tasks[name]) for name in shares if name != OWN_WORDS) / per_step
+        ),
+    )
     _check_compatible(export, options)
     if accelerator.is_main_process:
         check_writable(out)
@@ -145,14 +214,36 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, total, options.warmup))
     validation = Validation(export, held_out, options.seed) if accelerator.is_main_process else None
     state = _checkpoint(out, digest)
-    step, history, recent, seconds, best = 0, list[dict[str, Any]](), dict[str, list[float]](), 0.0, dict[str, Any]()
+    step, history, recent, seconds, best = (
+        0,
+        list[dict[str, Any]](),
+        dict[str, list[float]](),
+        0.0,
+        dict[str, Any](),
+    )
     if state:
         objective.load_state_dict(state["objective"])
         optimizer.load_state_dict(state["optimizer"])
         schedule.load_state_dict(state["schedule"])
-        (history, recent), step, seconds, best = json.loads(state["history"]), state["step"], state["seconds"], state["best"]
+        (history, recent), step, seconds, best = (
+            json.loads(state["history"]),
+            state["step"],
+            state["seconds"],
+            state["best"],
+        )
         state = None  # it is as large as all the rest
-    batches = Batches(export, pairs, model.vocabulary, model.tokenise, shares=shares, steps=total, seed=options.seed, rank=rank, ranks=world, keep_own_query=options.keep_own_query)
+    batches = Batches(
+        export,
+        pairs,
+        model.vocabulary,
+        model.tokenise,
+        shares=shares,
+        steps=total,
+        seed=options.seed,
+        rank=rank,
+        ranks=world,
+        keep_own_query=options.keep_own_query,
+    )
     objective, optimizer = accelerator.prepare(objective, optimizer)
     every = options.every or min(200, -(-total // 20))
     first, last = step, min(total, step + stop_after) if stop_after is not None else total
@@ -160,7 +251,8 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
     objective.train()
     for batch in _loaded(batches, step, last, workers):
         step += 1
-        torch.manual_seed(hash((options.seed, step, rank)))  # dropout: the same however often the training was stopped
+        # dropout: the same however often the training was stopped
+        torch.manual_seed(hash((options.seed, step, rank)))
         with accelerator.autocast():
             losses = objective({name: _on(part, accelerator.device) for name, part in batch.items()})
         loss = sum(losses.values()) / len(losses)
@@ -173,18 +265,34 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
             recent.setdefault(name, []).append(float(value.detach()))
         on_step("training", step - first, last - first)
         if step % every == 0 or step == total:
-            history.append({"step": step, "pairs": step * per_step, "loss": {name: round(_mean(values, accelerator), 5) for name, values in recent.items()}})
+            history.append(
+                {
+                    "step": step,
+                    "pairs": step * per_step,
+                    "loss": {name: round(_mean(values, accelerator), 5) for name, values in recent.items()},
+                }
+            )
             recent = {}
             if validation is not None:
                 objective.eval()
                 history[-1]["validation"] = validation(model, accelerator.device)
                 objective.train()
                 score = _mean_recall(history[-1])
-                if not best or score >= best["score"]:  # of equals the later one, which has seen more; without held-out queries the last
+                if not best or score >= best["score"]:
+                    # of equals the later one, which has seen more; without held-out queries the last
                     weights = accelerator.unwrap_model(objective).state_dict()
-                    best = {"step": step, "score": score, "towers": {name: value.detach().to("cpu", copy=True) for name, value in weights.items() if _is_kept(name)}}
+                    best = {
+                        "step": step,
+                        "score": score,
+                        "towers": {
+                            name: value.detach().to("cpu", copy=True)
+                            for name, value in weights.items()
+                            if _is_kept(name)
+                        },
+                    }
                 on_point(history[-1])
-        if step % every == 0 or step == last:  # where a training is stopped is no point of its curve: it would choose the step that is kept
+        if step % every == 0 or step == last:
+            # where a training is stopped is no point of its curve: it would choose the step that is kept
             if accelerator.is_main_process:
                 _save_checkpoint(out, {"digest": digest, "step": step, "history": json.dumps([history, recent]), "seconds": seconds + time.perf_counter() - began, "best": best,
                                        "objective": accelerator.unwrap_model(objective).state_dict(), "optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()})  # fmt: skip
@@ -196,7 +304,9 @@ def train(folder: str | Path, out: str | Path, options: TrainOptions, *, workers
     if accelerator.is_main_process and step >= total:
         unwrapped = accelerator.unwrap_model(objective)
         unwrapped.load_state_dict(best["towers"], strict=False)
-        temperatures = {name: round(float(loss.temperature.detach()), 4) for name, loss in unwrapped.losses.items()}
+        temperatures = {
+            name: round(float(loss.temperature.detach()), 4) for name, loss in unwrapped.losses.items()
+        }
         model.about |= {"training": {name: value for name, value in asdict(options).items() if name != "sizes"}, "export": str(Path(folder).absolute()), "digest": digest,
                         "temperatures": temperatures, "result": found, "history": history}  # fmt: skip
         model.queries.cpu().eval()
@@ -219,7 +329,9 @@ def digest_of(folder: str | Path, options: TrainOptions) -> str:
 
 
 def _is_kept(name: str) -> bool:
-    """Of the objective's state what the model is made of, without the sketches of the losses, which are large."""
+    """Of the objective's state what the model is made of, without the sketches of the losses, which are
+    large.
+    """
     return name.startswith(("queries.", "items.")) or name.endswith("log_temperature")
 
 
@@ -229,23 +341,44 @@ def _mean_recall(point: dict[str, Any]) -> float:
 
 
 def sketch_width(items: int) -> int:
-    """A power of two of some sixteen cells for each item, so that its error stays far below the share of any; at most that of the published code."""
+    """A power of two of some sixteen cells for each item, so that its error stays far below the share of any;
+    at most that of the published code.
+    """
     return min(WIDTH, 1 << max(10, (16 * items - 1).bit_length()))
 
 
 def make_model(export: Export, pairs: Pairs, options: TrainOptions) -> Model:
-    """The model that a training begins with: its vocabularies are made of the export's texts and the training queries."""
+    """The model that a training begins with: its vocabularies are made of the export's texts and the training
+    queries.
+    """
     sizes = options.sizes or sizes_of(options.encoder)
-    vocabulary = Vocabulary({}, dict(SIZES)) if options.hashed else Vocabulary.build(export.grams(pairs.asked))
-    return new_model(options.fields, export.dense, vocabulary, sizes, encoder=options.encoder, revision=options.revision, texts=_all_texts(export, pairs), seed=options.seed)
+    vocabulary = (
+        Vocabulary({}, dict(SIZES)) if options.hashed else Vocabulary.build(export.grams(pairs.asked))
+    )
+    return new_model(
+        options.fields,
+        export.dense,
+        vocabulary,
+        sizes,
+        encoder=options.encoder,
+        revision=options.revision,
+        texts=_all_texts(export, pairs),
+        seed=options.seed,
+    )
 
 
 def split_validation(pairs: Pairs, share: float) -> tuple[Pairs, Pairs, pa.Array]:
-    """Training pairs without, and with, the queries that a hash picks, and these: about `share` of all, none where nothing would be left to learn from.
+    """Training pairs without, and with, the queries that a hash picks, and these: about `share` of all, none
+    where nothing would be left to learn from.
 
     On an item (`Export.hidden`) they would be found by words alone, and their rank would say nothing.
     """
-    hashed = np.array([int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") / 2**32 for text in pairs.queries.to_pylist()])
+    hashed = np.array(
+        [
+            int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), "big") / 2**32
+            for text in pairs.queries.to_pylist()
+        ]
+    )
     held = hashed < share
     kept = pairs.only(~held, both=True)
     if not kept.tasks:
@@ -257,13 +390,20 @@ def _check_compatible(export: Export, options: TrainOptions) -> None:
     dims = (options.sizes or sizes_of(options.encoder)).dims
     for name in options.compatible:
         if name not in export.dense:
-            raise ExportError(f"--compatible {name}: the export has no vectors of that name ({', '.join(export.dense) or 'it has none at all'})")
+            raise ExportError(
+                f"--compatible {name}: the export has no vectors of that name ({', '.join(export.dense) or 'it has none at all'})"
+            )
         if export.dense[name] not in dims:
-            raise ExportError(f"--compatible {name}: vectors of {export.dense[name]} numbers fit none of the dimensions {', '.join(map(str, dims))}: give --dims one of that size")
+            raise ExportError(
+                f"--compatible {name}: vectors of {export.dense[name]} numbers fit none of the dimensions {', '.join(map(str, dims))}: give --dims one of that size"
+            )
 
 
 def check_writable(folder: Path) -> None:
-    """Raises ExportError unless files can be written to a folder: before anything that takes long. A folder that was not there is not there after it either."""
+    """Raises ExportError unless files can be written to a folder: before anything that takes long.
+
+    A folder that was not there is not there after it either.
+    """
     new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -276,17 +416,25 @@ def check_writable(folder: Path) -> None:
 
 
 class Validation:
-    """Held-out queries among some thousand items, ranked again and again: for the curve and the choice of a step, not for a report."""
+    """Held-out queries among some thousand items, ranked again and again: for the curve and the choice of a
+    step, not for a report.
+    """
 
     def __init__(self, export: Export, pairs: Pairs, seed: int):
         self.export, self.pairs = export, pairs
-        self.ranked: dict[str, tuple[Task, Index, np.ndarray, float]] = {}  # of each task its pairs, what they are ranked among, what is known, BM25's recall
+        # of each task its pairs, what they are ranked among, what is known, BM25's recall
+        self.ranked: dict[str, tuple[Task, Index, np.ndarray, float]] = {}
         for name, task in pairs.tasks.items():
             if len(task) > VALIDATION_PAIRS:
                 some = np.random.default_rng(seed).permutation(len(task))[:VALIDATION_PAIRS]
                 task = Task(name, task.queries[some], task.items[some], task.weights[some], task.pool)
             index, known = index_of(task, VALIDATION_INDEX, seed), known_positives([pairs.tasks], name)
-            self.ranked[name] = task, index, known, _recall_at_10(ranks(bm25_scores(export, pairs, task, index), task, index, known))
+            self.ranked[name] = (
+                task,
+                index,
+                known,
+                _recall_at_10(ranks(bm25_scores(export, pairs, task, index), task, index, known)),
+            )
 
     def __call__(self, model: Model, device: torch.device | str) -> dict[str, dict[str, float]]:
         """{task: {"recall@10", "bm25 recall@10"}}."""
@@ -296,14 +444,28 @@ class Validation:
         for name, (task, index, known, bm25) in self.ranked.items():
             asked = np.unique(task.queries)
             queries = self._encoded(model, asked, device)
-            candidates = self._encoded(model, index.rows, device) if name == QUERY_QUERY else encode_items(model, self.export, index.rows, device=device)
-            ours = ranks(lambda some: queries[torch.from_numpy(np.searchsorted(asked, some)).to(queries.device)] @ candidates.T, task, index, known)  # noqa: B023
+            candidates = (
+                self._encoded(model, index.rows, device)
+                if name == QUERY_QUERY
+                else encode_items(model, self.export, index.rows, device=device)
+            )
+
+            def scores(
+                some: np.ndarray, queries: Any = queries, asked: Any = asked, candidates: Any = candidates
+            ) -> Any:
+                return (
+                    queries[torch.from_numpy(np.searchsorted(asked, some)).to(queries.device)] @ candidates.T
+                )
+
+            ours = ranks(scores, task, index, known)
             found[name] = {"recall@10": _recall_at_10(ours), "bm25 recall@10": bm25}
         return found
 
     def _encoded(self, model: Model, places: np.ndarray, device: torch.device | str) -> torch.Tensor:
         texts = self.pairs.queries.take(pa.array(places))
-        return encode_queries(model, (texts[i : i + 1024].to_pylist() for i in range(0, len(texts), 1024)), device)
+        return encode_queries(
+            model, (texts[i : i + 1024].to_pylist() for i in range(0, len(texts), 1024)), device
+        )
 
 
 def _recall_at_10(rank: np.ndarray) -> float:
@@ -311,7 +473,10 @@ def _recall_at_10(rank: np.ndarray) -> float:
 
 
 def draw_curve(history: list[dict[str, Any]], kept: int, path: Path) -> bool:
-    """The learning curve as a picture: loss and recall of each task over pairs seen, and which step is kept. False where matplotlib is missing."""
+    """The learning curve as a picture: loss and recall of each task over pairs seen, and which step is kept.
+
+    False where matplotlib is missing.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -323,12 +488,25 @@ def draw_curve(history: list[dict[str, Any]], kept: int, path: Path) -> bool:
         left.plot(pairs, [point["loss"].get(name, math.nan) for point in history], label=name, marker=".")
     for i, name in enumerate(sorted({name for point in history for name in point["validation"]})):
         told = [point["validation"].get(name, {}) for point in history]
-        right.plot(pairs, [one.get("recall@10", math.nan) for one in told], color=f"C{i}", label=name, marker=".")
-        right.plot(pairs, [one.get("bm25 recall@10", math.nan) for one in told], color=f"C{i}", linestyle=":", label=f"{name}, BM25")
+        right.plot(
+            pairs, [one.get("recall@10", math.nan) for one in told], color=f"C{i}", label=name, marker="."
+        )
+        right.plot(
+            pairs,
+            [one.get("bm25 recall@10", math.nan) for one in told],
+            color=f"C{i}",
+            linestyle=":",
+            label=f"{name}, BM25",
+        )
     left.set(title="Loss", xlabel="pairs seen")
     right.set(title="Recall@10, held-out training queries", xlabel="pairs seen", ylim=(0, 1))
     for axes in (left, right):
-        axes.axvline(next(point["pairs"] for point in history if point["step"] == kept), color="black", linewidth=0.8, label="the step that is kept")
+        axes.axvline(
+            next(point["pairs"] for point in history if point["step"] == kept),
+            color="black",
+            linewidth=0.8,
+            label="the step that is kept",
+        )
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=2)
     figure.savefig(path, dpi=110)
@@ -336,13 +514,20 @@ def draw_curve(history: list[dict[str, Any]], kept: int, path: Path) -> bool:
 
 
 def _groups(objective: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
-    """Parameters with their learning rates: a pretrained encoder is changed less; what is one number per feature does not decay."""
+    """Parameters with their learning rates: a pretrained encoder is changed less; what is one number per
+    feature does not decay.
+    """
     slow = options.encoder_learning_rate or (options.learning_rate if options.encoder == SMALL else 5e-5)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in objective.named_parameters():
         decay = options.weight_decay if parameter.ndim > 1 and "ngrams" not in name else 0.0
-        groups.setdefault((slow if ".encoder." in name else options.learning_rate, decay), []).append(parameter)
-    return [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in groups.items()]
+        groups.setdefault((slow if ".encoder." in name else options.learning_rate, decay), []).append(
+            parameter
+        )
+    return [
+        {"params": parameters, "lr": rate, "weight_decay": decay}
+        for (rate, decay), parameters in groups.items()
+    ]
 
 
 def _rate(step: int, total: int, warmup: float) -> float:
@@ -364,7 +549,8 @@ def _all_texts(export: Export, pairs: Pairs) -> Iterator[str]:
 
 
 def _loaded(batches: Batches, first: int, last: int, workers: int) -> Iterator[dict[str, TaskBatch]]:
-    # 'fork' shares the memory-mapped rows and the vocabulary, and starts in no time; later Pythons would pickle them by default.
+    # 'fork' shares the memory-mapped rows and the vocabulary, and starts in no time; later Pythons would
+    # pickle them by default.
     loader = torch.utils.data.DataLoader(batches, batch_size=None, sampler=range(first, last), num_workers=workers, prefetch_factor=4 if workers else None,
                                          multiprocessing_context="fork" if workers else None)  # fmt: skip
     return iter(loader)
@@ -392,7 +578,9 @@ def _checkpoint(out: Path, digest: str) -> dict[str, Any] | None:
         return None
     state: dict[str, Any] = torch.load(out / CHECKPOINT, map_location="cpu", weights_only=True)
     if state["digest"] != digest:
-        raise ExportError(f"{out} holds an unfinished training on another export or with other options: repeat those, name another folder, or delete it")
+        raise ExportError(
+            f"{out} holds an unfinished training on another export or with other options: repeat those, name another folder, or delete it"
+        )
     return state
 
 
@@ -402,11 +590,21 @@ def _finished(out: Path, digest: str) -> dict[str, Any] | None:
     try:
         config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        if any(path.name not in (CHECKPOINT, CURVE, "encoder", "vocabulary.safetensors", "towers.safetensors") and path.suffix != ".unfinished" for path in out.iterdir()):
-            raise ExportError(f"{out} is there already and holds something else than a training: name another folder") from None
+        if any(
+            path.name not in (CHECKPOINT, CURVE, "encoder", "vocabulary.safetensors", "towers.safetensors")
+            and path.suffix != ".unfinished"
+            for path in out.iterdir()
+        ):
+            raise ExportError(
+                f"{out} is there already and holds something else than a training: name another folder"
+            ) from None
         return None
     if not isinstance(config, dict) or "digest" not in config:
-        raise ExportError(f"{out} is there already and holds something else than a training: name another folder")
+        raise ExportError(
+            f"{out} is there already and holds something else than a training: name another folder"
+        )
     if config["digest"] != digest or config.get("format") != FORMAT:
-        raise ExportError(f"{out} holds a model that was trained on another export, with other options or by another version: name another folder, or delete it")
+        raise ExportError(
+            f"{out} holds a model that was trained on another export, with other options or by another version: name another folder, or delete it"
+        )
     return dict(config["result"])

@@ -1,8 +1,9 @@
 """How far raters agree beyond chance: Krippendorff's alpha, Gwet's AC1 and AC2, and their intervals.
 
-All are computed from one table: how many raters gave each item each value. Missing ratings need nothing special, raters need not be
-the same from item to item. When nearly everything is good, as captions are, alpha is low although raters hardly ever differ (there is
-no variation to agree on); AC1 and AC2 stay near the share of equal answers. So both are given.
+All are computed from one table: how many raters gave each item each value. Missing ratings need nothing
+special, raters need not be the same from item to item. When nearly everything is good, as captions are, alpha
+is low although raters hardly ever differ (there is no variation to agree on); AC1 and AC2 stay near the share
+of equal answers. So both are given.
 """
 
 from __future__ import annotations
@@ -24,20 +25,29 @@ _AT_ONCE = 2_000_000  # numbers held per step of the bootstrap
 
 
 def agreement(counts: Any, values: Any) -> dict[str, float | None]:
-    """The five measures of `counts` [items, values], how many raters gave each item each value; `values` ascend, numbers of an ordinal scale.
+    """The five measures of `counts` [items, values], how many raters gave each item each value; `values`
+    ascend, numbers of an ordinal scale.
 
-    alpha (Krippendorff, Content Analysis, 2018, chapter 12) over the items with two ratings or more, by nominal, ordinal or interval
-    distance; AC1 and AC2 (Gwet, Handbook of Inter-Rater Reliability, 2014) with identity and with quadratic weights. None where a
-    measure is not defined: no item with two ratings or, for alpha, no two values that differ.
+    alpha (Krippendorff, Content Analysis, 2018, chapter 12) over the items with two ratings or more, by
+    nominal, ordinal or interval distance; AC1 and AC2 (Gwet, Handbook of Inter-Rater Reliability, 2014) with
+    identity and with quadratic weights. None where a measure is not defined: no item with two ratings or, for
+    alpha, no two values that differ.
     """
     table = _Table(counts, values)
-    return {name: None if np.isnan(found[0]) else float(found[0]) for name, found in table.measures(table.times[None, :]).items()}
+    return {
+        name: None if np.isnan(found[0]) else float(found[0])
+        for name, found in table.measures(table.times[None, :]).items()
+    }
 
 
-def bootstrap(counts: Any, values: Any, *, replicates: int = 1000, seed: int = 0) -> dict[str, tuple[float, float] | None]:
-    """95% percentile intervals of the five measures. Items are drawn anew, not ratings: those of one picture are not independent.
+def bootstrap(
+    counts: Any, values: Any, *, replicates: int = 1000, seed: int = 0
+) -> dict[str, tuple[float, float] | None]:
+    """95% percentile intervals of the five measures. Items are drawn anew, not ratings: those of one picture
+    are not independent.
 
-    None where a measure is not defined in half of the `replicates` or more, or there is one item alone. The same seed gives the same intervals.
+    None where a measure is not defined in half of the `replicates` or more, or there is one item alone. The
+    same seed gives the same intervals.
     """
     table = _Table(counts, values)
     draws: dict[str, list[np.ndarray]] = {name: [] for name in MEASURES}
@@ -52,12 +62,17 @@ def bootstrap(counts: Any, values: Any, *, replicates: int = 1000, seed: int = 0
     for name, parts in draws.items():
         defined = np.concatenate([*parts, np.empty(0)])
         defined = defined[~np.isnan(defined)]
-        intervals[name] = tuple(np.quantile(defined, [tail, 1 - tail]).tolist()) if 2 * len(defined) > replicates else None
+        intervals[name] = (
+            tuple(np.quantile(defined, [tail, 1 - tail]).tolist()) if 2 * len(defined) > replicates else None
+        )
     return intervals
 
 
 class _Table:
-    """What each item adds to the sums of which the measures are made. Items that were rated alike are one row, and `times` how many they are."""
+    """What each item adds to the sums of which the measures are made.
+
+    Items that were rated alike are one row, and `times` how many they are.
+    """
 
     def __init__(self, counts: Any, values: Any):
         n = np.asarray(counts, dtype=float)
@@ -70,31 +85,41 @@ class _Table:
         self.n = n * paired[:, None]  # only what can be paired counts for alpha
         self.raters = raters * paired
         self.per = paired / np.maximum(raters - 1, 1)
-        self.x = x - x.mean() if len(x) else x  # distances are all that counts, and small numbers lose fewer digits
+        # distances are all that counts, and small numbers lose fewer digits
+        self.x = x - x.mean() if len(x) else x
         self.paired = paired.astype(float)
         self.shares = n / raters[:, None]
         self.identity = (n * (n - 1)).sum(axis=1) / pairs
         spread = float(np.ptp(x)) if len(x) else 0.0
-        self.quadratic_weights = 1 - ((x[:, None] - x[None, :]) / spread) ** 2 if spread else np.ones((len(x), len(x)))
+        self.quadratic_weights = (
+            1 - ((x[:, None] - x[None, :]) / spread) ** 2 if spread else np.ones((len(x), len(x)))
+        )
         self.quadratic = (n * (n @ self.quadratic_weights - 1)).sum(axis=1) / pairs * paired
 
     def measures(self, times: np.ndarray) -> dict[str, np.ndarray]:
-        """Each measure [replicates], a row counted as often as `times` [replicates, rows] says; NaN where it is not defined."""
+        """Each measure [replicates], a row counted as often as `times` [replicates, rows] says; NaN where it
+        is not defined.
+        """
         with np.errstate(divide="ignore", invalid="ignore"):
             counted = times @ self.n  # [replicates, values]
-            ranks = np.cumsum(counted, axis=1) - counted / 2  # in the ordinal distance a value stands in the middle of its own
+            # in the ordinal distance a value stands in the middle of its own
+            ranks = np.cumsum(counted, axis=1) - counted / 2
             nominal = times @ (self.per * (self.raters**2 - (self.n**2).sum(axis=1)))
             total = counted.sum(axis=1)
             return {
                 "alpha_nominal": _alpha(nominal, (total**2 - (counted**2).sum(axis=1)) / (total - 1)),
                 "alpha_ordinal": _alpha(self._observed(times, ranks), _expected(counted, ranks)),
-                "alpha_interval": _alpha(self._observed(times, np.broadcast_to(self.x, counted.shape)), _expected(counted, self.x)),
+                "alpha_interval": _alpha(
+                    self._observed(times, np.broadcast_to(self.x, counted.shape)), _expected(counted, self.x)
+                ),
                 "ac1": self._ac(times, self.identity, float(self.categories)),
                 "ac2": self._ac(times, self.quadratic, float(self.quadratic_weights.sum())),
             }
 
     def _observed(self, times: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Squared differences within items: for m ratings, the sum over pairs is 2 (m sum of x^2 - (sum of x)^2)."""
+        """Squared differences within items: for m ratings, the sum over pairs is 2 (m sum of x^2 - (sum of
+        x)^2).
+        """
         within = 2 * self.per[:, None] * (self.raters[:, None] * (self.n @ (x**2).T) - (self.n @ x.T) ** 2)
         return (times * within.T).sum(axis=1)  # type: ignore[no-any-return]
 

@@ -17,9 +17,11 @@ MAX_GOLD = 1000
 
 
 def read_gold(conn: sqlite3.Connection, path: str | Path) -> list[Item]:
-    """The gold items of a table pin_id, [caption], [relevance], [quality]. Without a caption of its own a pin keeps its current one.
+    """The gold items of a table pin_id, [caption], [relevance], [quality]. Without a caption of its own a pin
+    keeps its current one.
 
-    Raises SampleError, with the line named, for a row that cannot be used, SourceError for a file that cannot be read.
+    Raises SampleError, with the line named, for a row that cannot be used, SourceError for a file that cannot
+    be read.
     """
     found: list[Item] = []
     for rows in read_tables([str(path)], FIELDS, None, ("pin_id", "relevance|quality")):
@@ -29,12 +31,16 @@ def read_gold(conn: sqlite3.Connection, path: str | Path) -> list[Item]:
             row = {field: rows.columns[field][i] if field in rows.columns else None for field in FIELDS}
             item = _item(conn, row, f"{rows.source}, line {line}")
             if any((item.pin_id, item.caption) == (other.pin_id, other.caption) for other in found):
-                raise SampleError(f"{rows.source}, line {line}: pin {item.pin_id!r} is there before with the same caption")
+                raise SampleError(
+                    f"{rows.source}, line {line}: pin {item.pin_id!r} is there before with the same caption"
+                )
             found.append(item)
     if not found:
         raise SampleError(f"{path} holds no gold items")
     if len(found) > MAX_GOLD:
-        raise SampleError(f"{path} holds {len(found):,} gold items: every rater gets them all, so {MAX_GOLD:,} at most")
+        raise SampleError(
+            f"{path} holds {len(found):,} gold items: every rater gets them all, so {MAX_GOLD:,} at most"
+        )
     return found
 
 
@@ -43,7 +49,10 @@ def _item(conn: sqlite3.Connection, row: dict[str, Any], place: str) -> Item:
         pin_id, caption = identifier(row["pin_id"]), (text_of("caption", row["caption"]) or "").strip()
     except RowError as error:
         raise SampleError(f"{place}: {error}") from None
-    pin = conn.execute("SELECT caption, caption_recipe, image, image_sha256 FROM enriched_features WHERE pin_id = ?", [pin_id]).fetchone()
+    pin = conn.execute(
+        "SELECT caption, caption_recipe, image, image_sha256 FROM enriched_features WHERE pin_id = ?",
+        [pin_id],
+    ).fetchone()
     if pin is None:
         raise SampleError(f"{place}: the store has no pin {pin_id!r}")
     if not caption and pin["caption"] is None:
@@ -52,9 +61,21 @@ def _item(conn: sqlite3.Connection, row: dict[str, Any], place: str) -> Item:
     for question in (RELEVANCE, QUALITY):
         said = str(row[question.name] or "").strip().lower()
         if said and said not in question.answers:
-            raise SampleError(f"{place}: {question.name} is {said[:40]!r}; it takes {', '.join(question.answers)}")
+            raise SampleError(
+                f"{place}: {question.name} is {said[:40]!r}; it takes {', '.join(question.answers)}"
+            )
         right[f"gold_{question.name}"] = said or None
     if not any(right.values()):
         raise SampleError(f"{place}: neither relevance nor quality is given")
     recipe = None if caption else pin["caption_recipe"]
-    return Item(0, pin_id, None, None, recipe, caption or pin["caption"], image=pin["image"], image_sha256=pin["image_sha256"], **right)
+    return Item(
+        0,
+        pin_id,
+        None,
+        None,
+        recipe,
+        caption or pin["caption"],
+        image=pin["image"],
+        image_sha256=pin["image_sha256"],
+        **right,
+    )

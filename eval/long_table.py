@@ -23,33 +23,54 @@ _MISSING = {"", "na", "n/a", "nan", "null", "none", ".", "*"}  # how tools write
 
 
 def read_ratings(path: str | Path) -> dict[str, dict[tuple[str, str], float]]:
-    """{question: {(item, rater): value}}, questions in the order in which they come. Raises SourceError, with the line named, for a row that cannot be used."""
+    """{question: {(item, rater): value}}, questions in the order in which they come.
+
+    Raises SourceError, with the line named, for a row that cannot be used.
+    """
     found: dict[str, dict[tuple[str, str], float]] = {}
     for rows in read_tables([str(path)], FIELDS, None, ("item", "rater", "value")):
         if isinstance(rows, BadRow):
             raise SourceError(f"{rows.source}, line {rows.line}: {rows.reason}")
         questions = rows.columns.get("question", [QUESTION] * len(rows.lines))
-        for line, item, rater, question, value in zip(rows.lines, rows.columns["item"], rows.columns["rater"], questions, rows.columns["value"], strict=True):
+        for line, item, rater, question, value in zip(
+            rows.lines,
+            rows.columns["item"],
+            rows.columns["rater"],
+            questions,
+            rows.columns["value"],
+            strict=True,
+        ):
             if all(is_missing(cell) for cell in (item, rater, value)):
                 continue  # an empty row, as spreadsheet programs leave them at the end
             place = f"{rows.source}, line {line}"
-            names = [_name(cell, field, place) for field, cell in (("item", item), ("rater", rater), ("question", question))]
+            names = [
+                _name(cell, field, place)
+                for field, cell in (("item", item), ("rater", rater), ("question", question))
+            ]
             if (number := _number(value, place)) is None:
                 continue
             answers = found.setdefault(names[2], {})
             if (names[0], names[1]) in answers:
-                raise SourceError(f"{place}: rater {names[1]} has answered {names[2]} for item {names[0]} before: one answer each")
+                raise SourceError(
+                    f"{place}: rater {names[1]} has answered {names[2]} for item {names[0]} before: one answer each"
+                )
             answers[names[0], names[1]] = number
     if not found:
-        raise SourceError(f"{path} holds no ratings: it takes a row for each, with the columns {', '.join(FIELDS)}")
+        raise SourceError(
+            f"{path} holds no ratings: it takes a row for each, with the columns {', '.join(FIELDS)}"
+        )
     for question, answers in found.items():
         if (values := len(set(answers.values()))) > MAX_VALUES:
-            raise SourceError(f"{path}: the answers to {question} have {values:,} different values: agreement is for scales of at most {MAX_VALUES}")
+            raise SourceError(
+                f"{path}: the answers to {question} have {values:,} different values: agreement is for scales of at most {MAX_VALUES}"
+            )
     return found
 
 
 def describe(answers: dict[tuple[str, str], float]) -> dict[str, Any]:
-    """{"items", "ratings", "mean", the five measures, "by_rater": {rater: {"ratings", "mean"}}} of one question. The values seen are the scale."""
+    """{"items", "ratings", "mean", the five measures, "by_rater": {rater: {"ratings", "mean"}}} of one
+    question. The values seen are the scale.
+    """
     raters: dict[str, list[float]] = {}
     for (_, rater), value in answers.items():
         raters.setdefault(rater, []).append(value)
@@ -94,9 +115,16 @@ def _number(cell: Any, place: str) -> float | None:
         return None
     text = str(cell).strip()
     try:
-        number = math.nan if isinstance(cell, bool) or re.fullmatch(r"-?\d+,\d{3}", text) else float(text.replace(",", "."))  # 1,000 may be one or a thousand
+        # 1,000 may be one or a thousand
+        number = (
+            math.nan
+            if isinstance(cell, bool) or re.fullmatch(r"-?\d+,\d{3}", text)
+            else float(text.replace(",", "."))
+        )
     except ValueError:
         number = math.nan
     if not abs(number) <= LARGEST:
-        raise SourceError(f"{place}: the value {text[:40]!r} is no number: agreement takes numbers of an ordinal scale")
+        raise SourceError(
+            f"{place}: the value {text[:40]!r} is no number: agreement takes numbers of an ordinal scale"
+        )
     return number

@@ -1,4 +1,6 @@
-"""The result as a page to show around: the answer first, then where it comes from, in one HTML file without scripts."""
+"""The result as a page to show around: the answer first, then where it comes from, in one HTML file without
+scripts.
+"""
 
 from __future__ import annotations
 
@@ -23,29 +25,47 @@ class ReportError(Exception):
 
 
 def check_report(path: Path) -> None:
-    """Raises ReportError where no page can be written, or where it would replace something that is none: before anything else is done."""
+    """Raises ReportError where no page can be written, or where it would replace something that is none:
+    before anything else is done.
+    """
     if path.is_dir() or not path.name:
         raise ReportError(f"{path} is a folder: name a file, for instance {path / 'report.html'}")
     if not path.parent.is_dir():
-        raise ReportError(f"the folder {path.parent} does not exist: make it first, or write the report elsewhere")
+        raise ReportError(
+            f"the folder {path.parent} does not exist: make it first, or write the report elsewhere"
+        )
     if not os.access(path.parent, os.W_OK):
         raise ReportError(f"the folder {path.parent} cannot be written: write the report elsewhere")
-    if path.exists() and not path.read_bytes()[:100].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        raise ReportError(f"{path} is there already and no page: it would be lost; name another file for the report")
+    if path.exists() and not path.read_bytes()[:100].lstrip().lower().startswith(
+        (b"<!doctype html", b"<html")
+    ):
+        raise ReportError(
+            f"{path} is there already and no page: it would be lost; name another file for the report"
+        )
 
 
 def write_report(found: Mapping[str, Any], path: Path, pictures: Pictures) -> None:
-    """Writes what `score` found, with pictures of the items worth a look; whole or not at all. Raises OSError."""
+    """Writes what `score` found, with pictures of the items worth a look; whole or not at all.
+
+    Raises OSError.
+    """
     title = "How good are the captions?" if found["kind"] == "captions" else "Which captions are better?"
     write_whole(path, document(title, _style(), _body(title, found, pictures)))
 
 
-def write_table_report(name: str, answers: Mapping[str, dict[tuple[str, str], float]], found: Mapping[str, Any], path: Path) -> None:
+def write_table_report(
+    name: str, answers: Mapping[str, dict[tuple[str, str], float]], found: Mapping[str, Any], path: Path
+) -> None:
     """Writes what `describe` found in a long table of ratings. Raises OSError."""
-    parts = [f'<header><h1>How far do the raters agree?</h1><p class="lead">Ratings in {text(name)}.</p></header>\n<main>\n']
+    parts = [
+        f'<header><h1>How far do the raters agree?</h1><p class="lead">Ratings in {text(name)}.</p></header>\n<main>\n'
+    ]
     for question, of in found.items():
         counts = distribution(answers[question])
-        rows = "".join(_row(f"{value:g}", n / of["ratings"], None, None, f"<b>{percent(n / of['ratings'])}</b> ({n:,})") for value, n in list(counts.items())[:30])
+        rows = "".join(
+            _row(f"{value:g}", n / of["ratings"], None, None, f"<b>{percent(n / of['ratings'])}</b> ({n:,})")
+            for value, n in list(counts.items())[:30]
+        )
         parts.append(
             f"<section><h2>{text(question)}</h2><p>{of['ratings']:,} ratings of {of['items']:,} items by {len(of['by_rater']):,} raters, mean {of['mean']:.3f}.</p>"
             f'<div class="plot">{rows}{_PERCENT}</div><h3>Agreement beyond chance, with 95% intervals</h3>{_agreement(of, intervals(answers[question]), list(LABELS))}</section>\n'
@@ -63,21 +83,40 @@ def _body(title: str, found: Mapping[str, Any], pictures: Pictures) -> Iterator[
     if found["judged"]:
         yield _headline(found)
     models = ", ".join(f"<code>{text(model)}</code>" for model in dict.fromkeys(found["models"].values()))
-    only = " The built-in checkpoint <strong>knows drawn pictures only</strong>: its figures say nothing about photographs." if builtin else ""
+    only = (
+        " The built-in checkpoint <strong>knows drawn pictures only</strong>: its figures say nothing about photographs."
+        if builtin
+        else ""
+    )
     yield f'<p class="note">Beside these captions: {text(beside(found["frame"]), 1000)}.{f" Captions by {models}." if models else ""}{only}</p></header>\n<main>\n'
     if found["judged"] and len(found.get("strata", [])) > 1:
         rows = "".join(
-            _row(_stratum(of["stratum"]), of["share"], of["low"], of["high"], f"<b>{percent(of['share'])}</b> of {of['judged']:,}", small=f"{of['captions']:,} captions")
+            _row(
+                _stratum(of["stratum"]),
+                of["share"],
+                of["low"],
+                of["high"],
+                f"<b>{percent(of['share'])}</b> of {of['judged']:,}",
+                small=f"{of['captions']:,} captions",
+            )
             for of in found["strata"]
         )
         yield f'<section><h2>By stratum</h2><p>Relevant and good, with 95% intervals. Each stratum stands for its captions in the store.</p><div class="plot">{rows}{_PERCENT}</div></section>\n'
     yield "<section><h2>Answers</h2><p>All answers, weighted to the store.</p>"
     for question in QUESTIONS[found["kind"]]:
-        yield _distribution(question.text, found["questions"][question.name], {name: of["name"] for name, of in found.get("recipes", {}).items()})
+        yield _distribution(
+            question.text,
+            found["questions"][question.name],
+            {name: of["name"] for name, of in found.get("recipes", {}).items()},
+        )
     yield "</section>\n<section><h2>Agreement of the raters</h2><p>1 is perfect, 0 is chance, with 95% intervals by item bootstrap. Where nearly all captions are good there is little to agree on: α is then low although raters hardly differ, AC1 and AC2 are not.</p>"
     for question in QUESTIONS[found["kind"]]:
         of = found["questions"][question.name]
-        names = ["alpha_ordinal", "alpha_nominal", "ac1", "ac2"] if found["kind"] == "captions" else ["alpha_nominal", "ac1"]
+        names = (
+            ["alpha_ordinal", "alpha_nominal", "ac1", "ac2"]
+            if found["kind"] == "captions"
+            else ["alpha_nominal", "ac1"]
+        )
         yield f"<h3>{text(question.text)}</h3>{_agreement(of, of['intervals'], names)}"
     yield "</section>\n" + _raters(found["by_rater"])
     shown = [
@@ -85,7 +124,13 @@ def _body(title: str, found: Mapping[str, Any], pictures: Pictures) -> Iterator[
         ("worst", "The worst", "The lowest answers on average: look here for what the model gets wrong."),
     ]
     items = [item for name, _, _ in shown for item in found.get(name, [])]
-    images = dict(zip((item["pin_id"] for item in items), pictures((item["image"], item["image_sha256"]) for item in items), strict=True))
+    images = dict(
+        zip(
+            (item["pin_id"] for item in items),
+            pictures((item["image"], item["image_sha256"]) for item in items),
+            strict=True,
+        )
+    )
     for name, heading, what in shown:
         if found.get(name):
             yield f'<section><h2>{heading}</h2><p>{what}</p><ul class="pins">'
@@ -103,22 +148,46 @@ def _headline(found: Mapping[str, Any]) -> str:
             ("bad", found["shares"]["second"], f"prefer {recipes['second']['recipe']}"),
         ]
     else:
-        parts = [("good", found["relevant_and_good"], "relevant and good"), ("bad", found["irrelevant_and_poor"], "irrelevant and poor")]
+        parts = [
+            ("good", found["relevant_and_good"], "relevant and good"),
+            ("bad", found["irrelevant_and_poor"], "irrelevant and poor"),
+        ]
     figures = "".join(
         f'<div class="{kind}"><b>{percent(share["share"])}</b><span>{text(label)}<br>{percent(share["low"])} to {percent(share["high"])}</span></div>'
         for kind, share, label in parts
     )
     rows = "".join(
-        _row(label, share["share"], share["low"], share["high"], f"{share['items']:,} items, {share['effective_items']:,.0f} effective", kind=kind) for kind, share, label in parts
+        _row(
+            label,
+            share["share"],
+            share["low"],
+            share["high"],
+            f"{share['items']:,} items, {share['effective_items']:,.0f} effective",
+            kind=kind,
+        )
+        for kind, share, label in parts
     )
     return f'<div class="headline">{figures}</div><div class="plot">{rows}{_PERCENT}</div>'
 
 
-def _row(label: str, share: float | None, low: float | None, high: float | None, value: str, *, small: str = "", kind: str = "", begin: float = 0.0) -> str:
+def _row(
+    label: str,
+    share: float | None,
+    low: float | None,
+    high: float | None,
+    value: str,
+    *,
+    small: str = "",
+    kind: str = "",
+    begin: float = 0.0,
+) -> str:
     """A figure between `begin` and 1 as a mark, its interval as a band, or as a bar where it has none."""
     drawn = '<rect class="track" y="7" width="1000" height="4"/>'
     if share is not None:
-        at = [1000 * (min(1.0, max(begin, x)) - begin) / (1 - begin) for x in (begin if low is None else low, share, share if high is None else high)]
+        at = [
+            1000 * (min(1.0, max(begin, x)) - begin) / (1 - begin)
+            for x in (begin if low is None else low, share, share if high is None else high)
+        ]
         drawn += f'<rect class="range" x="{at[0]:.1f}" y="3" width="{max(0.0, at[2] - at[0]):.1f}" height="12" rx="3"/><rect class="point" x="{max(0.0, at[1] - 3):.1f}" width="6" height="18"/>'
     note = f" <small>{text(small)}</small>" if small else ""
     return (
@@ -151,11 +220,20 @@ def _distribution(question: str, of: Mapping[str, Any], names: Mapping[str, str]
 
 
 def _agreement(of: Mapping[str, Any], between: Mapping[str, Any], names: Sequence[str]) -> str:
-    begin = -0.5 if any(x is not None and x < 0 for name in names for x in (of[name], *(between[name] or ()))) else 0.0
+    begin = (
+        -0.5
+        if any(x is not None and x < 0 for name in names for x in (of[name], *(between[name] or ())))
+        else 0.0
+    )
     rows = ""
     for name in names:
         value, interval = of[name], between[name] or (None, None)
-        said = f"<b>{value:.3f}</b>" + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval[0] is not None else "") if value is not None else "not defined"
+        said = (
+            f"<b>{value:.3f}</b>"
+            + (f" ({interval[0]:.3f} to {interval[1]:.3f})" if interval[0] is not None else "")
+            if value is not None
+            else "not defined"
+        )
         rows += _row(LABELS[name], value, interval[0], interval[1], said, begin=begin)
     return f'<div class="plot">{rows}{_axis("-0.5", "0", "0.5", "1") if begin else _axis("0", "0.25", "0.5", "0.75", "1")}</div>'
 
@@ -163,7 +241,16 @@ def _agreement(of: Mapping[str, Any], between: Mapping[str, Any], names: Sequenc
 def _raters(by_rater: Mapping[str, Any]) -> str:
     questions = next((list(of["deviation"]) for of in by_rater.values()), [])
     head = "".join(
-        f"<th>{name}</th>" for name in ("rater", "judged", "cannot judge", "repeats alike", "gold answers right", "seconds an item", *(f"{q}, apart" for q in questions))
+        f"<th>{name}</th>"
+        for name in (
+            "rater",
+            "judged",
+            "cannot judge",
+            "repeats alike",
+            "gold answers right",
+            "seconds an item",
+            *(f"{q}, apart" for q in questions),
+        )
     )
     body = ""
     for rater, of in by_rater.items():
@@ -211,7 +298,9 @@ def _method(found: Mapping[str, Any]) -> str:
         lines.append(
             "A picture goes to the caption that more of its raters preferred. Sides were random for each item and rater. The sign test takes the items on which there was a choice: how likely so uneven a result is, were both equally good."
         )
-    lines.append("Each item weighs as many captions as it stands for: captions of its stratum in the store, divided by the items judged of it.")
+    lines.append(
+        "Each item weighs as many captions as it stands for: captions of its stratum in the store, divided by the items judged of it."
+    )
     lines.append(
         "Intervals of shares are Wilson’s on the effective sample size; where uneven weights leave few hits, with half an item added to either side. Those of agreement are percentiles of 1,000 bootstrap samples of items."
     )

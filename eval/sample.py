@@ -1,6 +1,8 @@
-"""Which captions people are to judge, in which order each of them: drawn at random by strata, and recorded in the store.
+"""Which captions people are to judge, in which order each of them: drawn at random by strata, and recorded in
+the store.
 
-The draw depends on the seed and the ids of the pins alone: the same seed on the same store gives the same sample, its ids included.
+The draw depends on the seed and the ids of the pins alone: the same seed on the same store gives the same
+sample, its ids included.
 """
 
 from __future__ import annotations
@@ -50,10 +52,11 @@ class SampleError(Exception):
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """How to draw. `margin` takes the place of `n`: as many items as a 95% interval takes to reach at most so far to each side.
+    """How to draw. `margin` takes the place of `n`: as many items as a 95% interval takes to reach at most so
+    far to each side.
 
-    `allocation` equal: as many items of every stratum, as far as it has them; proportional: as many as is its share.
-    `duplicates` is the share of items that each rater gets a second time.
+    `allocation` equal: as many items of every stratum, as far as it has them; proportional: as many as is its
+    share. `duplicates` is the share of items that each rater gets a second time.
     """
 
     n: int = 200
@@ -134,17 +137,38 @@ class Sample:
 def draw(conn: sqlite3.Connection, options: SampleOptions, *, gold: Sequence[Item] = ()) -> Sample:
     """Draws current captions to be judged. Raises SampleError."""
     with one_moment(conn):
-        return _draw(conn, options, "captions", _CAPTIONS, _CAPTION + " WHERE e.pin_id = :pin_id", {}, tried_in_vain(conn), gold)
+        return _draw(
+            conn,
+            options,
+            "captions",
+            _CAPTIONS,
+            _CAPTION + " WHERE e.pin_id = :pin_id",
+            {},
+            tried_in_vain(conn),
+            gold,
+        )
 
 
 def draw_pairs(conn: sqlite3.Connection, options: SampleOptions, recipe: str, other: str) -> Sample:
-    """Draws pins that two recipes captioned, to be compared. Equal captions need nobody: they are counted in `beside`. Raises SampleError."""
+    """Draws pins that two recipes captioned, to be compared.
+
+    Equal captions need nobody: they are counted in `beside`. Raises SampleError.
+    """
     recipes = {"a": find_recipe(conn, recipe), "b": find_recipe(conn, other)}
     if recipes["a"] == recipes["b"]:
         raise SampleError(f"{recipe} and {other} are the same recipe: a comparison takes two")
     with one_moment(conn):
         same = conn.execute(f"SELECT count(*) {_BOTH} AND a.text = b.text", recipes).fetchone()[0]
-        return _draw(conn, options, "comparison", f"{_BOTH} AND a.text <> b.text", f"{_PAIR} {_BOTH} AND p.pin_id = :pin_id", recipes, {"equal": same}, ())
+        return _draw(
+            conn,
+            options,
+            "comparison",
+            f"{_BOTH} AND a.text <> b.text",
+            f"{_PAIR} {_BOTH} AND p.pin_id = :pin_id",
+            recipes,
+            {"equal": same},
+            (),
+        )
 
 
 def stored(conn: sqlite3.Connection, sample_id: str) -> Sample:
@@ -153,13 +177,25 @@ def stored(conn: sqlite3.Connection, sample_id: str) -> Sample:
     if row is None:
         raise SampleError(f"the store has no sample {sample_id}")
     names = Item.__dataclass_fields__
-    items = [Item(**{name: found[name] for name in names}) for found in conn.execute("SELECT * FROM sample_items WHERE sample_id = ? ORDER BY item", [sample_id])]
+    items = [
+        Item(**{name: found[name] for name in names})
+        for found in conn.execute("SELECT * FROM sample_items WHERE sample_id = ? ORDER BY item", [sample_id])
+    ]
     rows = [
-        SheetRow(found["item_id"], found["rater"], found["position"], found["item"], bool(found["is_repeat"]), bool(found["swapped"]))
+        SheetRow(
+            found["item_id"],
+            found["rater"],
+            found["position"],
+            found["item"],
+            bool(found["is_repeat"]),
+            bool(found["swapped"]),
+        )
         for found in conn.execute("SELECT * FROM sheet_rows WHERE sample_id = ? ORDER BY rowid", [sample_id])
     ]
     strata = [Stratum(s["stratum"], s["captions"], s["items"]) for s in json.loads(row["strata"])]
-    return Sample(sample_id, row["kind"], json.loads(row["options"]), strata, json.loads(row["beside"]), items, rows)
+    return Sample(
+        sample_id, row["kind"], json.loads(row["options"]), strata, json.loads(row["beside"]), items, rows
+    )
 
 
 def seconds_per_item(conn: sqlite3.Connection) -> float:
@@ -169,7 +205,9 @@ def seconds_per_item(conn: sqlite3.Connection) -> float:
 
 
 def allocate(captions: Mapping[Any, int], n: int, allocation: str = "equal") -> dict[Any, int]:
-    """How many items to draw of each stratum: `n` in all, or everything there is; every stratum gets one at least. `n` is at least the number of strata."""
+    """How many items to draw of each stratum: `n` in all, or everything there is; every stratum gets one at
+    least. `n` is at least the number of strata.
+    """
     if n >= sum(captions.values()):
         return dict(captions)
     if allocation == "proportional":
@@ -181,20 +219,36 @@ def allocate(captions: Mapping[Any, int], n: int, allocation: str = "equal") -> 
             items[max(able, key=lambda name: step * (wanted[name] - items[name]))] += step
         return items
     items, left = {}, n
-    for i, name in enumerate(sorted(captions, key=lambda name: captions[name])):  # small strata first: what they lack goes to the others
+    for i, name in enumerate(sorted(captions, key=lambda name: captions[name])):
+        # small strata first: what they lack goes to the others
         items[name] = min(captions[name], left // (len(captions) - i))
         left -= items[name]
     return {name: items[name] for name in captions}
 
 
-def _draw(conn: sqlite3.Connection, options: SampleOptions, kind: Any, frame: str, one: str, parameters: dict[str, Any], beside: dict[str, int], gold: Sequence[Item]) -> Sample:
+def _draw(
+    conn: sqlite3.Connection,
+    options: SampleOptions,
+    kind: Any,
+    frame: str,
+    one: str,
+    parameters: dict[str, Any],
+    beside: dict[str, int],
+    gold: Sequence[Item],
+) -> Sample:
     column = options.stratify
     if column is not None and column not in {**STRATA, "caption_recipe": ""}:
         raise SampleError(f"--stratify takes {', '.join(STRATA)} or caption_recipe, not {column}")
     if column == "caption_recipe" and kind == "comparison":
-        raise SampleError("--stratify caption_recipe tells nothing where two recipes are compared: take another column")
+        raise SampleError(
+            "--stratify caption_recipe tells nothing where two recipes are compared: take another column"
+        )
     stratum = {"caption_recipe": "e.caption_recipe"}.get(column or "", STRATA.get(column or "", "NULL"))
-    sizes = dict(conn.execute(f"SELECT {stratum} AS stratum, count(*) {frame} GROUP BY 1 ORDER BY 2 DESC, 1", parameters).fetchall())
+    sizes = dict(
+        conn.execute(
+            f"SELECT {stratum} AS stratum, count(*) {frame} GROUP BY 1 ORDER BY 2 DESC, 1", parameters
+        ).fetchall()
+    )
     if not sizes:
         if kind == "comparison":
             raise SampleError(
@@ -203,12 +257,20 @@ def _draw(conn: sqlite3.Connection, options: SampleOptions, kind: Any, frame: st
         raise SampleError("the store has no current caption to judge: `captioner run` makes some")
     n = options.n if options.margin is None else _items_for(options.margin, sizes, options.allocation)
     if len(sizes) > n:
-        raise SampleError(f"{column} has {len(sizes):,} values, more than {n:,} items could tell anything about: take --n {2 * len(sizes)} or more, or another column")
+        raise SampleError(
+            f"{column} has {len(sizes):,} values, more than {n:,} items could tell anything about: take --n {2 * len(sizes)} or more, or another column"
+        )
     items_of = allocate(sizes, n, options.allocation)
     key = hashlib.blake2b(str(options.seed).encode(), digest_size=16).digest()
-    strata, chosen = [Stratum(name, size, items_of[name]) for name, size in sizes.items()], dict[Any, list[str]]()
+    strata, chosen = (
+        [Stratum(name, size, items_of[name]) for name, size in sizes.items()],
+        dict[Any, list[str]](),
+    )
     order = " ORDER BY 1" if column else ""  # one stratum after the other: then few ids are held at a time
-    for name, rows in itertools.groupby(conn.execute(f"SELECT {stratum} AS stratum, p.pin_id {frame}{order}", parameters), key=lambda row: row[0]):
+    for name, rows in itertools.groupby(
+        conn.execute(f"SELECT {stratum} AS stratum, p.pin_id {frame}{order}", parameters),
+        key=lambda row: row[0],
+    ):
         keyed = ((hashlib.blake2b(row[1].encode(), digest_size=8, key=key).digest(), row[1]) for row in rows)
         chosen[name] = [pin_id for _, pin_id in heapq.nsmallest(items_of[name], keyed)]
     items: list[Item] = []
@@ -217,17 +279,31 @@ def _draw(conn: sqlite3.Connection, options: SampleOptions, kind: Any, frame: st
             row = conn.execute(one, parameters | {"pin_id": pin_id}).fetchone()
             items.append(Item(len(items) + 1, stratum=s.name, weight=s.weight, **dict(row)))
     items += [Item(**asdict(g) | {"item": len(items) + i}) for i, g in enumerate(gold, 1)]
-    said = {name: value for name, value in asdict(options).items() if name not in ("n", "margin")} | {"n": sum(items_of.values()), "margin": options.margin, **parameters}
-    content = json.dumps([kind, said, [asdict(s) for s in strata], beside, [asdict(item) | {"image": None} for item in items]], sort_keys=True)
+    said = {name: value for name, value in asdict(options).items() if name not in ("n", "margin")} | {
+        "n": sum(items_of.values()),
+        "margin": options.margin,
+        **parameters,
+    }
+    content = json.dumps(
+        [kind, said, [asdict(s) for s in strata], beside, [asdict(item) | {"image": None} for item in items]],
+        sort_keys=True,
+    )
     sample_id = letters(content, 8)
-    # Orders, sides and ids come from what no sheet tells (digests of images, ids of pins): who has a sheet and this file cannot find the repeats.
+    # Orders, sides and ids come from what no sheet tells (digests of images, ids of pins): who has a sheet
+    # and this file cannot find the repeats.
     secret = hashlib.sha256(f"secret {content}".encode()).hexdigest()
-    rows_of = [row for i in range(options.raters) for row in _sheet(secret, f"rater-{i + 1}", items, options, kind == "comparison")]
+    rows_of = [
+        row
+        for i in range(options.raters)
+        for row in _sheet(secret, f"rater-{i + 1}", items, options, kind == "comparison")
+    ]
     return Sample(sample_id, kind, said, strata, beside, items, rows_of)
 
 
 def _items_for(margin: float, sizes: Mapping[Any, int], allocation: str) -> int:
-    """The smallest sample whose effective size, after what uneven weights cost, allows the margin; all captions if none does."""
+    """The smallest sample whose effective size, after what uneven weights cost, allows the margin; all
+    captions if none does.
+    """
     wanted, low, high = size_for_margin(margin), len(sizes), sum(sizes.values())
     while low < high:
         n = (low + high) // 2
@@ -239,18 +315,34 @@ def _items_for(margin: float, sizes: Mapping[Any, int], allocation: str) -> int:
     return low
 
 
-def _sheet(secret: str, rater: str, items: Sequence[Item], options: SampleOptions, pairs: bool) -> list[SheetRow]:
+def _sheet(
+    secret: str, rater: str, items: Sequence[Item], options: SampleOptions, pairs: bool
+) -> list[SheetRow]:
     """A rater's rows: all items in an order of the rater's own, some a second time well after the first."""
     rng = random.Random(f"{secret} {rater}")
-    order: list[tuple[float, Item, bool]] = [(float(i), item, False) for i, item in enumerate(rng.sample(items, len(items)))]
+    order: list[tuple[float, Item, bool]] = [
+        (float(i), item, False) for i, item in enumerate(rng.sample(items, len(items)))
+    ]
     repeats = math.floor(options.duplicates * sum(item.weight is not None for item in items) + 0.5)
     distance = REPEAT_DISTANCE * (len(order) + repeats)
-    drawn = [(place, item) for place, item, _ in order if item.weight is not None and place + distance < len(order) - 1]
+    drawn = [
+        (place, item)
+        for place, item, _ in order
+        if item.weight is not None and place + distance < len(order) - 1
+    ]
     for place, item in rng.sample(drawn, min(len(drawn), repeats)):
         order.append((rng.uniform(place + distance, len(order)), item, True))
     order.sort(key=lambda placed: placed[0])
     return [
-        SheetRow(letters(f"{secret} {rater} {item.item} {repeat}", 12), rater, i, item.item, repeat, pairs and rng.random() < 0.5) for i, (_, item, repeat) in enumerate(order, 1)
+        SheetRow(
+            letters(f"{secret} {rater} {item.item} {repeat}", 12),
+            rater,
+            i,
+            item.item,
+            repeat,
+            pairs and rng.random() < 0.5,
+        )
+        for i, (_, item, repeat) in enumerate(order, 1)
     ]
 
 
@@ -267,16 +359,37 @@ def record(conn: sqlite3.Connection, sample: Sample) -> None:
     """Writes the sample into the store, all or nothing; one that is there already stays."""
     if conn.execute("SELECT 1 FROM samples WHERE sample_id = ?", [sample.sample_id]).fetchone():
         return
-    run_id = start_run(conn, {"captions": "eval sample", "comparison": "eval compare"}[sample.kind], sample.options)
-    strata = [{"stratum": s.name, "captions": s.captions, "items": s.items, "weight": s.weight} for s in sample.strata]
+    run_id = start_run(
+        conn, {"captions": "eval sample", "comparison": "eval compare"}[sample.kind], sample.options
+    )
+    strata = [
+        {"stratum": s.name, "captions": s.captions, "items": s.items, "weight": s.weight}
+        for s in sample.strata
+    ]
     with transaction(conn):
-        values = [sample.sample_id, sample.kind, json.dumps(sample.options), json.dumps(strata, ensure_ascii=False), json.dumps(sample.beside), now(), run_id]
+        values = [
+            sample.sample_id,
+            sample.kind,
+            json.dumps(sample.options),
+            json.dumps(strata, ensure_ascii=False),
+            json.dumps(sample.beside),
+            now(),
+            run_id,
+        ]
         conn.execute("INSERT OR IGNORE INTO samples VALUES (?, ?, ?, ?, ?, ?, ?)", values)
         _insert(conn, "sample_items", sample.sample_id, sample.items)
         _insert(conn, "sheet_rows", sample.sample_id, sample.rows)
-    finish_run(conn, run_id, {"sample_id": sample.sample_id, "items": len(sample.items), "rows": len(sample.rows)})
+    finish_run(
+        conn, run_id, {"sample_id": sample.sample_id, "items": len(sample.items), "rows": len(sample.rows)}
+    )
 
 
 def _insert(conn: sqlite3.Connection, table: str, sample_id: str, rows: Iterable[Any]) -> None:
-    rows = [{"sample_id": sample_id} | {name: getattr(row, name) for name in row.__dataclass_fields__} for row in rows]
-    conn.executemany(f"INSERT OR IGNORE INTO {table} ({', '.join(rows[0])}) VALUES ({', '.join(f':{name}' for name in rows[0])})", rows)
+    rows = [
+        {"sample_id": sample_id} | {name: getattr(row, name) for name in row.__dataclass_fields__}
+        for row in rows
+    ]
+    conn.executemany(
+        f"INSERT OR IGNORE INTO {table} ({', '.join(rows[0])}) VALUES ({', '.join(f':{name}' for name in rows[0])})",
+        rows,
+    )

@@ -1,4 +1,6 @@
-"""Shares with honest intervals: weighted, stratified, for small shares and small samples; and how many items a margin takes."""
+"""Shares with honest intervals: weighted, stratified, for small shares and small samples; and how many items
+a margin takes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ FEW = 10  # effective hits
 
 @dataclass(frozen=True)
 class Share:
-    """A share with its 95% interval, all between 0 and 1, None without any item; `effective` is the size of a simple random sample that says as much."""
+    """A share with its 95% interval, all between 0 and 1, None without any item; `effective` is the size of a
+    simple random sample that says as much.
+    """
 
     share: float | None
     low: float | None
@@ -25,7 +29,10 @@ class Share:
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
-    """Wilson's 95% score interval (1927) of a share seen in `n` items; `n` need not be whole. Holds for small shares too, unlike the bootstrap's."""
+    """Wilson's 95% score interval (1927) of a share seen in `n` items; `n` need not be whole.
+
+    Holds for small shares too, unlike the bootstrap's.
+    """
     middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
     return (0.0 if share == 0 else max(0.0, middle - half)), (1.0 if share == 1 else min(1.0, middle + half))
@@ -40,9 +47,10 @@ def effective_size(weights: Any) -> float:
 def share_of(hits: Any, weights: Any, strata: Sequence[Any]) -> Share:
     """The weighted share of items that are hits, with Wilson's interval on the effective sample size.
 
-    The effective size is Kish's, or what the variance between and within the strata says if that is less: it is, where hits gather in
-    strata of large weight. Where uneven weights leave few effective hits (or few that are none), half an item is added to either side, the
-    continuity correction (Newcombe 1998, method 4): without it such intervals cover 86 to 92%, see tests/test_eval/test_coverage.py.
+    The effective size is Kish's, or what the variance between and within the strata says if that is less: it
+    is, where hits gather in strata of large weight. Where uneven weights leave few effective hits (or few
+    that are none), half an item is added to either side, the continuity correction (Newcombe 1998, method 4):
+    without it such intervals cover 86 to 92%, see tests/test_eval/test_coverage.py.
     """
     hit, w = np.asarray(hits, dtype=float), np.asarray(weights, dtype=float)
     if not len(hit):
@@ -55,11 +63,19 @@ def share_of(hits: Any, weights: Any, strata: Sequence[Any]) -> Share:
         effective = min(effective, share * (1 - share) / variance)
     few = effective < 0.999 * len(hit) and effective * min(share, 1 - share) < FEW
     half = 0.5 / effective if few else 0.0
-    return Share(share, wilson(max(share - half, 0.0), effective)[0], wilson(min(share + half, 1.0), effective)[1], len(hit), effective)
+    return Share(
+        share,
+        wilson(max(share - half, 0.0), effective)[0],
+        wilson(min(share + half, 1.0), effective)[1],
+        len(hit),
+        effective,
+    )
 
 
 def _stratified_variance(hit: np.ndarray, weights: np.ndarray, strata: Sequence[Any]) -> float:
-    """The estimated variance of a stratified share; with equal weights and one stratum it is that of a plain sample, so that Wilson's interval is the plain one."""
+    """The estimated variance of a stratified share; with equal weights and one stratum it is that of a plain
+    sample, so that Wilson's interval is the plain one.
+    """
     names = {name: i for i, name in enumerate(dict.fromkeys(strata))}
     of = np.array([names[name] for name in strata])
     n = np.bincount(of)
@@ -69,12 +85,22 @@ def _stratified_variance(hit: np.ndarray, weights: np.ndarray, strata: Sequence[
 
 
 def size_for_margin(margin: float) -> float:
-    """The effective size at which a 95% interval reaches `margin` to each side, whatever the share (it is widest at one half): 2,400.9 items for 0.02."""
+    """The effective size at which a 95% interval reaches `margin` to each side, whatever the share (it is
+    widest at one half): 2,400.9 items for 0.02.
+    """
     return Z**2 / (4 * margin**2)
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """The two-sided exact p of the sign test: how likely so uneven a result is if both are equally good. Ties are left out before."""
+    """The two-sided exact p of the sign test: how likely so uneven a result is if both are equally good.
+
+    Ties are left out before.
+    """
     n, fewer = wins + losses, min(wins, losses)
-    logs = np.array([math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2) for k in range(fewer + 1)])
+    logs = np.array(
+        [
+            math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2)
+            for k in range(fewer + 1)
+        ]
+    )
     return min(1.0, 2 * float(np.exp(logs).sum()))

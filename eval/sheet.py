@@ -1,6 +1,8 @@
-"""The rating sheets: one HTML file per rater that needs neither network nor server, the same as a table, and a page of guidance.
+"""The rating sheets: one HTML file per rater that needs neither network nor server, the same as a table, and
+a page of guidance.
 
-Nothing in them tells which model or recipe wrote a caption, which rows are repeats or gold, or where a picture comes from.
+Nothing in them tells which model or recipe wrote a caption, which rows are repeats or gold, or where a
+picture comes from.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ from .sample import Sample, SheetRow
 SIDE, MAX_BYTES = 800, 60_000  # of an embedded picture: pixels of the longer side, bytes
 ROWS_PER_FILE = 600  # about 40 MB; a longer sheet comes in parts
 _MARK = '<meta name="captioner-sheet">\n'  # tells our pages from others
-TITLES = {"captions": "Do these captions fit their pictures?", "comparison": "Which caption fits the picture better?"}
+TITLES = {
+    "captions": "Do these captions fit their pictures?",
+    "comparison": "Which caption fits the picture better?",
+}
 
 OnStep = Callable[[str, int, int], None]  # what is being done, how much of it is done, of how much
 
@@ -41,14 +46,18 @@ class Written:
     without_picture: dict[str, int]
 
 
-def write_sheets(sample: Sample, folder: Path, pictures: Pictures, *, on_step: OnStep = lambda what, done, total: None) -> Written:
+def write_sheets(
+    sample: Sample, folder: Path, pictures: Pictures, *, on_step: OnStep = lambda what, done, total: None
+) -> Written:
     """Writes the sheets of every rater and the guidance into `folder`, each file whole or not at all.
 
-    The same sample gives the same files. Raises SheetError as `check_folder` does, OSError if the folder cannot be written.
+    The same sample gives the same files. Raises SheetError as `check_folder` does, OSError if the folder
+    cannot be written.
     """
     check_folder(sample, folder)
     sheets = _sheets(sample)
-    with tempfile.TemporaryFile(dir=folder) as kept:  # not in memory: ten thousand pictures are half a gigabyte
+    with tempfile.TemporaryFile(dir=folder) as kept:
+        # not in memory: ten thousand pictures are half a gigabyte
         places, missing = dict[int, tuple[int, int]](), dict[int, str]()
         shown = pictures((item.image, item.image_sha256) for item in sample.items)
         for done, (item, picture) in enumerate(zip(sample.items, shown, strict=True), 1):
@@ -65,7 +74,13 @@ def write_sheets(sample: Sample, folder: Path, pictures: Pictures, *, on_step: O
             return kept.read(places[item][1]).decode()
 
         write_whole(
-            folder / "guidance.html", document("How to judge the captions", _style(), [f'<div class="page"><h1>How to judge the captions</h1>{_guide(sample)}</div>\n'], head=_MARK)
+            folder / "guidance.html",
+            document(
+                "How to judge the captions",
+                _style(),
+                [f'<div class="page"><h1>How to judge the captions</h1>{_guide(sample)}</div>\n'],
+                head=_MARK,
+            ),
         )
         for done, (name, rows) in enumerate(sheets.items(), 1):
             others = [other for other, some in sheets.items() if some[0].rater == rows[0].rater]
@@ -73,11 +88,18 @@ def write_sheets(sample: Sample, folder: Path, pictures: Pictures, *, on_step: O
             write_whole(folder / f"{name}.csv", _table(sample, rows), encoding="utf-8-sig")
             on_step("sheets", done, len(sheets))
     reasons = list(missing.values())
-    return Written(["guidance.html", *(f"{name}.{ending}" for name in sheets for ending in ("html", "csv"))], {reason: reasons.count(reason) for reason in sorted(set(reasons))})
+    return Written(
+        ["guidance.html", *(f"{name}.{ending}" for name in sheets for ending in ("html", "csv"))],
+        {reason: reasons.count(reason) for reason in sorted(set(reasons))},
+    )
 
 
 def check_folder(sample: Sample, folder: Path) -> None:
-    """Makes `folder`. Raises SheetError where sheets in it would lose answers, get mixed with those of another sample, or replace something else."""
+    """Makes `folder`.
+
+    Raises SheetError where sheets in it would lose answers, get mixed with those of another sample, or
+    replace something else.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
@@ -90,13 +112,21 @@ def check_folder(sample: Sample, folder: Path) -> None:
     for path in sorted(folder.glob("*.csv")):
         other, answered = holds_answers(path)
         if other and other != sample.sample_id:
-            raise SheetError(f"{path} is a sheet of another sample ({other}): name an empty folder, so that the two do not get mixed")
+            raise SheetError(
+                f"{path} is a sheet of another sample ({other}): name an empty folder, so that the two do not get mixed"
+            )
         if path.stem in names and (answered or not other):
-            what = "holds answers already: they would be lost" if other else "is no sheet of ours, and would be lost"
+            what = (
+                "holds answers already: they would be lost"
+                if other
+                else "is no sheet of ours, and would be lost"
+            )
             raise SheetError(f"{path} {what}; name another folder, or move the file")
     for path in [folder / f"{name}.html" for name in ("guidance", *names)]:
         if path.exists() and _MARK not in path.read_bytes()[:4096].decode(errors="replace"):
-            raise SheetError(f"{path} is no page of ours, and would be lost; name another folder, or move the file")
+            raise SheetError(
+                f"{path} is no page of ours, and would be lost; name another folder, or move the file"
+            )
 
 
 def _sheets(sample: Sample) -> dict[str, list[SheetRow]]:
@@ -107,18 +137,33 @@ def _sheets(sample: Sample) -> dict[str, list[SheetRow]]:
         parts = math.ceil(len(rows) / ROWS_PER_FILE)
         size = math.ceil(len(rows) / parts)
         for i in range(parts):
-            sheets[rater if parts == 1 else f"{rater}-part-{i + 1:0{len(str(parts))}}"] = rows[i * size : (i + 1) * size]
+            sheets[rater if parts == 1 else f"{rater}-part-{i + 1:0{len(str(parts))}}"] = rows[
+                i * size : (i + 1) * size
+            ]
     return sheets
 
 
-def _page(sample: Sample, name: str, rows: list[SheetRow], others: list[str], missing: dict[int, str], picture_of: Callable[[int], str | None]) -> Iterator[str]:
+def _page(
+    sample: Sample,
+    name: str,
+    rows: list[SheetRow],
+    others: list[str],
+    missing: dict[int, str],
+    picture_of: Callable[[int], str | None],
+) -> Iterator[str]:
     questions = QUESTIONS[sample.kind]
     data: dict[str, Any] = {
         "sample": sample.sample_id, "rater": rows[0].rater, "file": f"{name}.csv", "columns": COLUMNS[sample.kind], "formula": FORMULA, "cannot_judge": CANNOT_JUDGE,
         "caption_columns": [column for column in COLUMNS[sample.kind] if column.endswith("caption")], "questions": {q.name: list(q.answers) for q in questions},
         "rows": [{"item_id": row.item_id, "number": row.position, "captions": captions(sample, row)} | ({"missing": missing[row.item]} if row.item in missing else {}) for row in rows],
     }  # fmt: skip
-    yield from document(TITLES[sample.kind], _style(), _body(sample, name, rows, others, data, picture_of), script=_file("sheet.js"), head=_MARK)
+    yield from document(
+        TITLES[sample.kind],
+        _style(),
+        _body(sample, name, rows, others, data, picture_of),
+        script=_file("sheet.js"),
+        head=_MARK,
+    )
 
 
 def captions(sample: Sample, row: SheetRow) -> list[str]:
@@ -128,13 +173,25 @@ def captions(sample: Sample, row: SheetRow) -> list[str]:
     return both[::-1] if row.swapped else both
 
 
-def _body(sample: Sample, name: str, rows: list[SheetRow], others: list[str], data: dict[str, Any], picture_of: Callable[[int], str | None]) -> Iterator[str]:
+def _body(
+    sample: Sample,
+    name: str,
+    rows: list[SheetRow],
+    others: list[str],
+    data: dict[str, Any],
+    picture_of: Callable[[int], str | None],
+) -> Iterator[str]:
     part = f", part {others.index(name) + 1} of {len(others)}" if len(others) > 1 else ""
     following = others[others.index(name) + 1] if name != others[-1] else None
-    more = f' <a href="{following}.html">Go on with part {others.index(following) + 1}</a>' if following else ""
+    more = (
+        f' <a href="{following}.html">Go on with part {others.index(following) + 1}</a>' if following else ""
+    )
     shown = '<p class="caption" id="caption-0" dir="auto"></p>'
     if sample.kind == "comparison":
-        shown = "".join(f'<div class="pair"><span>{which}</span><p class="caption" id="caption-{i}" dir="auto"></p></div>' for i, which in enumerate(("first", "second")))
+        shown = "".join(
+            f'<div class="pair"><span>{which}</span><p class="caption" id="caption-{i}" dir="auto"></p></div>'
+            for i, which in enumerate(("first", "second"))
+        )
     key, fieldsets = 1, ""
     for question in QUESTIONS[sample.kind]:
         fieldsets += _fieldset(question, key)
@@ -197,7 +254,10 @@ def _guide(sample: Sample) -> str:
 
 
 def _words(sample: Sample) -> str:
-    return "; ".join(f"<code>{question.name}</code> is {', '.join(question.answers)} or {CANNOT_JUDGE}" for question in QUESTIONS[sample.kind])
+    return "; ".join(
+        f"<code>{question.name}</code> is {', '.join(question.answers)} or {CANNOT_JUDGE}"
+        for question in QUESTIONS[sample.kind]
+    )
 
 
 def _table(sample: Sample, rows: list[SheetRow]) -> Iterator[str]:
@@ -206,8 +266,19 @@ def _table(sample: Sample, rows: list[SheetRow]) -> Iterator[str]:
     writer = csv.writer(file, quoting=csv.QUOTE_ALL)
     writer.writerow(columns)
     for row in rows:
-        known = dict(zip([column for column in columns if column.endswith("caption")], captions(sample, row), strict=True))
-        known |= {"sample": sample.sample_id, "rater": row.rater, "number": str(row.position), "item_id": row.item_id}
+        known = dict(
+            zip(
+                [column for column in columns if column.endswith("caption")],
+                captions(sample, row),
+                strict=True,
+            )
+        )
+        known |= {
+            "sample": sample.sample_id,
+            "rater": row.rater,
+            "number": str(row.position),
+            "item_id": row.item_id,
+        }
         writer.writerow([defused(known.get(column, "")) for column in columns])
     yield file.getvalue()
 

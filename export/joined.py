@@ -1,7 +1,8 @@
-"""`enriched_features` put together for all pins at once: every table is read from one end to the other, and joined by ranges of pins in memory.
+"""`enriched_features` put together for all pins at once: every table is read from one end to the other, and
+joined by ranges of pins in memory.
 
-The view looks up each pin in each table, which is right for some pins, and slow for all of a large store. What the view says is said
-here once more; tests/test_store/test_export.py compares the two.
+The view looks up each pin in each table, which is right for some pins, and slow for all of a large store.
+What the view says is said here once more; tests/test_store/test_export.py compares the two.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ _PINS = {
     "pin_id": "pin_id", "kind": "kind", "title": "CASE WHEN has_title THEN title END", "description": "CASE WHEN has_description THEN description END",
     "image_sha256": "image_sha256", "category": "category", "locale": "locale",
 }  # fmt: skip
-_CAPTIONS = {"pin_id": "pin_id", "caption_recipe": "recipe_id", "caption": "text", "image_sha256": "image_sha256", "updated_at": "updated_at"}
+_CAPTIONS = {
+    "pin_id": "pin_id",
+    "caption_recipe": "recipe_id",
+    "caption": "text",
+    "image_sha256": "image_sha256",
+    "updated_at": "updated_at",
+}
 _EVIDENCE = {
     "board_titles": {"board_titles": "titles", "board_title_counts": "boards"},
     "engaged_queries": {"engaged_queries": "queries", "engaged_query_scores": "scores"},
@@ -51,18 +58,33 @@ def pin_tables(conn: sqlite3.Connection, *, as_of: str | None) -> Iterator[pa.Ta
     return scan(conn, "pins", _PINS, f"deleted_at IS NULL{made}", [as_of] if as_of else [])
 
 
-def evidence_tables(conn: sqlite3.Connection, *, recipe: str | None, embeddings: Mapping[str, int]) -> dict[str, Iterator[pa.Table]]:
-    """What is to be joined to the pins: captions that are ok (of one recipe), titles, queries, and each embedding."""
-    found = {"captions": scan(conn, "captions", _CAPTIONS, "status = 'ok'" + (" AND recipe_id = ?" if recipe else ""), [recipe] if recipe else [])}
+def evidence_tables(
+    conn: sqlite3.Connection, *, recipe: str | None, embeddings: Mapping[str, int]
+) -> dict[str, Iterator[pa.Table]]:
+    """What is to be joined to the pins: captions that are ok (of one recipe), titles, queries, and each
+    embedding.
+    """
+    found = {
+        "captions": scan(
+            conn,
+            "captions",
+            _CAPTIONS,
+            "status = 'ok'" + (" AND recipe_id = ?" if recipe else ""),
+            [recipe] if recipe else [],
+        )
+    }
     for name, columns in _EVIDENCE.items():
         found[name] = scan(conn, name, {"pin_id": "pin_id", **columns})
     for name in embeddings:
-        found[f"embedding {name}"] = scan(conn, "embeddings", {"pin_id": "pin_id", name: "vector"}, "name = ?", [name], blobs=[name])
+        found[f"embedding {name}"] = scan(
+            conn, "embeddings", {"pin_id": "pin_id", name: "vector"}, "name = ?", [name], blobs=[name]
+        )
     return found
 
 
 class Buckets:
-    """Rows of several tables on their way into the shuffled order: a bucket has the pins whose places lie in one range, and what belongs to them.
+    """Rows of several tables on their way into the shuffled order: a bucket has the pins whose places lie in
+    one range, and what belongs to them.
 
     A pin's place is a number made of the seed and its id.
     """
@@ -79,7 +101,12 @@ class Buckets:
         if self._writers and next(iter(self._writers))[0] != name:
             self._close()
         hashed = f"SELECT md5_number_lower('{self.seed} ' || pin_id) AS place FROM ids"
-        place = self._db.from_arrow(table.select(["pin_id"])).query("ids", hashed).to_arrow_table()["place"].combine_chunks()
+        place = (
+            self._db.from_arrow(table.select(["pin_id"]))
+            .query("ids", hashed)
+            .to_arrow_table()["place"]
+            .combine_chunks()
+        )
         bucket = ((place.to_numpy() >> np.uint64(32)) * np.uint64(self.n) >> np.uint64(32)).astype(np.int64)
         if name == "pins":
             table = table.append_column("place", place)
@@ -133,15 +160,26 @@ class Buckets:
     def _joined(self, bucket: int, embeddings: Mapping[str, int]) -> pa.Table:
         pins = self._take("pins", bucket)
         assert pins is not None
-        pins = pins.take(pc.sort_indices(pins.select(["place", "pin_id"]), sort_keys=[("place", "ascending"), ("pin_id", "ascending")]))
+        pins = pins.take(
+            pc.sort_indices(
+                pins.select(["place", "pin_id"]), sort_keys=[("place", "ascending"), ("pin_id", "ascending")]
+            )
+        )
         columns = {name: pins[name] for name in _PINS}
         columns |= _current_captions(pins, self._take("captions", bucket))
         for name, some in _EVIDENCE.items():
             rows = self._take(name, bucket)
             columns |= _of_pins(pins, rows, list(some))
         texts = pa.table({name: columns[name] for name in COLUMNS})
-        decoded = ", ".join(f"coalesce(from_json({name}, '[\"{_KINDS[name][0]}\"]'), []) AS {name}" for name in LISTS)
-        table = self._db.cursor().from_arrow(texts).query("texts", f"SELECT * REPLACE ({decoded}) FROM texts").to_arrow_table()
+        decoded = ", ".join(
+            f"coalesce(from_json({name}, '[\"{_KINDS[name][0]}\"]'), []) AS {name}" for name in LISTS
+        )
+        table = (
+            self._db.cursor()
+            .from_arrow(texts)
+            .query("texts", f"SELECT * REPLACE ({decoded}) FROM texts")
+            .to_arrow_table()
+        )
         for name, dim in embeddings.items():
             vectors = _of_pins(pins, self._take(f"embedding {name}", bucket), [name])[name]
             table = table.append_column(name, _vectors(vectors.to_pylist(), dim))
@@ -157,14 +195,21 @@ def _of_pins(pins: pa.Table, rows: pa.Table | None, names: list[str]) -> dict[st
 
 
 def _current_captions(pins: pa.Table, captions: pa.Table | None) -> dict[str, Any]:
-    """Each pin's newest caption that was made from the image that it has now; of two of one moment the one whose recipe comes first."""
+    """Each pin's newest caption that was made from the image that it has now; of two of one moment the one
+    whose recipe comes first.
+    """
     names = ["caption", "caption_recipe"]
     if captions is None:
         return {name: pa.nulls(pins.num_rows, pa.string()) for name in names}
     place = pc.index_in(captions["pin_id"], value_set=pins["pin_id"].combine_chunks())
-    captions = captions.append_column("pin", place).filter(pc.equal(captions["image_sha256"], pins["image_sha256"].take(place)))
+    captions = captions.append_column("pin", place).filter(
+        pc.equal(captions["image_sha256"], pins["image_sha256"].take(place))
+    )
     captions = captions.take(
-        pc.sort_indices(captions.select(["pin", "updated_at", "caption_recipe"]), sort_keys=[("pin", "ascending"), ("updated_at", "descending"), ("caption_recipe", "ascending")])
+        pc.sort_indices(
+            captions.select(["pin", "updated_at", "caption_recipe"]),
+            sort_keys=[("pin", "ascending"), ("updated_at", "descending"), ("caption_recipe", "ascending")],
+        )
     )
     pin = captions["pin"].to_numpy()
     first = np.flatnonzero(np.diff(pin, prepend=-1))
@@ -177,6 +222,12 @@ def _current_captions(pins: pa.Table, captions: pa.Table | None) -> dict[str, An
 def _vectors(column: list[bytes | None], dim: int) -> pa.Array:
     """Stored vectors as a fixed-size list, null where a pin has none."""
     if any(vector is not None and len(vector) != 2 * dim for vector in column):
-        raise StoreError(f"the store has vectors of one name and of other sizes than {dim:,} numbers: ingest that name anew")
-    flat = pa.Array.from_buffers(pa.float16(), dim * len(column), [None, pa.py_buffer(b"".join(vector or bytes(2 * dim) for vector in column))])
+        raise StoreError(
+            f"the store has vectors of one name and of other sizes than {dim:,} numbers: ingest that name anew"
+        )
+    flat = pa.Array.from_buffers(
+        pa.float16(),
+        dim * len(column),
+        [None, pa.py_buffer(b"".join(vector or bytes(2 * dim) for vector in column))],
+    )
     return pa.FixedSizeListArray.from_arrays(flat, dim, mask=pa.array([vector is None for vector in column]))

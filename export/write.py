@@ -1,7 +1,7 @@
 """The features as files for a trainer: shuffled shards of Parquet (or JSON Lines), a manifest, a data card.
 
-An export is a function of the store, the seed and the options: the same gives the same bytes. It is made in a folder beside the
-target, which takes the target's place when it is whole.
+An export is a function of the store, the seed and the options: the same gives the same bytes. It is made in a
+folder beside the target, which takes the target's place when it is whole.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ OnStep = Callable[[str, int, int], None]  # what is being done, how much of it i
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """`shards` None: so many that each has some 250,000 rows. `recipe` takes its captions in place of the current ones."""
+    """`shards` None: so many that each has some 250,000 rows.
+
+    `recipe` takes its captions in place of the current ones.
+    """
 
     format: Literal["parquet", "jsonl"] = "parquet"
     shards: int | None = None
@@ -67,7 +70,8 @@ class Export:
 
 @contextmanager
 def new_export(target: Path, options: ExportOptions) -> Iterator[Export]:
-    """A folder beside `target` to write into; on leaving, its manifest and card are written and it takes the target's place.
+    """A folder beside `target` to write into; on leaving, its manifest and card are written and it takes the
+    target's place.
 
     Raises StoreError for a target that is something else than an earlier export.
     """
@@ -75,11 +79,15 @@ def new_export(target: Path, options: ExportOptions) -> Iterator[Export]:
     if target.exists() and not _is_export(target) and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(f"{target} is there already and no export: name another folder")
     if os.path.ismount(target) or target == Path.cwd() or target in Path.cwd().parents:
-        raise StoreError(f"{target} cannot be replaced at one moment, as it is in use itself: name a folder inside it")
+        raise StoreError(
+            f"{target} cannot be replaced at one moment, as it is in use itself: name a folder inside it"
+        )
     if not target.parent.is_dir():
         raise StoreError(f"the folder {target.parent} does not exist: make it first, or export elsewhere")
     if target.exists() and (others := _others(target)):
-        raise StoreError(f"{target} also holds what no export wrote ({', '.join(others[:3])}), which would be lost: move that, or name another folder")
+        raise StoreError(
+            f"{target} also holds what no export wrote ({', '.join(others[:3])}), which would be lost: move that, or name another folder"
+        )
     _drop_leftovers(target)
     folder = target.parent / f".{target.name}.{os.getpid()}.unfinished"
     try:
@@ -101,17 +109,27 @@ def new_export(target: Path, options: ExportOptions) -> Iterator[Export]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def write_features(conn: sqlite3.Connection, export: Export, *, embeddings: Mapping[str, int] | None = None, on_step: OnStep = lambda what, done, total: None) -> dict[str, Any]:
-    """Writes features/, every pin of enriched_features once, in an order that depends on the seed and the pins' ids alone.
+def write_features(
+    conn: sqlite3.Connection,
+    export: Export,
+    *,
+    embeddings: Mapping[str, int] | None = None,
+    on_step: OnStep = lambda what, done, total: None,
+) -> dict[str, Any]:
+    """Writes features/, every pin of enriched_features once, in an order that depends on the seed and the
+    pins' ids alone.
 
-    Within the caller's transaction, so that all is read as it was at one moment. Returns {"rows", "columns", "recipes": {recipe_id: captions}}.
+    Within the caller's transaction, so that all is read as it was at one moment. Returns {"rows", "columns",
+    "recipes": {recipe_id: captions}}.
     """
     options, embeddings = export.options, dict(embeddings or {})
     pins = conn.execute("SELECT count(*) FROM pins").fetchone()[0]
     schema, recipes = features_schema(embeddings), Counter[str]()
     with tempfile.TemporaryDirectory(dir=export.folder, prefix="scratch.") as scratch:
         rows = 0
-        with Buckets(Path(scratch), options.seed, max(1, min(_files_at_once(), pins // ROWS_PER_BUCKET))) as buckets:
+        with Buckets(
+            Path(scratch), options.seed, max(1, min(_files_at_once(), pins // ROWS_PER_BUCKET))
+        ) as buckets:
             for table in pin_tables(conn, as_of=options.as_of):
                 buckets.add("pins", table)
                 rows += table.num_rows
@@ -128,15 +146,36 @@ def write_features(conn: sqlite3.Connection, export: Export, *, embeddings: Mapp
                 recipes.update(recipe for recipe in table["caption_recipe"].to_pylist() if recipe)
                 yield table.rename_columns(schema.names)
 
-        write_stream(export, "features/part", rows, schema, counted(), shards=options.shards or -(-rows // ROWS_PER_SHARD), group=ROWS_PER_GROUP, on_step=on_step)
-    columns = [{"name": f.name, "type": str(f.type).replace("element: ", "").replace("item: ", "")} for f in schema]
+        write_stream(
+            export,
+            "features/part",
+            rows,
+            schema,
+            counted(),
+            shards=options.shards or -(-rows // ROWS_PER_SHARD),
+            group=ROWS_PER_GROUP,
+            on_step=on_step,
+        )
+    columns = [
+        {"name": f.name, "type": str(f.type).replace("element: ", "").replace("item: ", "")} for f in schema
+    ]
     return {"rows": rows, "columns": columns, "recipes": dict(sorted(recipes.items()))}
 
 
 def write_stream(
-    export: Export, name: str, rows: int, schema: pa.Schema, tables: Iterable[pa.Table], *, shards: int, group: int, on_step: OnStep = lambda what, done, total: None
+    export: Export,
+    name: str,
+    rows: int,
+    schema: pa.Schema,
+    tables: Iterable[pa.Table],
+    *,
+    shards: int,
+    group: int,
+    on_step: OnStep = lambda what, done, total: None,
 ) -> None:
-    """Writes `rows` rows that come as Arrow tables into `shards` files name-00000, ... in the order in which they come; files and row groups of even sizes."""
+    """Writes `rows` rows that come as Arrow tables into `shards` files name-00000, ... in the order in which
+    they come; files and row groups of even sizes.
+    """
     (export.folder / name).parent.mkdir(exist_ok=True)
     source, waiting, done = iter(tables), schema.empty_table(), 0
     with ThreadPoolExecutor(1) as thread:  # writes one group while the next one is put together
@@ -177,10 +216,19 @@ def _writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None
     """A function that writes a table as one row group of Parquet, or as JSON Lines."""
     if path.suffix == ".jsonl":
         with path.open("w", encoding="utf-8") as lines:
-            yield lambda table: lines.writelines(json.dumps(row, ensure_ascii=False, default=float) + "\n" for row in table.to_pylist())  # float: of float16
+            # float: of float16
+            yield lambda table: lines.writelines(
+                json.dumps(row, ensure_ascii=False, default=float) + "\n" for row in table.to_pylist()
+            )
     else:
-        dictionary = [name for name in schema.names if name in ("kind", "caption_recipe", "category", "locale", "action", "date", "split")]
-        with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=dictionary) as parquet:
+        dictionary = [
+            name
+            for name in schema.names
+            if name in ("kind", "caption_recipe", "category", "locale", "action", "date", "split")
+        ]
+        with pq.ParquetWriter(
+            path, schema, compression="zstd", compression_level=1, use_dictionary=dictionary
+        ) as parquet:
             yield lambda table: parquet.write_table(table, row_group_size=max(1, table.num_rows))
 
 
@@ -200,8 +248,11 @@ def _finish(export: Export) -> None:
     }
     (export.folder / "README.md").write_text(_card(manifest), encoding="utf-8")
     manifest["card_sha256"] = _sha256(export.folder / "README.md")
-    (export.folder / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    for path in sorted(export.folder.rglob("*")):  # on the disk before the folder gets its name: a power cut leaves the old one or the new one
+    (export.folder / "manifest.json").write_text(
+        json.dumps(manifest, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
+    for path in sorted(export.folder.rglob("*")):
+        # on the disk before the folder gets its name: a power cut leaves the old one or the new one
         if path.is_file():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -210,23 +261,53 @@ def _finish(export: Export) -> None:
 def _card(manifest: Mapping[str, Any]) -> str:
     """The data card, with what `datasets.load_dataset` needs to find the files."""
     ending = "jsonl" if any(f["path"].endswith(".jsonl") for f in manifest["files"]) else "parquet"
-    # `datasets` keeps what it loaded under the folder's name and this version: without one of its own, another export of that name would be taken for this one.
+    # `datasets` keeps what it loaded under the folder's name and this version: without one of its own,
+    # another export of that name would be taken for this one.
     content = hashlib.sha256("".join(f["path"] + f["sha256"] for f in manifest["files"]).encode()).hexdigest()
     version = f"  version: 1.{int(content[:8], 16)}.{int(content[8:16], 16)}"
     configs = ["- config_name: features", version, f"  data_files: features/*.{ending}", "  default: true"]
     for name in ("pairs", "query_pairs"):
-        splits = sorted({Path(f["path"]).name.split("-")[0] for f in manifest["files"] if f["path"].startswith(f"{name}/")}, reverse=True)
+        splits = sorted(
+            {
+                Path(f["path"]).name.split("-")[0]
+                for f in manifest["files"]
+                if f["path"].startswith(f"{name}/")
+            },
+            reverse=True,
+        )
         if splits:
-            configs += [f"- config_name: {name}", version, "  data_files:", *(line for split in splits for line in (f"  - split: {split}", f"    path: {name}/{split}-*.{ending}"))]
+            configs += [
+                f"- config_name: {name}",
+                version,
+                "  data_files:",
+                *(
+                    line
+                    for split in splits
+                    for line in (f"  - split: {split}", f"    path: {name}/{split}-*.{ending}")
+                ),
+            ]
     columns = "\n".join(f"| {column['name']} | {column['type']} |" for column in manifest["columns"])
     as_of = ""
     if manifest["as_of"]:
-        undated = manifest.get("then", {}).get("undated") == "include" and manifest["then"]["saves_without_date"]
-        later = f", but for {undated:,} saves without a date, which may be later" if undated else ": nothing later reaches them"
+        undated = (
+            manifest.get("then", {}).get("undated") == "include" and manifest["then"]["saves_without_date"]
+        )
+        later = (
+            f", but for {undated:,} saves without a date, which may be later"
+            if undated
+            else ": nothing later reaches them"
+        )
         vectors = "and vectors " if manifest["embeddings"] else ""
         as_of = f"Board titles and queries are what was known on {manifest['as_of']}{later}. Native text {vectors}are of the day of the export.\n"
-    recipes = "".join(f"- {n:,} captions of recipe {recipe} ({manifest['models'].get(recipe, 'unknown model')})\n" for recipe, n in manifest["recipes"].items())
-    builtin = "The built-in checkpoint knows drawn pictures only.\n" if "builtin" in manifest["models"].values() else ""
+    recipes = "".join(
+        f"- {n:,} captions of recipe {recipe} ({manifest['models'].get(recipe, 'unknown model')})\n"
+        for recipe, n in manifest["recipes"].items()
+    )
+    builtin = (
+        "The built-in checkpoint knows drawn pictures only.\n"
+        if "builtin" in manifest["models"].values()
+        else ""
+    )
     return f"""---
 configs:
 {chr(10).join(configs)}
@@ -244,14 +325,19 @@ Lists are in rank order and never null. `manifest.json` has the SHA-256 of every
 
 
 def check_export(folder: Path) -> dict[str, Any]:
-    """Compares an export with its manifest. Returns {"ok", "rows", "files", "problems": [sentences]}. Raises StoreError where there is none."""
+    """Compares an export with its manifest.
+
+    Returns {"ok", "rows", "files", "problems": [sentences]}. Raises StoreError where there is none.
+    """
     manifest = read_manifest(folder)
     if manifest is None:
         raise StoreError(f"{folder} is no export: it has no manifest.json of ours, or not a whole one")
     problems = []
     named = {f["path"] for f in manifest["files"]}
     if manifest["format"] != FORMAT:
-        raise StoreError(f"{folder} was written by another version of captioner ({manifest['format']}): check it with that one")
+        raise StoreError(
+            f"{folder} was written by another version of captioner ({manifest['format']}): check it with that one"
+        )
     for f in manifest["files"]:
         path = folder / f["path"]
         if not path.is_file():
@@ -263,8 +349,12 @@ def check_export(folder: Path) -> dict[str, Any]:
     problems += [f"{name} is not named in the manifest" for name in _others(folder)]
     if not (folder / "README.md").is_file() or _sha256(folder / "README.md") != manifest.get("card_sha256"):
         problems.append("README.md is missing or changed: datasets finds the files by it")
-    if (rows := sum(f["rows"] for f in manifest["files"] if f["path"].startswith("features/"))) != manifest["rows"]:
-        problems.append(f"manifest.json says {manifest['rows']:,} rows, and {rows:,} where it names the files")
+    if (rows := sum(f["rows"] for f in manifest["files"] if f["path"].startswith("features/"))) != manifest[
+        "rows"
+    ]:
+        problems.append(
+            f"manifest.json says {manifest['rows']:,} rows, and {rows:,} where it names the files"
+        )
     return {"ok": not problems, "rows": manifest["rows"], "files": len(named), "problems": problems}
 
 
@@ -273,7 +363,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         whole = manifest["format"].startswith(FORMAT.rpartition(" ")[0]) and isinstance(manifest["rows"], int)
-        whole = whole and all(isinstance(f["path"], str) and isinstance(f["rows"], int) and f["bytes"] >= 0 and f["sha256"] for f in manifest["files"])
+        whole = whole and all(
+            isinstance(f["path"], str) and isinstance(f["rows"], int) and f["bytes"] >= 0 and f["sha256"]
+            for f in manifest["files"]
+        )
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
     return dict(manifest) if whole else None
@@ -286,15 +379,22 @@ def _is_export(folder: Path) -> bool:
 def _others(folder: Path) -> list[str]:
     """Files below the folder of an export that its manifest does not name."""
     named = {f["path"] for f in (read_manifest(folder) or {"files": []})["files"]}
-    return sorted({str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()} - named - {"manifest.json", "README.md"})
+    return sorted(
+        {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
+        - named
+        - {"manifest.json", "README.md"}
+    )
 
 
 def _exchange(a: Path, b: Path) -> bool:
-    """Gives two folders each other's names at one moment; False where the system cannot (it is Linux that can)."""
+    """Gives two folders each other's names at one moment; False where the system cannot (it is Linux that
+    can).
+    """
     import ctypes
 
     try:
-        return int(ctypes.CDLL(None).renameat2(-100, os.fsencode(a), -100, os.fsencode(b), 2)) == 0  # AT_FDCWD, RENAME_EXCHANGE
+        # AT_FDCWD, RENAME_EXCHANGE
+        return int(ctypes.CDLL(None).renameat2(-100, os.fsencode(a), -100, os.fsencode(b), 2)) == 0
     except (OSError, AttributeError):
         return False
 

@@ -1,7 +1,9 @@
-"""Board titles and engaged queries as they were known on an earlier day, and what people did after it: features and targets of a trainer.
+"""Board titles and engaged queries as they were known on an earlier day, and what people did after it:
+features and targets of a trainer.
 
-Everything is counted anew from the partials, so that nothing of a later day can reach a feature. The results stand in tables of the
-connection's own (SQLite's temp), under the names of the real ones: who reads those by this connection reads what was known then.
+Everything is counted anew from the partials, so that nothing of a later day can reach a feature. The results
+stand in tables of the connection's own (SQLite's temp), under the names of the real ones: who reads those by
+this connection reads what was known then.
 """
 
 from __future__ import annotations
@@ -27,7 +29,16 @@ from .window import Window, count_rows, prepare
 QUERIES_PER_PIN = 20  # whose pairs among one another are given: without a bound a popular pin has millions
 PAIRS = pa.schema([("query", pa.string()), ("pin_id", pa.string()), ("kind", pa.string()), ("action", pa.string()), ("weight", pa.float32()), ("date", pa.string()), ("split", pa.string()),
                    ("in_features", pa.bool_())])  # fmt: skip
-QUERY_PAIRS = pa.schema([("query", pa.string()), ("other_query", pa.string()), ("weight", pa.float32()), ("pins", pa.int32()), ("date", pa.string()), ("split", pa.string())])
+QUERY_PAIRS = pa.schema(
+    [
+        ("query", pa.string()),
+        ("other_query", pa.string()),
+        ("weight", pa.float32()),
+        ("pins", pa.int32()),
+        ("date", pa.string()),
+        ("split", pa.string()),
+    ]
+)
 
 Undated = Literal["refuse", "include", "drop"]
 
@@ -42,24 +53,32 @@ class Known:
 
 
 @contextmanager
-def known_on(conn: sqlite3.Connection, day: date, *, undated: Undated = "refuse", memory_limit: str | None = None) -> Iterator[Known]:
-    """Titles and queries as they were on `day` (included), ranked with the options of the last aggregation; pins that were made later are left out.
+def known_on(
+    conn: sqlite3.Connection, day: date, *, undated: Undated = "refuse", memory_limit: str | None = None
+) -> Iterator[Known]:
+    """Titles and queries as they were on `day` (included), ranked with the options of the last aggregation;
+    pins that were made later are left out.
 
-    Within the caller's transaction and `hold_evidence`: all is then of one moment, whoever ingests or aggregates meanwhile.
+    Within the caller's transaction and `hold_evidence`: all is then of one moment, whoever ingests or
+    aggregates meanwhile.
 
-    `undated`: saves without a date are refused, taken as known, or dropped. Boards without one count from their first save on; with
-    "include" from ever. Raises StoreError.
+    `undated`: saves without a date are refused, taken as known, or dropped. Boards without one count from
+    their first save on; with "include" from ever. Raises StoreError.
     """
     for table, columns in TABLES.items():
         conn.execute(f"DROP TABLE IF EXISTS temp.{table}")
-        conn.execute(f"CREATE TEMP TABLE {table} (pin_id TEXT PRIMARY KEY NOT NULL, {', '.join(f'{name} TEXT NOT NULL' for name in columns)})")
+        conn.execute(
+            f"CREATE TEMP TABLE {table} (pin_id TEXT PRIMARY KEY NOT NULL, {', '.join(f'{name} TEXT NOT NULL' for name in columns)})"
+        )
     try:
         known = Known(conn, day)
         if last_run(conn, "boards"):
             _titles(known, undated, memory_limit)
         if last_run(conn, "queries"):
             _queries(known, memory_limit)
-        known.counts["pins_made_later"] = conn.execute("SELECT count(*) FROM pins WHERE deleted_at IS NULL AND substr(created_at, 1, 10) > ?", [str(day)]).fetchone()[0]
+        known.counts["pins_made_later"] = conn.execute(
+            "SELECT count(*) FROM pins WHERE deleted_at IS NULL AND substr(created_at, 1, 10) > ?", [str(day)]
+        ).fetchone()[0]
         yield known
     finally:
         for table in TABLES:
@@ -68,7 +87,13 @@ def known_on(conn: sqlite3.Connection, day: date, *, undated: Undated = "refuse"
 
 def _titles(known: Known, undated: Undated, memory_limit: str | None) -> None:
     stated, _ = last_run(known.conn, "boards") or ({}, [])
-    options = BoardOptions(**{name: stated[name] for name in BoardOptions.__dataclass_fields__ if name in stated and name != "generic_titles"})
+    options = BoardOptions(
+        **{
+            name: stated[name]
+            for name in BoardOptions.__dataclass_fields__
+            if name in stated and name != "generic_titles"
+        }
+    )
     generic = frozenset(stated["generic_own"]) if stated.get("generic_own") else generic_titles()
     with open_evidence(known.conn, "boards", memory_limit) as evidence:
         evidence.check_files()
@@ -80,12 +105,22 @@ def _titles(known: Known, undated: Undated, memory_limit: str | None) -> None:
                 " --undated drop leaves them out, --undated include takes them all as known (what is later then reaches the features)"
             )
         any_day = " OR day IS NULL" if undated == "include" else ""
-        evidence.db.execute(f"CREATE OR REPLACE TEMP TABLE saves_then AS SELECT * FROM {saves} WHERE day <= DATE '{known.day}'{any_day}")
+        evidence.db.execute(
+            f"CREATE OR REPLACE TEMP TABLE saves_then AS SELECT * FROM {saves} WHERE day <= DATE '{known.day}'{any_day}"
+        )
         of_saves = any_day or " OR (day IS NULL AND board IN (SELECT board FROM saves_then))"
-        evidence.db.execute(f"CREATE OR REPLACE TEMP TABLE boards_then AS SELECT * FROM {boards} WHERE day <= DATE '{known.day}'{of_saves}")
+        evidence.db.execute(
+            f"CREATE OR REPLACE TEMP TABLE boards_then AS SELECT * FROM {boards} WHERE day <= DATE '{known.day}'{of_saves}"
+        )
         rank_boards(evidence, options, generic, boards="boards_then", saves="saves_then")
         ranks = "SELECT r.pin, p.text AS pin_id, rank, w.title AS titles, r.boards, score AS scores FROM board_ranks r JOIN title_weights w USING (place)"
-        _write(known, evidence, "board_titles", f"{ranks} JOIN {evidence.codes('pins')} p ON p.code = r.pin", ("text", "number", "score"))
+        _write(
+            known,
+            evidence,
+            "board_titles",
+            f"{ranks} JOIN {evidence.codes('pins')} p ON p.code = r.pin",
+            ("text", "number", "score"),
+        )
         known.counts["saves_without_date"] = without
 
 
@@ -102,7 +137,13 @@ def _queries(known: Known, memory_limit: str | None) -> None:
 def last_options(conn: sqlite3.Connection) -> QueryOptions:
     """The options with which engaged queries were last ranked, or the defaults."""
     stated, _ = last_run(conn, "queries") or ({}, [])
-    return QueryOptions(**{name: stated[name] for name in QueryOptions.__dataclass_fields__ if name in stated and name != "as_of"})
+    return QueryOptions(
+        **{
+            name: stated[name]
+            for name in QueryOptions.__dataclass_fields__
+            if name in stated and name != "as_of"
+        }
+    )
 
 
 def _rank_then(evidence: Evidence, options: QueryOptions, day: date) -> None:
@@ -111,20 +152,30 @@ def _rank_then(evidence: Evidence, options: QueryOptions, day: date) -> None:
     window = Window.up_to(day, options.window_days)
     prepare(evidence, weights)
     count_rows(evidence, window, evidence.view("log"), name="counted")
-    rank_queries(evidence, options, window, {"top": options.top, "min_engagements": options.min_engagements, "scale": scale})
+    rank_queries(
+        evidence,
+        options,
+        window,
+        {"top": options.top, "min_engagements": options.min_engagements, "scale": scale},
+    )
 
 
 def _write(known: Known, evidence: Evidence, table: str, ranks: str, kinds: tuple[str, ...]) -> None:
     rows = sorted_ranks(evidence.db, table, ranks, kinds)
-    write_ranks(known.conn, table, rows, lambda done: None)  # into the temporary table alone: nobody else waits
+    # into the temporary table alone: nobody else waits
+    write_ranks(known.conn, table, rows, lambda done: None)
 
 
 @contextmanager
-def engagements_after(known: Known, *, test_from: date | None, seed: int, memory_limit: str | None = None) -> Iterator[dict[str, Any]]:
-    """What people did after the day: {"pairs": {split: (rows, Arrow reader)}, "query_pairs": the same, "dropped": {reason: rows}}, in an order that the seed decides.
+def engagements_after(
+    known: Known, *, test_from: date | None, seed: int, memory_limit: str | None = None
+) -> Iterator[dict[str, Any]]:
+    """What people did after the day: {"pairs": {split: (rows, Arrow reader)}, "query_pairs": the same,
+    "dropped": {reason: rows}}, in an order that the seed decides.
 
-    A pair is a query, a pin that there was on the day, an action that has a weight, and a day; `in_features` says whether the query stands among the
-    pin's engaged queries. A pair of queries led to the same pins, within one split. The readers hold as long as the context.
+    A pair is a query, a pin that there was on the day, an action that has a weight, and a day; `in_features`
+    says whether the query stands among the pin's engaged queries. A pair of queries led to the same pins,
+    within one split. The readers hold as long as the context.
     """
     options = last_options(known.conn)
     with open_evidence(known.conn, "queries", memory_limit) as evidence:
@@ -132,18 +183,26 @@ def engagements_after(known: Known, *, test_from: date | None, seed: int, memory
         db = evidence.db
         _rank_then(evidence, options, known.day)
         db.execute("CREATE OR REPLACE TEMP TABLE pins (pin_id VARCHAR, kind VARCHAR)")
-        cursor = known.conn.execute("SELECT pin_id, kind FROM pins WHERE deleted_at IS NULL AND (created_at IS NULL OR substr(created_at, 1, 10) <= ?)", [str(known.day)])
+        cursor = known.conn.execute(
+            "SELECT pin_id, kind FROM pins WHERE deleted_at IS NULL AND (created_at IS NULL OR substr(created_at, 1, 10) <= ?)",
+            [str(known.day)],
+        )
         while rows := cursor.fetchmany(100_000):
             some = pa.table({"pin_id": [row[0] for row in rows], "kind": [row[1] for row in rows]})
             db.from_arrow(some).insert_into("pins")
-        split = f"CASE WHEN day >= DATE '{test_from}' THEN 'test' ELSE 'train' END" if test_from else "'train'"
+        split = (
+            f"CASE WHEN day >= DATE '{test_from}' THEN 'test' ELSE 'train' END" if test_from else "'train'"
+        )
         _, scale = whole_weights(options.weights)
         db.execute(f"""CREATE OR REPLACE TEMP TABLE acts AS
             SELECT l.pin, l.query, l.action, l.day, sum(l.count * w.weight)::BIGINT AS points, {split} AS split
             FROM {evidence.view("log")} l JOIN weights w USING (action)
             WHERE l.query IS NOT NULL AND l.day > DATE '{known.day}' AND l.day <= DATE '{newest_day(evidence)}' GROUP BY ALL""")
-        db.execute(f"""CREATE OR REPLACE TEMP TABLE then_pins AS SELECT c.code AS pin, p.pin_id, p.kind FROM pins p JOIN {evidence.codes("pins")} c ON c.text = p.pin_id""")
-        outside, *_ = one(db, "SELECT count(*) FROM acts ANTI JOIN then_pins USING (pin)")  # sums by day, as the pairs are
+        db.execute(
+            f"""CREATE OR REPLACE TEMP TABLE then_pins AS SELECT c.code AS pin, p.pin_id, p.kind FROM pins p JOIN {evidence.codes("pins")} c ON c.text = p.pin_id"""
+        )
+        # sums by day, as the pairs are
+        outside, *_ = one(db, "SELECT count(*) FROM acts ANTI JOIN then_pins USING (pin)")
         db.execute(f"""CREATE OR REPLACE TEMP TABLE pairs AS
             SELECT q.text AS query, p.pin_id, p.kind, a.action, (a.points / {scale})::FLOAT AS weight, a.day::VARCHAR AS date, a.split, r.pin IS NOT NULL AS in_features
             FROM acts a JOIN then_pins p USING (pin) JOIN queries q ON q.code = a.query LEFT JOIN query_ranks r ON r.pin = a.pin AND r.query = a.query""")
@@ -154,13 +213,20 @@ def engagements_after(known: Known, *, test_from: date | None, seed: int, memory
             SELECT a.text AS query, b.text AS other_query, (sum(least(a.points, b.points)) / {scale})::FLOAT AS weight, count(*)::INTEGER AS pins, min(greatest(a.day, b.day))::VARCHAR AS date, a.split
             FROM best a JOIN best b ON a.pin = b.pin AND a.split = b.split AND a.text < b.text GROUP BY 1, 2, a.split""")
         found: dict[str, Any] = {"dropped": {"pin not in the features": outside} if outside else {}}
-        for name, schema, key in (("pairs", PAIRS, "query, pin_id, action, date"), ("query_pairs", QUERY_PAIRS, "query, other_query, split")):
+        for name, schema, key in (
+            ("pairs", PAIRS, "query, pin_id, action, date"),
+            ("query_pairs", QUERY_PAIRS, "query, other_query, split"),
+        ):
             found[name] = {}
             for of in ("train", "test"):
                 n, *_ = one(db, f"SELECT count(*) FROM {name} WHERE split = '{of}'")
                 if n:
                     shuffled = f"SELECT {', '.join(schema.names)} FROM {name} WHERE split = '{of}' ORDER BY md5_number_lower(concat_ws(chr(0), '{seed}', {key})), {key}"
-                    found[name][of] = n, schema, lambda sql=shuffled: map(_table, db.sql(sql).to_arrow_reader(100_000))
+                    found[name][of] = (
+                        n,
+                        schema,
+                        lambda sql=shuffled: map(_table, db.sql(sql).to_arrow_reader(100_000)),
+                    )
         yield found
 
 

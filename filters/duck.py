@@ -13,10 +13,15 @@ from ..store.connection import StoreError
 
 
 def connect(spill: Path, memory_limit: str | None = None) -> Any:
-    """An empty database in memory, which spills what does not fit to the folder `spill`. Raises StoreError for a limit that is none."""
+    """An empty database in memory, which spills what does not fit to the folder `spill`.
+
+    Raises StoreError for a limit that is none.
+    """
     db = duckdb.connect()
     try:
-        if memory_limit is not None and not re.fullmatch(r"\s*\d+(\.\d+)?\s*([KMGT]i?)?B\s*", memory_limit, re.IGNORECASE):
+        if memory_limit is not None and not re.fullmatch(
+            r"\s*\d+(\.\d+)?\s*([KMGT]i?)?B\s*", memory_limit, re.IGNORECASE
+        ):
             raise duckdb.ParserException
         db.execute(f"SET memory_limit = '{escaped(memory_limit or default_memory_limit())}'")
     except duckdb.Error:
@@ -27,7 +32,9 @@ def connect(spill: Path, memory_limit: str | None = None) -> Any:
 
 
 def default_memory_limit() -> str:
-    """A sixteenth of the machine's memory, at least 600 MB: what does not fit is spilled to the disk, which costs little."""
+    """A sixteenth of the machine's memory, at least 600 MB: what does not fit is spilled to the disk, which
+    costs little.
+    """
     import psutil
 
     return f"{max(600, psutil.virtual_memory().total // 16 // 1_000_000)}MB"
@@ -45,9 +52,12 @@ def escaped(path: Path | str) -> str:
 
 def read_parquet(files: Iterable[str], numbered: bool = True) -> str:
     """SQL for the rows of files, with their numbers as file_row_number."""
-    # Only what a file itself says counts: no columns from the names of folders, no globs in the names of files.
+    # Only what a file itself says counts: no columns from the names of folders, no globs in the names of
+    # files.
     quoted = ", ".join(f"'{escaped(_literal(file))}'" for file in files)
-    return f"read_parquet([{quoted}], hive_partitioning = false{', file_row_number = true' if numbered else ''})"
+    return (
+        f"read_parquet([{quoted}], hive_partitioning = false{', file_row_number = true' if numbered else ''})"
+    )
 
 
 def _literal(path: str) -> str:

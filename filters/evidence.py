@@ -1,8 +1,9 @@
 """What `captioner aggregate` has read: each source once, its rows as Parquet beside the store.
 
-The store says which sources there are and in which file of STORE.partials/ their rows stand; files that it does not name are
-leftovers of a process that was killed, and go with the next run. Ids and queries are numbered in codebooks, so that
-counting is done on integers. Sources that hold the same bytes count once; one that was rewritten replaces what it gave.
+The store says which sources there are and in which file of STORE.partials/ their rows stand; files that it
+does not name are leftovers of a process that was killed, and go with the next run. Ids and queries are
+numbered in codebooks, so that counting is done on integers. Sources that hold the same bytes count once; one
+that was rewritten replaces what it gave.
 """
 
 from __future__ import annotations
@@ -30,56 +31,89 @@ TABLES = {"boards": ("boards", "saves"), "queries": ("log",)}  # what each aggre
 
 
 class Evidence:
-    """The evidence of one aggregation, `name` of TABLES: its sources in the store, its files in `folder`, and a DuckDB to work with them."""
+    """The evidence of one aggregation, `name` of TABLES: its sources in the store, its files in `folder`, and
+    a DuckDB to work with them.
+    """
 
     def __init__(self, conn: sqlite3.Connection, name: str, folder: Path, db: Any):
         self.conn, self.name, self.folder, self.db = conn, name, folder, db
 
     def codebook(self, name: str) -> list[str]:
         """The files of a codebook: tables (code, text)."""
-        return [str(self.folder / row[0]) for row in self.conn.execute("SELECT file FROM partials WHERE name = ? ORDER BY file", [f"{self.name} {name}"])]
+        return [
+            str(self.folder / row[0])
+            for row in self.conn.execute(
+                "SELECT file FROM partials WHERE name = ? ORDER BY file", [f"{self.name} {name}"]
+            )
+        ]
 
     def live(self, kind: str) -> dict[int, int]:
         """evidence_id -> place in reading order, for everything that counts."""
-        rows = self.conn.execute("SELECT e.evidence_id, min(s.place) FROM evidence e JOIN evidence_sources s USING (evidence_id) WHERE e.kind = ? GROUP BY 1", [kind])
+        rows = self.conn.execute(
+            "SELECT e.evidence_id, min(s.place) FROM evidence e JOIN evidence_sources s USING (evidence_id) WHERE e.kind = ? GROUP BY 1",
+            [kind],
+        )
         return dict(map(tuple, rows))
 
     def counts(self) -> list[dict[str, Any]]:
         """{"kind", "rows_read", **counts} of each source's content that counts."""
         marks = ", ".join("?" * len(TABLES[self.name]))
-        rows = self.conn.execute(f"SELECT evidence_id, kind, rows_read, counts FROM evidence WHERE kind IN ({marks}) ORDER BY evidence_id", TABLES[self.name])
-        return [{"evidence_id": row[0], "kind": row[1], "rows_read": row[2]} | json.loads(row[3]) for row in rows]
+        rows = self.conn.execute(
+            f"SELECT evidence_id, kind, rows_read, counts FROM evidence WHERE kind IN ({marks}) ORDER BY evidence_id",
+            TABLES[self.name],
+        )
+        return [
+            {"evidence_id": row[0], "kind": row[1], "rows_read": row[2]} | json.loads(row[3]) for row in rows
+        ]
 
     def state(self) -> list[list[int]]:
         """What the result depends on besides options: the contents that count, in reading order."""
-        return [[evidence_id for evidence_id, place in sorted(self.live(kind).items(), key=lambda item: item[1])] for kind in TABLES[self.name]]
+        return [
+            [evidence_id for evidence_id, place in sorted(self.live(kind).items(), key=lambda item: item[1])]
+            for kind in TABLES[self.name]
+        ]
 
     def view(self, kind: str, leave: Collection[int] = ()) -> str:
         """SQL for the rows of a kind that count, but those of some sources (evidence_id)."""
-        live = {evidence_id: place for evidence_id, place in self.live(kind).items() if evidence_id not in leave}
+        live = {
+            evidence_id: place for evidence_id, place in self.live(kind).items() if evidence_id not in leave
+        }
         named = self.conn.execute("SELECT evidence_id, file FROM evidence WHERE kind = ?", [kind])
         files = sorted({str(self.folder / file) for evidence_id, file in named if evidence_id in live})
         if not files:
             return f"(SELECT {KINDS[kind].empty} WHERE false)"
-        places = f"SELECT unnest({list(live)})::INTEGER AS source, unnest({list(live.values())})::INTEGER AS place"
+        places = (
+            f"SELECT unnest({list(live)})::INTEGER AS source, unnest({list(live.values())})::INTEGER AS place"
+        )
         return f"(SELECT * FROM {read_parquet(files)} JOIN ({places}) USING (source))"
 
     def codes(self, name: str) -> str:
         """SQL for a codebook."""
         files = self.codebook(name)
-        return read_parquet(files) if files else "(SELECT 0::INTEGER AS code, ''::VARCHAR AS text WHERE false)"
+        return (
+            read_parquet(files) if files else "(SELECT 0::INTEGER AS code, ''::VARCHAR AS text WHERE false)"
+        )
 
     def check_files(self) -> None:
         """Raises StoreError when partials are missing that the store names."""
-        names = [row[0] for row in self.conn.execute("SELECT file FROM evidence UNION SELECT file FROM partials")]
+        names = [
+            row[0] for row in self.conn.execute("SELECT file FROM evidence UNION SELECT file FROM partials")
+        ]
         if missing := [name for name in names if not (self.folder / name).exists()]:
-            raise StoreError(f"{self.folder / missing[0]} is missing, without which nothing can be added up: copy the folder with the store, or name all sources and --rebuild")
+            raise StoreError(
+                f"{self.folder / missing[0]} is missing, without which nothing can be added up: copy the folder with the store, or name all sources and --rebuild"
+            )
 
     def forget(self) -> None:
-        """Starts afresh: nothing counts any more that this aggregation has read. Within the caller's transaction."""
+        """Starts afresh: nothing counts any more that this aggregation has read.
+
+        Within the caller's transaction.
+        """
         for kind in TABLES[self.name]:
             paths = self.conn.execute("SELECT path FROM evidence_sources WHERE kind = ?", [kind]).fetchall()
-            self.conn.executemany("DELETE FROM rejected_rows WHERE source = ?", [(source_name(path),) for (path,) in paths])
+            self.conn.executemany(
+                "DELETE FROM rejected_rows WHERE source = ?", [(source_name(path),) for (path,) in paths]
+            )
             self.conn.execute("DELETE FROM evidence_sources WHERE kind = ?", [kind])
             self.conn.execute("DELETE FROM evidence WHERE kind = ?", [kind])
         self.conn.execute("DELETE FROM partials WHERE name LIKE ?", [f"{self.name} %"])
@@ -94,19 +128,32 @@ class Evidence:
         rebuild: bool = False,
         on_source: Callable[[int, int], None] = lambda done, total: None,
     ) -> dict[str, int]:
-        """Takes in what is new in `sources` (kind -> paths, globs, folders, `-`). Returns {"rows_read", "rejected", "sources", "unchanged"}.
+        """Takes in what is new in `sources` (kind -> paths, globs, folders, `-`). Returns {"rows_read",
+        "rejected", "sources", "unchanged"}.
 
-        `columns` maps fields to columns, `kind.field` those of one kind. `on_source` gets how many sources are done of how many.
-        Raises SourceError; batches of sources that were read before it are kept.
+        `columns` maps fields to columns, `kind.field` those of one kind. `on_source` gets how many sources
+        are done of how many. Raises SourceError; batches of sources that were read before it are kept.
         """
         mapped = {kind: fields_of(kind, columns, sources) for kind in TABLES[self.name]}
         found = [(kind, path) for kind in TABLES[self.name] for path in find_sources(sources.get(kind, ()))]
-        new = [Source(kind, path, mapped[kind]) for kind, path in found if rebuild or not self._unchanged(kind, path, mapped[kind])]
+        new = [
+            Source(kind, path, mapped[kind])
+            for kind, path in found
+            if rebuild or not self._unchanged(kind, path, mapped[kind])
+        ]
         for kind in TABLES[self.name]:
-            check_columns([s.path for s in new if s.kind == kind and s.path != "-"], KINDS[kind].names, mapped[kind], KINDS[kind].required)
+            check_columns(
+                [s.path for s in new if s.kind == kind and s.path != "-"],
+                KINDS[kind].names,
+                mapped[kind],
+                KINDS[kind].required,
+            )
         total = {"rows_read": 0, "rejected": 0, "sources": 0, "unchanged": len(found) - len(new)}
         if rebuild and not new:
-            raise SourceError("--rebuild starts afresh and needs every source: name them with " + " and ".join(f"--{kind}" for kind in TABLES[self.name]))
+            raise SourceError(
+                "--rebuild starts afresh and needs every source: name them with "
+                + " and ".join(f"--{kind}" for kind in TABLES[self.name])
+            )
         done = 0
         on_source(0, len(new))
         with self._scratch() as scratch:
@@ -123,19 +170,37 @@ class Evidence:
     def _unchanged(self, kind: str, path: str, columns: Mapping[str, str]) -> bool:
         if path == "-":
             return False
-        row = self.conn.execute("SELECT stamp FROM evidence_sources WHERE kind = ? AND path = ?", [kind, _key(path)]).fetchone()
+        row = self.conn.execute(
+            "SELECT stamp FROM evidence_sources WHERE kind = ? AND path = ?", [kind, _key(path)]
+        ).fetchone()
         return row is not None and row["stamp"] is not None and row["stamp"] == _stamp(path, columns)
 
     def _take(self, batch: list[Source], scratch: Path, run_id: int, *, forget: bool) -> dict[str, int]:
         """Reads a batch of one kind and commits it."""
         kind = batch[0].kind
-        known = {} if forget else {row["digest"]: row["evidence_id"] for row in self.conn.execute("SELECT digest, evidence_id FROM evidence WHERE kind = ?", [kind])}
+        known = (
+            {}
+            if forget
+            else {
+                row["digest"]: row["evidence_id"]
+                for row in self.conn.execute(
+                    "SELECT digest, evidence_id FROM evidence WHERE kind = ?", [kind]
+                )
+            }
+        )
         unread: dict[str, Source] = {}
         for source in batch:
             if source.digest not in known:
                 unread.setdefault(source.digest, source)
-        first = self.conn.execute("SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'evidence'").fetchone()[0]
-        counts = {"rows_read": 0, "rejected": 0, "sources": len(unread), "unchanged": len(batch) - len(unread)}
+        first = self.conn.execute(
+            "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'evidence'"
+        ).fetchone()[0]
+        counts = {
+            "rows_read": 0,
+            "rejected": 0,
+            "sources": len(unread),
+            "unchanged": len(batch) - len(unread),
+        }
         made: list[tuple[str, str, int]] = []
         if unread:
             stem = f"{self.name}-{run_id:06}-{first:06}"
@@ -154,12 +219,26 @@ class Evidence:
                 known[source.digest] = source.evidence_id
                 self.conn.execute(
                     "INSERT INTO evidence VALUES (?, ?, ?, ?, ?, ?)",
-                    [source.evidence_id, kind, source.digest, f"{stem}-{kind}.parquet", source.rows_read, json.dumps(source.counts)],
+                    [
+                        source.evidence_id,
+                        kind,
+                        source.digest,
+                        f"{stem}-{kind}.parquet",
+                        source.rows_read,
+                        json.dumps(source.counts),
+                    ],
                 )
-            held = dict(self.conn.execute("SELECT path, evidence_id FROM evidence_sources WHERE kind = ?", [kind]).fetchall())
+            held = dict(
+                self.conn.execute(
+                    "SELECT path, evidence_id FROM evidence_sources WHERE kind = ?", [kind]
+                ).fetchall()
+            )
             others = [source for source in batch if held.get(_key(source.named)) != known[source.digest]]
             # The same file may be a table of two kinds: what this run said of it stays.
-            self.conn.executemany("DELETE FROM rejected_rows WHERE source = ? AND run_id <> ?", [(source_name(source.named), run_id) for source in others])
+            self.conn.executemany(
+                "DELETE FROM rejected_rows WHERE source = ? AND run_id <> ?",
+                [(source_name(source.named), run_id) for source in others],
+            )
             keep_rejected(self.conn, rows.bad if unread else (), run_id)
             self.conn.executemany("INSERT INTO partials VALUES (?, ?, ?, '{}')", made)
             for source in batch:
@@ -168,13 +247,20 @@ class Evidence:
                     ON CONFLICT (kind, path) DO UPDATE SET stamp = excluded.stamp, evidence_id = excluded.evidence_id""",
                     [kind, _key(source.named), source.stamp, known[source.digest]],
                 )
-            self.conn.execute("DELETE FROM evidence WHERE kind = ? AND evidence_id NOT IN (SELECT evidence_id FROM evidence_sources)", [kind])
+            self.conn.execute(
+                "DELETE FROM evidence WHERE kind = ? AND evidence_id NOT IN (SELECT evidence_id FROM evidence_sources)",
+                [kind],
+            )
         self.drop_leftovers()
         return counts
 
     def drop_leftovers(self) -> None:
-        """Deletes files of this aggregation that the store does not name: of a process that was killed, or replaced."""
-        named = {row[0] for row in self.conn.execute("SELECT file FROM evidence UNION SELECT file FROM partials")}
+        """Deletes files of this aggregation that the store does not name: of a process that was killed, or
+        replaced.
+        """
+        named = {
+            row[0] for row in self.conn.execute("SELECT file FROM evidence UNION SELECT file FROM partials")
+        }
         for path in self.folder.iterdir():
             if path.name not in named and path.suffix == ".parquet":
                 path.unlink()
@@ -195,7 +281,9 @@ _held = set[Path]()  # folders that this process has locked
 
 @contextmanager
 def hold_evidence(conn: sqlite3.Connection) -> Iterator[Path]:
-    """STORE.partials for this process alone, as long as the context; within it, `open_evidence` takes no lock of its own. Raises StoreError."""
+    """STORE.partials for this process alone, as long as the context; within it, `open_evidence` takes no lock
+    of its own. Raises StoreError.
+    """
     folder = Path(f"{conn.execute('PRAGMA database_list').fetchone()['file']}.partials")
     if folder in _held:
         yield folder
@@ -204,12 +292,16 @@ def hold_evidence(conn: sqlite3.Connection) -> Iterator[Path]:
         folder.mkdir(exist_ok=True)
         lock = (folder / "lock").open("w")
     except OSError as error:
-        raise StoreError(f"{folder} cannot be written: {error.strerror}; what is counted is kept beside the store") from None
+        raise StoreError(
+            f"{folder} cannot be written: {error.strerror}; what is counted is kept beside the store"
+        ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise StoreError(f"another process aggregates or exports by {folder}: try again when it is done") from None
+            raise StoreError(
+                f"another process aggregates or exports by {folder}: try again when it is done"
+            ) from None
         _held.add(folder)
         try:
             yield folder
@@ -234,15 +326,22 @@ def open_evidence(conn: sqlite3.Connection, name: str, memory_limit: str | None 
 
 
 def fields_of(kind: str, columns: Mapping[str, str], sources: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The part of `--map` that is meant for one kind of table. Raises SourceError for a field that no table has."""
+    """The part of `--map` that is meant for one kind of table.
+
+    Raises SourceError for a field that no table has.
+    """
     tables = next(tables for tables in TABLES.values() if kind in tables)
     fields = [field for table in tables for field in KINDS[table].names]
     for name in columns:
         table, dot, field = name.rpartition(".")
         if field not in (KINDS[table].names if table in tables else () if dot else fields):
-            raise SourceError(f"--map names no field of {' or '.join(tables)}: {name}; the fields are {', '.join(dict.fromkeys(fields))}")
+            raise SourceError(
+                f"--map names no field of {' or '.join(tables)}: {name}; the fields are {', '.join(dict.fromkeys(fields))}"
+            )
     shared = {name: column for name, column in columns.items() if name in KINDS[kind].names}
-    return shared | {name.partition(".")[2]: column for name, column in columns.items() if name.startswith(f"{kind}.")}
+    return shared | {
+        name.partition(".")[2]: column for name, column in columns.items() if name.startswith(f"{kind}.")
+    }
 
 
 def _batches(sources: Iterable[Source]) -> Iterator[list[Source]]:

@@ -1,8 +1,10 @@
-"""Tables of boards, saves and query logs into numbered rows: what one batch of sources becomes in STORE.partials/.
+"""Tables of boards, saves and query logs into numbered rows: what one batch of sources becomes in
+STORE.partials/.
 
-Parquet with plain types is read by DuckDB as it is. Everything else (CSV, JSON, odd types, bytes that are no UTF-8) goes through
-the reader of `ingest pins` first. Titles and queries are normalised once per distinct text, in Python, so that every engine
-that reads the partials sees the same texts; personal data goes no further than here.
+Parquet with plain types is read by DuckDB as it is. Everything else (CSV, JSON, odd types, bytes that are no
+UTF-8) goes through the reader of `ingest pins` first. Titles and queries are normalised once per distinct
+text, in Python, so that every engine that reads the partials sees the same texts; personal data goes no
+further than here.
 """
 
 from __future__ import annotations
@@ -34,16 +36,24 @@ from .text import holds_personal_data, normalise
 
 MAX_COUNT = 2**31 - 1
 MAX_QUERY = 100  # characters of a normalised query; what is longer was pasted, not typed
-SETTLED_NS = 2_000_000_000  # a file that changed less than 2 s before it is read may change again under the same time stamp
+# a file that changed less than 2 s before it is read may change again under the same time stamp
+SETTLED_NS = 2_000_000_000
 EMPTY, PERSONAL, LONG_QUERY = "empty", "personal data", f"longer than {MAX_QUERY} characters"
 ROWS_AT_ONCE = 50_000
 # What no other reader would mend.
-_PROGRAMMING = (duckdb.OutOfMemoryException, duckdb.BinderException, duckdb.CatalogException, duckdb.ParserException)
+_PROGRAMMING = (
+    duckdb.OutOfMemoryException,
+    duckdb.BinderException,
+    duckdb.CatalogException,
+    duckdb.ParserException,
+)
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of table: its fields by their type, those that a row must have, and the SQL that makes numbered rows of it."""
+    """A kind of table: its fields by their type, those that a row must have, and the SQL that makes numbered
+    rows of it.
+    """
 
     fields: Mapping[str, str]  # those that are read: "id", "text", "day" or "count"
     required: tuple[str, ...]
@@ -79,7 +89,15 @@ KINDS = {
         ("user_id",),
     ),
     "log": Kind(
-        {"pin_id": "id", "query": "text", "action": "id", "date": "day", "timestamp": "day", "count": "count", "user_id": "id"},
+        {
+            "pin_id": "id",
+            "query": "text",
+            "action": "id",
+            "date": "day",
+            "timestamp": "day",
+            "count": "count",
+            "user_id": "id",
+        },
         ("pin_id", "query", "action", "date|timestamp"),
         {"pins": "pin_id", "queries": ""},
         """SELECT r.source, p.code AS pin, t.code AS query, CASE WHEN r.query IS NULL THEN 'empty' ELSE t.reason END AS reason, r.action,
@@ -94,7 +112,8 @@ KINDS = {
 _SQL_TYPES = {"id": "VARCHAR", "text": "VARCHAR", "day": "DATE", "count": "BIGINT"}
 _ARROW_TYPES = {"id": pa.string(), "text": pa.string(), "day": pa.date32(), "count": pa.int64()}
 _BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001))))  # as Python strips them
-_TIME_TEXT = r"(000[1-9]|00[1-9]\d|0[1-9]\d\d|[1-9]\d{3})-\d\d-\d\d([T ]([01]\d|2[0-3]):\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"  # what DuckDB and `moment` read alike
+# what DuckDB and `moment` read alike
+_TIME_TEXT = r"(000[1-9]|00[1-9]\d|0[1-9]\d\d|[1-9]\d{3})-\d\d-\d\d([T ]([01]\d|2[0-3]):\d\d(:\d\d(\.\d{1,9})?)?(Z|[+-]\d\d(:?\d\d)?)?)?"
 
 
 def _first_line(error: Exception) -> str:
@@ -108,7 +127,8 @@ class Source:
     kind: str
     path: str
     columns: Mapping[str, str]  # field -> column, where they differ
-    named: str = ""  # the path; for standard input `-` and the digest, as what comes there does not replace what came before
+    # the path; for standard input `-` and the digest, as what comes there does not replace what came before
+    named: str = ""
     digest: str = ""
     seen: str | None = None  # the file's stamp before it was read
     stamp: str | None = None  # what tells later that it is unchanged; None where only its bytes can
@@ -138,16 +158,28 @@ class Source:
 
 @dataclass
 class Batch:
-    """What a batch of sources became: the codebooks' new files (name, file, rows), and the rows that are none."""
+    """What a batch of sources became: the codebooks' new files (name, file, rows), and the rows that are
+    none.
+    """
 
     codebooks: list[tuple[str, str, int]]
     bad: Iterator[BadRow]
 
 
-def read_batch(db: Any, sources: Sequence[Source], first_id: int, folder: Path, stem: str, books: Mapping[str, list[str]], scratch: Path) -> Batch:
-    """Writes the rows of `sources`, all of one kind, to {stem}-{kind}.parquet in `folder`, numbered by `books` (codebook -> files) and additions to them.
+def read_batch(
+    db: Any,
+    sources: Sequence[Source],
+    first_id: int,
+    folder: Path,
+    stem: str,
+    books: Mapping[str, list[str]],
+    scratch: Path,
+) -> Batch:
+    """Writes the rows of `sources`, all of one kind, to {stem}-{kind}.parquet in `folder`, numbered by
+    `books` (codebook -> files) and additions to them.
 
-    Fills in evidence_id (counting from `first_id`), rows_read, rejected and counts of each source. Raises SourceError.
+    Fills in evidence_id (counting from `first_id`), rows_read, rejected and counts of each source. Raises
+    SourceError.
     """
     plain = {s.path: sql for s in sources if (sql := _plain(db, s))}
     try:
@@ -158,13 +190,22 @@ def read_batch(db: Any, sources: Sequence[Source], first_id: int, folder: Path, 
         if "nterrupt" in str(error):
             raise KeyboardInterrupt from error
         if not plain or isinstance(error, duckdb.FatalException):
-            raise SourceError(f"{' or '.join(s.path for s in sources[:3])}{' or another of these files' if len(sources) > 3 else ''} is damaged: {_first_line(error)}") from error
+            raise SourceError(
+                f"{' or '.join(s.path for s in sources[:3])}{' or another of these files' if len(sources) > 3 else ''} is damaged: {_first_line(error)}"
+            ) from error
         # Text that is no UTF-8, or a damaged file: the other reader tells which row or file it is.
         return _read(db, sources, {}, first_id, folder, stem, books, scratch)
 
 
 def _read(
-    db: Any, sources: Sequence[Source], plain: Mapping[str, tuple[tuple[str, ...], ...]], first_id: int, folder: Path, stem: str, books: Mapping[str, list[str]], scratch: Path
+    db: Any,
+    sources: Sequence[Source],
+    plain: Mapping[str, tuple[tuple[str, ...], ...]],
+    first_id: int,
+    folder: Path,
+    stem: str,
+    books: Mapping[str, list[str]],
+    scratch: Path,
 ) -> Batch:
     kind = KINDS[sources[0].kind]
     groups: dict[tuple[tuple[str, ...], ...], list[Source]] = defaultdict(list)
@@ -174,18 +215,35 @@ def _read(
     for sql, group in groups.items():
         for source in group:
             source.evidence_id, first_id = first_id, first_id + 1
-        parts.append(_raw(kind, sql, [s.path if sql else _stage(s, kind, scratch) for s in group], group[0].evidence_id))
+        parts.append(
+            _raw(
+                kind, sql, [s.path if sql else _stage(s, kind, scratch) for s in group], group[0].evidence_id
+            )
+        )
     db.execute("CREATE OR REPLACE TEMP VIEW raw AS " + " UNION ALL ".join(parts))
     db.execute("CREATE OR REPLACE TEMP VIEW good AS SELECT * FROM raw WHERE bad IS NULL")
     made = []
     if kind.spoken:
         _normalise_all(db, kind.spoken)
         if kind.spoken == "query":
-            made.append(_number(db, "queries", "SELECT DISTINCT text FROM spoken WHERE text IS NOT NULL", books["queries"], folder, stem))
-            db.execute("CREATE OR REPLACE TABLE spoken AS SELECT s.raw, s.reason, q.code FROM spoken s LEFT JOIN queries_codes q USING (text)")
+            made.append(
+                _number(
+                    db,
+                    "queries",
+                    "SELECT DISTINCT text FROM spoken WHERE text IS NOT NULL",
+                    books["queries"],
+                    folder,
+                    stem,
+                )
+            )
+            db.execute(
+                "CREATE OR REPLACE TABLE spoken AS SELECT s.raw, s.reason, q.code FROM spoken s LEFT JOIN queries_codes q USING (text)"
+            )
     for name, column in kind.codebooks.items():
         if column:
-            made.append(_number(db, name, f"SELECT DISTINCT {column} AS text FROM good", books[name], folder, stem))
+            made.append(
+                _number(db, name, f"SELECT DISTINCT {column} AS text FROM good", books[name], folder, stem)
+            )
     target = folder / f"{stem}-{sources[0].kind}.parquet"
     db.execute(f"COPY ({kind.rows}) TO '{escaped(target)}' (FORMAT parquet, COMPRESSION zstd)")
     _count(db, sources, target)
@@ -198,23 +256,49 @@ def _plain(db: Any, source: Source) -> tuple[tuple[str, ...], ...] | None:
     if not source.path.lower().endswith(".parquet"):
         return None
     try:
-        schema = {name: kind for name, kind, *_ in db.execute(f"DESCRIBE SELECT * FROM {read_parquet([source.path], numbered=False)}").fetchall()}
+        schema = {
+            name: kind
+            for name, kind, *_ in db.execute(
+                f"DESCRIBE SELECT * FROM {read_parquet([source.path], numbered=False)}"
+            ).fetchall()
+        }
         found = []
         for name, wanted in KINDS[source.kind].fields.items():
             column = source.columns.get(name, name)
             have, sql = schema.get(column, ""), '"' + column.replace('"', '""') + '"'
-            integer = have in ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+            integer = have in (
+                "TINYINT",
+                "SMALLINT",
+                "INTEGER",
+                "BIGINT",
+                "UTINYINT",
+                "USMALLINT",
+                "UINTEGER",
+            )
             if not have:
                 found.append((f"NULL::{_SQL_TYPES[wanted]}", ""))
             elif wanted in ("id", "text") and have == "VARCHAR":
-                found.append((f"nullif(CASE WHEN contains({sql}, chr(0)) THEN replace({sql}, chr(0), '') ELSE {sql} END, '')", have))
-            elif (wanted in ("id", "text", "count") and integer) or (wanted == "day" and (have == "DATE" or have.startswith("TIMESTAMP"))):
+                found.append(
+                    (
+                        f"nullif(CASE WHEN contains({sql}, chr(0)) THEN replace({sql}, chr(0), '') ELSE {sql} END, '')",
+                        have,
+                    )
+                )
+            elif (wanted in ("id", "text", "count") and integer) or (
+                wanted == "day" and (have == "DATE" or have.startswith("TIMESTAMP"))
+            ):
                 found.append((f"{sql}::{_SQL_TYPES[wanted]}", have))
             elif wanted == "day" and have == "VARCHAR" and _all_times(db, source.path, sql):
-                found.append((f"TRY_CAST(CASE WHEN length({sql}) > 10 THEN {sql}::TIMESTAMPTZ::DATE ELSE {sql}::DATE END AS DATE)", have))
+                found.append(
+                    (
+                        f"TRY_CAST(CASE WHEN length({sql}) > 10 THEN {sql}::TIMESTAMPTZ::DATE ELSE {sql}::DATE END AS DATE)",
+                        have,
+                    )
+                )
             else:
                 return None
-    except (duckdb.InvalidInputException, duckdb.BinderException):  # text that is no UTF-8, a column named like one of DuckDB's own
+    except (duckdb.InvalidInputException, duckdb.BinderException):
+        # text that is no UTF-8, a column named like one of DuckDB's own
         return None
     return (*found, ("", str("file_row_number" in schema or "file_index" in schema)))
 
@@ -222,19 +306,24 @@ def _plain(db: Any, source: Source) -> tuple[tuple[str, ...], ...] | None:
 def _all_times(db: Any, path: str, column: str) -> bool:
     """Whether every text of a column is a day or a time that DuckDB reads as `moment` does."""
     tried = f"TRY_CAST({column} AS TIMESTAMPTZ)"
-    others, *_ = one(db, f"SELECT count(*) FROM {read_parquet([path])} WHERE NOT (regexp_full_match({column}, '{_TIME_TEXT}') AND {tried} IS NOT NULL)")
+    others, *_ = one(
+        db,
+        f"SELECT count(*) FROM {read_parquet([path])} WHERE NOT (regexp_full_match({column}, '{_TIME_TEXT}') AND {tried} IS NOT NULL)",
+    )
     return bool(others == 0)
 
 
 def _raw(kind: Kind, plain: tuple[tuple[str, ...], ...], files: Sequence[str], first_id: int) -> str:
-    """SQL for the rows of some files of one form: source, line, bad (why the row is none), content, and the fields."""
+    """SQL for the rows of some files of one form: source, line, bad (why the row is none), content, and the
+    fields.
+    """
     names = ", ".join(kind.fields)
-    content = f"to_json(struct_pack({', '.join(f'{name} := {name}::VARCHAR' for name in kind.fields)}))::VARCHAR"
+    content = (
+        f"to_json(struct_pack({', '.join(f'{name} := {name}::VARCHAR' for name in kind.fields)}))::VARCHAR"
+    )
     if plain:
         fields = ", ".join(f"{sql} AS {name}" for name, (sql, _) in zip(kind.fields, plain, strict=False))
-        rows = (
-            f"SELECT {first_id} + file_index::INTEGER AS source, file_row_number + 1 AS line, NULL::VARCHAR AS bad, NULL::VARCHAR AS content, {fields} FROM {read_parquet(files)}"
-        )
+        rows = f"SELECT {first_id} + file_index::INTEGER AS source, file_row_number + 1 AS line, NULL::VARCHAR AS bad, NULL::VARCHAR AS content, {fields} FROM {read_parquet(files)}"
     else:
         rows = f"SELECT {first_id} + file_index::INTEGER AS source, line, bad, content, {names} FROM {read_parquet(files)}"
     return f"""SELECT source, line, coalesce(bad, why) AS bad, CASE WHEN why IS NOT NULL THEN coalesce(content, {content}) ELSE content END AS content, {names}
@@ -247,44 +336,91 @@ def _why_bad(kind: Kind) -> str:
     for need in kind.required:
         names = need.split("|")
         if kind.fields[names[0]] == "id":
-            # What is blank begins with a blank, what is long in characters is long in bytes: most rows need the cheap half alone.
-            tests.append(f"WHEN {need} IS NULL OR (({need} < '!' OR {need} >= chr(127)) AND trim({need}, '{_BLANKS}') = '') THEN 'no {need}'")
-            tests.append(f"WHEN strlen({need}) > {MAX_ID} AND length({need}) > {MAX_ID} THEN '{need} is longer than {MAX_ID} characters'")
+            # What is blank begins with a blank, what is long in characters is long in bytes: most rows need
+            # the cheap half alone.
+            tests.append(
+                f"WHEN {need} IS NULL OR (({need} < '!' OR {need} >= chr(127)) AND trim({need}, '{_BLANKS}') = '') THEN 'no {need}'"
+            )
+            tests.append(
+                f"WHEN strlen({need}) > {MAX_ID} AND length({need}) > {MAX_ID} THEN '{need} is longer than {MAX_ID} characters'"
+            )
         elif kind.fields[names[0]] == "day":
             tests.append(f"WHEN coalesce({', '.join(names)}) IS NULL THEN 'no {names[0]}'")
-    tests += [f"WHEN {name} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31' THEN '{name} is no date that can be'" for name, wanted in kind.fields.items() if wanted == "day"]
+    tests += [
+        f"WHEN {name} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31' THEN '{name} is no date that can be'"
+        for name, wanted in kind.fields.items()
+        if wanted == "day"
+    ]
     if "action" in kind.fields:
-        tests.append("WHEN contains(action, '@') OR contains(action, '://') OR strlen(action) > 100 THEN 'action is no name of an action'")
+        tests.append(
+            "WHEN contains(action, '@') OR contains(action, '://') OR strlen(action) > 100 THEN 'action is no name of an action'"
+        )
     if "count" in kind.fields:
-        tests += ["WHEN count < 1 THEN 'count is below 1'", f"WHEN count > {MAX_COUNT} THEN 'count is above {MAX_COUNT:,}'"]
+        tests += [
+            "WHEN count < 1 THEN 'count is below 1'",
+            f"WHEN count > {MAX_COUNT} THEN 'count is above {MAX_COUNT:,}'",
+        ]
     return f"CASE {' '.join(tests)} END" if tests else "NULL::VARCHAR"
 
 
 def _stage(source: Source, kind: Kind, scratch: Path) -> str:
-    """Brings a source of any form into Parquet with plain types, in which each row says what is wrong with it; returns the path."""
-    types = {"line": pa.int64(), "bad": pa.string(), "content": pa.string()} | {name: _ARROW_TYPES[wanted] for name, wanted in kind.fields.items()}
+    """Brings a source of any form into Parquet with plain types, in which each row says what is wrong with
+    it; returns the path.
+    """
+    types = {"line": pa.int64(), "bad": pa.string(), "content": pa.string()} | {
+        name: _ARROW_TYPES[wanted] for name, wanted in kind.fields.items()
+    }
     path = str(scratch / f"{source.evidence_id}.parquet")
     unseen: bool | None = None
     with pq.ParquetWriter(path, pa.schema(types.items())) as writer:
         for rows in read_tables([source.path], kind.names, source.columns, kind.required):
             if isinstance(rows, BadRow):
-                writer.write_table(pa.table([[rows.line], [rows.reason], [rows.content]] + [[None]] * len(kind.fields), schema=writer.schema))
+                writer.write_table(
+                    pa.table(
+                        [[rows.line], [rows.reason], [rows.content]] + [[None]] * len(kind.fields),
+                        schema=writer.schema,
+                    )
+                )
                 continue
             unseen = unseen is not False and kind.spoken not in rows.columns
             n, reasons = len(rows.lines), dict[int, str]()
             made: dict[str, Sequence[Any]] = {}
             for name, wanted in kind.fields.items():
                 values = rows.columns.get(name, [None] * n)
-                made[name] = texts(name, values, reasons) if wanted == "text" else cells(_converter(name, wanted, name in kind.required), values, reasons)
+                made[name] = (
+                    texts(name, values, reasons)
+                    if wanted == "text"
+                    else cells(_converter(name, wanted, name in kind.required), values, reasons)
+                )
             for need in kind.required:
                 if "|" in need:
-                    lacking = [i for i, values in enumerate(zip(*(made[name] for name in need.split("|")), strict=True)) if not any(values)]
+                    lacking = [
+                        i
+                        for i, values in enumerate(
+                            zip(*(made[name] for name in need.split("|")), strict=True)
+                        )
+                        if not any(values)
+                    ]
                     reasons = dict.fromkeys(lacking, f"no {need.partition('|')[0]}") | reasons
-            content = {i: json.dumps({name: _on_one_line(column[i]) for name, column in rows.columns.items()}, ensure_ascii=False, default=str) for i in reasons}
-            arrays = [list(rows.lines), list(map(reasons.get, range(n))), [_clean(content.get(i)) for i in range(n)], *made.values()]
+            content = {
+                i: json.dumps(
+                    {name: _on_one_line(column[i]) for name, column in rows.columns.items()},
+                    ensure_ascii=False,
+                    default=str,
+                )
+                for i in reasons
+            }
+            arrays = [
+                list(rows.lines),
+                list(map(reasons.get, range(n))),
+                [_clean(content.get(i)) for i in range(n)],
+                *made.values(),
+            ]
             writer.write_table(pa.table(arrays, schema=writer.schema))
     if kind.spoken and unseen:  # in JSON this shows at the end
-        raise SourceError(f"no row of {source.named} has {kind.spoken!r}: say which one it is with --map {kind.spoken}=COLUMN")
+        raise SourceError(
+            f"no row of {source.named} has {kind.spoken!r}: say which one it is with --map {kind.spoken}=COLUMN"
+        )
     return path
 
 
@@ -308,12 +444,18 @@ def _converter(name: str, wanted: str, required: bool) -> Callable[[Any], Any]:
         text = moment(value, name)
         return date.fromisoformat(text[:10]) if text else None
 
-    return lambda value: day(value) if isinstance(value, (str, int, float, date)) else day(text_of(name, value))
+    return lambda value: (
+        day(value) if isinstance(value, (str, int, float, date)) else day(text_of(name, value))
+    )
 
 
 def _identifier_if_any(value: Any) -> str | None:
     """An id that a row can do without."""
-    text = text_of("user_id", value) if isinstance(value, str) or is_missing(value) else identifier(value, "user_id")
+    text = (
+        text_of("user_id", value)
+        if isinstance(value, str) or is_missing(value)
+        else identifier(value, "user_id")
+    )
     return text if text and text.strip() else None
 
 
@@ -335,34 +477,53 @@ def _whole_number(value: Any) -> int:
 
 
 def _normalise_all(db: Any, column: str) -> None:
-    """The table spoken (raw, text, reason): what becomes of each distinct raw text; reason where it is dropped, whatever the options are."""
-    form, too_long = ("normalise", f"WHEN length(text) > {MAX_QUERY} THEN '{LONG_QUERY}'") if column == "query" else ("title_form", "")
+    """The table spoken (raw, text, reason): what becomes of each distinct raw text; reason where it is
+    dropped, whatever the options are.
+    """
+    form, too_long = (
+        ("normalise", f"WHEN length(text) > {MAX_QUERY} THEN '{LONG_QUERY}'")
+        if column == "query"
+        else ("title_form", "")
+    )
     db.execute(f"""CREATE OR REPLACE TABLE spoken AS SELECT raw, CASE WHEN reason IS NULL THEN text END AS text, reason FROM (
         SELECT raw, text, CASE WHEN text = '' THEN '{EMPTY}' {too_long} WHEN personal THEN '{PERSONAL}' END AS reason FROM (
         SELECT raw, {form}(raw) AS text, holds_personal_data(raw) AS personal FROM (SELECT DISTINCT {column} AS raw FROM good WHERE {column} IS NOT NULL)))""")
 
 
 def _title_form(raw: str) -> str:
-    """The normalised title, but empty where all that is left of emoji is the marks that tell how to draw them."""
+    """The normalised title, but empty where all that is left of emoji is the marks that tell how to draw
+    them.
+    """
     text = normalise(raw)
     return text if text.strip("\ufe0e\ufe0f\u20e3 ") else ""
 
 
 def add_functions(db: Any) -> None:
     """Makes the text functions of this project known to SQL."""
-    for name, function, result in (("normalise", normalise, str), ("title_form", _title_form, str), ("holds_personal_data", holds_personal_data, bool)):
+    for name, function, result in (
+        ("normalise", normalise, str),
+        ("title_form", _title_form, str),
+        ("holds_personal_data", holds_personal_data, bool),
+    ):
         db.create_function(name, function, [str], result)
 
 
-def _number(db: Any, name: str, distinct: str, files: list[str], folder: Path, stem: str) -> tuple[str, str, int] | None:
-    """Gives numbers to texts that the codebook lacks, in a new file of it; the whole becomes the view {name}_codes. Returns (name, file, rows)."""
+def _number(
+    db: Any, name: str, distinct: str, files: list[str], folder: Path, stem: str
+) -> tuple[str, str, int] | None:
+    """Gives numbers to texts that the codebook lacks, in a new file of it; the whole becomes the view
+    {name}_codes. Returns (name, file, rows).
+    """
     size, new = 0, f"SELECT text FROM ({distinct})"
     if files:
         size, *_ = one(db, f"SELECT count(*) FROM {read_parquet(files)}")
         new += f" ANTI JOIN {read_parquet(files)} USING (text)"
     file = f"{stem}-{name}-codes.parquet"
     path = folder / file
-    rows, *_ = one(db, f"COPY (SELECT (row_number() OVER (ORDER BY text) + {size - 1})::INTEGER AS code, text FROM ({new})) TO '{escaped(path)}' (FORMAT parquet)")
+    rows, *_ = one(
+        db,
+        f"COPY (SELECT (row_number() OVER (ORDER BY text) + {size - 1})::INTEGER AS code, text FROM ({new})) TO '{escaped(path)}' (FORMAT parquet)",
+    )
     if not rows and files:
         path.unlink()
     else:
@@ -372,13 +533,19 @@ def _number(db: Any, name: str, distinct: str, files: list[str], folder: Path, s
 
 
 def _count(db: Any, sources: Sequence[Source], target: Path) -> None:
-    """How many rows each source had. Of a log also how many were readable and kept on each day, kept of each action, and dropped for each reason."""
+    """How many rows each source had.
+
+    Of a log also how many were readable and kept on each day, kept of each action, and dropped for each
+    reason.
+    """
     by_id = {s.evidence_id: s for s in sources}
     for source_id, n in db.execute("SELECT source, count(*) FROM raw GROUP BY 1").fetchall():
         by_id[source_id].rows_read = by_id[source_id].rejected = n
     of_log = sources[0].kind == "log"
     columns = "day, action, reason" if of_log else "NULL, NULL, NULL"
-    for source_id, day, action, reason, n in db.execute(f"SELECT source, {columns}, count(*) FROM {read_parquet([str(target)])} GROUP BY ALL").fetchall():
+    for source_id, day, action, reason, n in db.execute(
+        f"SELECT source, {columns}, count(*) FROM {read_parquet([str(target)])} GROUP BY ALL"
+    ).fetchall():
         source = by_id[source_id]
         source.rejected -= n
         if of_log:
@@ -397,6 +564,10 @@ def _bad(db: Any, sources: Sequence[Source]) -> Iterator[BadRow]:
     names = {s.evidence_id: s.named for s in sources}
     if not any(s.rejected for s in sources):
         return
-    for batch in db.sql("SELECT source, line, bad, content FROM raw WHERE bad IS NOT NULL").to_arrow_reader(ROWS_AT_ONCE):
-        for source, line, reason, content in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+    for batch in db.sql("SELECT source, line, bad, content FROM raw WHERE bad IS NOT NULL").to_arrow_reader(
+        ROWS_AT_ONCE
+    ):
+        for source, line, reason, content in zip(
+            *(column.to_pylist() for column in batch.columns), strict=True
+        ):
             yield BadRow(names[source], line, reason, content or "")

@@ -1,4 +1,7 @@
-"""Engaged queries: after which queries people did something with a pin, best first. The formulas are in sql/, explained in docs/aggregate.md."""
+"""Engaged queries: after which queries people did something with a pin, best first.
+
+The formulas are in sql/, explained in docs/aggregate.md.
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,18 @@ from .window import Core, Window, count_rows, find_touched, last_core, make_core
 WEIGHTS = {"save": 1.0, "long_click": 1.0, "click": 0.25}  # by action; what is not named weighs nothing
 MAX_DECIMALS = 6  # of a weight: sums of weights are kept exact as whole numbers
 BEFORE, AFTER, NO_WEIGHT = "before the window", "after the as-of date", "action of no weight"
-FEW_ENGAGEMENTS, FEW_USERS, BEYOND_TOP = "fewer engagements than --min-engagements", "fewer users than --min-users", "beyond --top"
+FEW_ENGAGEMENTS, FEW_USERS, BEYOND_TOP = (
+    "fewer engagements than --min-engagements",
+    "fewer users than --min-users",
+    "beyond --top",
+)
 
 
 @dataclass(frozen=True)
 class QueryOptions:
-    """What decides which queries are kept; the defaults are those of the paper where it states one (top 20, two years)."""
+    """What decides which queries are kept; the defaults are those of the paper where it states one (top 20,
+    two years).
+    """
 
     as_of: date | None = None  # None: the newest day in the log that is not in the future
     window_days: int = 730
@@ -39,7 +48,9 @@ class QueryOptions:
     def stated(self) -> dict[str, Any]:
         """As JSON has it."""
         names = ("window_days", "top", "min_engagements", "min_users")
-        return {"as_of": self.as_of and str(self.as_of), "weights": dict(self.weights)} | {name: getattr(self, name) for name in names}
+        return {"as_of": self.as_of and str(self.as_of), "weights": dict(self.weights)} | {
+            name: getattr(self, name) for name in names
+        }
 
 
 def aggregate_queries(
@@ -52,18 +63,30 @@ def aggregate_queries(
     rebuild: bool = False,
     on_step: OnStep = lambda what, done, total: None,
 ) -> dict[str, Any]:
-    """Takes in what is new in a query log, and writes `engaged_queries` as one run over everything read so far would.
+    """Takes in what is new in a query log, and writes `engaged_queries` as one run over everything read so
+    far would.
 
-    Returns {"rows_read", "pins", "rows_written", "unknown_boards": 0, "dropped": {reason: n}, "queries", "as_of", "unweighted_actions", "pins_not_in_store", "sources",
-    "unchanged", "rejected"}: `pins` were ranked anew, `dropped` counts rows, and queries of pins. Raises SourceError, StoreError, ValueError.
+    Returns {"rows_read", "pins", "rows_written", "unknown_boards": 0, "dropped": {reason: n}, "queries",
+    "as_of", "unweighted_actions", "pins_not_in_store", "sources", "unchanged", "rejected"}: `pins` were
+    ranked anew, `dropped` counts rows, and queries of pins. Raises SourceError, StoreError, ValueError.
     """
     options = options or QueryOptions()
     weights, scale = whole_weights(options.weights)
     with open_evidence(conn, "queries", memory_limit) as evidence:
         if not rebuild:
             evidence.check_files()
-        run_id = start_run(conn, "aggregate queries", {"log": list(log), "map": dict(columns or {}), "rebuild": rebuild} | options.stated())
-        read = evidence.read({"log": log}, columns or {}, run_id, rebuild=rebuild, on_source=lambda done, of: on_step("reading", done, of))
+        run_id = start_run(
+            conn,
+            "aggregate queries",
+            {"log": list(log), "map": dict(columns or {}), "rebuild": rebuild} | options.stated(),
+        )
+        read = evidence.read(
+            {"log": log},
+            columns or {},
+            run_id,
+            rebuild=rebuild,
+            on_source=lambda done, of: on_step("reading", done, of),
+        )
         state = evidence.state()
         if not any(state):
             raise StoreError("no query log has been read yet: name it with --log")
@@ -86,7 +109,12 @@ def aggregate_queries(
             if not core:
                 without = f"SELECT p.text FROM touched ANTI JOIN query_ranks USING (pin) JOIN {evidence.codes('pins')} p ON p.code = pin"
                 gone = evidence.db.execute(without).fetchall()
-            rows, pins = sorted_ranks(evidence.db, "engaged_queries", ranks, ("text", "number", "score", "day", "day")), counts["rows_written"]
+            rows, pins = (
+                sorted_ranks(
+                    evidence.db, "engaged_queries", ranks, ("text", "number", "score", "day", "day")
+                ),
+                counts["rows_written"],
+            )
             on_step("writing", 0, pins)
             with transaction(conn):
                 if core:
@@ -96,18 +124,33 @@ def aggregate_queries(
                 write_ranks(conn, "engaged_queries", rows, lambda done: on_step("writing", done, pins))
                 remember(conn, "queries", stated, state, counts, run_id)
             evidence.drop_leftovers()
-    counts = read | counts | {"rows_read": read["rows_read"], "pins_not_in_store": pins_not_in_store(conn, "engaged_queries")}
+    counts = (
+        read
+        | counts
+        | {"rows_read": read["rows_read"], "pins_not_in_store": pins_not_in_store(conn, "engaged_queries")}
+    )
     finish_run(conn, run_id, counts)
     return counts
 
 
 def whole_weights(weights: Mapping[str, float]) -> tuple[dict[str, int], int]:
-    """Weights of the actions that count as whole numbers, and what one stands for: ({"save": 100, "click": 25}, 100). Raises ValueError."""
+    """Weights of the actions that count as whole numbers, and what one stands for: ({"save": 100, "click":
+    25}, 100). Raises ValueError.
+    """
     exact = {action: Decimal(str(weight)) for action, weight in weights.items()}
     for action, weight in exact.items():
-        if not weight.is_finite() or weight < 0 or -int(weight.as_tuple().exponent) > MAX_DECIMALS or weight > 10**6:
-            raise ValueError(f"the weight of {action} is {weight}: it must be between 0 and a million, with at most {MAX_DECIMALS} decimals")
-    scale = 10 ** max((max(0, -int(weight.normalize().as_tuple().exponent)) for weight in exact.values()), default=0)
+        if (
+            not weight.is_finite()
+            or weight < 0
+            or -int(weight.as_tuple().exponent) > MAX_DECIMALS
+            or weight > 10**6
+        ):
+            raise ValueError(
+                f"the weight of {action} is {weight}: it must be between 0 and a million, with at most {MAX_DECIMALS} decimals"
+            )
+    scale = 10 ** max(
+        (max(0, -int(weight.normalize().as_tuple().exponent)) for weight in exact.values()), default=0
+    )
     return {action: int(weight * scale) for action, weight in exact.items() if weight > 0}, scale
 
 
@@ -118,19 +161,39 @@ def newest_day(evidence: Evidence) -> date:
     return date.fromisoformat(max((day for day in days if day <= str(today)), default=str(today)))
 
 
-def _count(evidence: Evidence, options: QueryOptions, window: Window, ranking: Mapping[str, Any], last: tuple[Any, Any] | None, run_id: int) -> Core | None:
-    """Makes the table counted: for pins that may have changed since the last run, named in the table touched; or for all, and then returns a new core."""
+def _count(
+    evidence: Evidence,
+    options: QueryOptions,
+    window: Window,
+    ranking: Mapping[str, Any],
+    last: tuple[Any, Any] | None,
+    run_id: int,
+) -> Core | None:
+    """Makes the table counted: for pins that may have changed since the last run, named in the table touched;
+    or for all, and then returns a new core.
+    """
     core = last_core(evidence)
     by_users = options.min_users > 1
     if last and core:
         stated, state = last
         known = {evidence_id for ids in state for evidence_id in ids}
         before = Window.up_to(date.fromisoformat(stated["as_of"]), stated["window_days"])
-        same = {name: value for name, value in options.stated().items() if name not in ("as_of", "window_days")}
-        if same.items() <= stated.items() and known <= evidence.live("log").keys() and core.fits(evidence, window, before):
+        same = {
+            name: value for name, value in options.stated().items() if name not in ("as_of", "window_days")
+        }
+        if (
+            same.items() <= stated.items()
+            and known <= evidence.live("log").keys()
+            and core.fits(evidence, window, before)
+        ):
             find_touched(evidence, core.rest(evidence), before, window, known)
             if by_users:
-                count_rows(evidence, window, f"SELECT * FROM {evidence.view('log')} SEMI JOIN touched USING (pin)", name="counted")
+                count_rows(
+                    evidence,
+                    window,
+                    f"SELECT * FROM {evidence.view('log')} SEMI JOIN touched USING (pin)",
+                    name="counted",
+                )
             else:
                 core.count_touched(evidence, window)
             return None
@@ -142,13 +205,18 @@ def _count(evidence: Evidence, options: QueryOptions, window: Window, ranking: M
     return core
 
 
-def rank_queries(evidence: Evidence, options: QueryOptions, window: Window, ranking: Mapping[str, Any]) -> dict[str, int]:
+def rank_queries(
+    evidence: Evidence, options: QueryOptions, window: Window, ranking: Mapping[str, Any]
+) -> dict[str, int]:
     """Makes the table query_ranks; returns how many queries of pins were dropped, by reason."""
     db = evidence.db
     pairs, few_users = one(db, "SELECT count(*) FROM counted")[0], 0
     if options.min_users > 1:  # the view log still has the rows that were counted
         make(db, "query_users", window.parameters())
-        db.execute("DELETE FROM counted c WHERE NOT EXISTS (SELECT 1 FROM query_users u WHERE u.pin = c.pin AND u.query = c.query AND u.users >= $1)", [options.min_users])
+        db.execute(
+            "DELETE FROM counted c WHERE NOT EXISTS (SELECT 1 FROM query_users u WHERE u.pin = c.pin AND u.query = c.query AND u.users >= $1)",
+            [options.min_users],
+        )
         few_users = pairs - one(db, "SELECT count(*) FROM counted")[0]
     make(db, "query_ranks", ranking)
     few, *_ = one(db, "SELECT count(*) FROM counted WHERE engagements < $1", [options.min_engagements])
@@ -156,15 +224,22 @@ def rank_queries(evidence: Evidence, options: QueryOptions, window: Window, rank
     return {FEW_USERS: few_users, FEW_ENGAGEMENTS: few, BEYOND_TOP: pairs - few_users - few - kept}
 
 
-def _counts(evidence: Evidence, window: Window, weights: Mapping[str, int], of_pins: Mapping[str, int]) -> dict[str, Any]:
+def _counts(
+    evidence: Evidence, window: Window, weights: Mapping[str, int], of_pins: Mapping[str, int]
+) -> dict[str, Any]:
     """What the ranking came to; rows that were dropped are those of all that was read."""
-    pins, queries, rows = one(evidence.db, "SELECT (SELECT count(DISTINCT pin) FROM counted), count(*), count(*) FILTER (rank = 1) FROM query_ranks")
+    pins, queries, rows = one(
+        evidence.db,
+        "SELECT (SELECT count(DISTINCT pin) FROM counted), count(*), count(*) FILTER (rank = 1) FROM query_ranks",
+    )
     dropped, unweighted = Counter[str](), Counter[str]()
     for counts in evidence.counts():
         dropped.update(counts.get("dropped", {}))
         for day, n in counts.get("kept", {}).items():
             dropped[BEFORE if day <= str(window.after) else AFTER if day > str(window.as_of) else ""] += n
-        unweighted.update({action: n for action, n in counts.get("actions", {}).items() if action not in weights})
+        unweighted.update(
+            {action: n for action, n in counts.get("actions", {}).items() if action not in weights}
+        )
     dropped.update(of_pins)
     dropped[NO_WEIGHT] = unweighted.total()
     del dropped[""]

@@ -1,7 +1,9 @@
-"""Texts that people wrote: `normalise` titles and queries, `holds_personal_data`, and does a text say anything at all?
+"""Texts that people wrote: `normalise` titles and queries, `holds_personal_data`, and does a text say
+anything at all?
 
-What says nothing is treated as missing, and the pin gets a caption besides. A mistake in that direction is cheap, so
-numbers, bare links and file names say nothing too; a short real word ("Zara", "7up", "猫") always says something.
+What says nothing is treated as missing, and the pin gets a caption besides. A mistake in that direction is
+cheap, so numbers, bare links and file names say nothing too; a short real word ("Zara", "7up", "猫") always
+says something.
 """
 
 from __future__ import annotations
@@ -21,8 +23,8 @@ _ACCENTS = re.compile("[\u0300-\u036f]+")
 _TWO_WORDS = re.compile(r"[^\W\d_]{2,30}\s[^\W\d_]{2}")
 _DOT_WITHIN = re.compile(r"\.\w|:/")  # every link and file name has one
 
-# One word that is a link: a scheme or www.; a host with a path ("pin.it/abc"); a host alone under a domain that is no
-# English word ("etsy.com", but not "node.js" or "love.me").
+# One word that is a link: a scheme or www.; a host with a path ("pin.it/abc"); a host alone under a domain
+# that is no English word ("etsy.com", but not "node.js" or "love.me").
 _LINK = re.compile(
     r"""[<(\[]?(?:
         (?:https?:/|ftp:/|www\.)\S+
@@ -49,7 +51,8 @@ _MACHINE_NAME = re.compile(
 )
 
 
-# Personal data is looked for in raw text. With `_holds_address`, this is the pattern of docs/aggregate.md, searched in linear time.
+# Personal data is looked for in raw text. With `_holds_address`, this is the pattern of docs/aggregate.md,
+# searched in linear time.
 _PERSONAL = re.compile(r"https?://|www\.|(?:\+?\d[\s().-]?){9,}")
 _APOSTROPHES = "'\u2019\u02bc"  # what is typed for one; U+FF07 is U+0027 after NFKC
 _LONG_RUN = 1000  # characters: of fewer, no order takes long to mend
@@ -60,8 +63,9 @@ _NOT_KEPT_ASCII = str.maketrans({chr(code): " " for code in range(128) if not ch
 def normalise(text: str) -> str:
     """The form in which titles and queries are counted: "Kitchen!!  IDEAS" and "kitchen ideas" are one.
 
-    Format characters vanish; NFKC, case folding, NFKC; letters, marks and numbers stay, and apostrophes within words;
-    everything else becomes a space, runs of spaces one, ends trimmed. Idempotent; raises on no string.
+    Format characters vanish; NFKC, case folding, NFKC; letters, marks and numbers stay, and apostrophes
+    within words; everything else becomes a space, runs of spaces one, ends trimmed. Idempotent; raises on no
+    string.
     """
     if text.isascii():
         text = text.lower()
@@ -80,7 +84,9 @@ def normalise(text: str) -> str:
 
 
 def _in_order(text: str) -> str:
-    """The same text to Unicode, its runs of combining marks in their canonical order: the library sorts them in quadratic time."""
+    """The same text to Unicode, its runs of combining marks in their canonical order: the library sorts them
+    in quadratic time.
+    """
     ordered: list[str] = []
     marks: list[str] = []
     for character in "".join(unicodedata.normalize("NFKD", c) if c in _MARKS_IN_ONE else c for c in text):
@@ -121,13 +127,17 @@ class _Characters(dict[int, str | None]):
 
 
 _WITHOUT_FORMAT = _Characters(lambda character, category: None if category == "Cf" else character)
-_KEPT = _Characters(lambda character, category: character if category[0] in "LMN" or character == "'" else " ")
+_KEPT = _Characters(
+    lambda character, category: character if category[0] in "LMN" or character == "'" else " "
+)
 
 
 def holds_personal_data(text: str) -> bool:
-    """Whether raw text holds an e-mail address, a link or a telephone number; takes time linear in its length.
+    """Whether raw text holds an e-mail address, a link or a telephone number; takes time linear in its
+    length.
 
-    The same as a search for `\\S+@\\S+\\.\\S+|https?://|www\\.|(?:\\+?\\d[\\s().-]?){9,}`, whose first part alone would be quadratic.
+    The same as a search for `\\S+@\\S+\\.\\S+|https?://|www\\.|(?:\\+?\\d[\\s().-]?){9,}`, whose first part
+    alone would be quadratic.
     """
     return ("@" in text and _holds_address(text)) or _PERSONAL.search(text) is not None
 
@@ -143,10 +153,11 @@ def _holds_address(text: str) -> bool:
 def says_nothing(text: str | None) -> bool:
     """True when `text`, a native title or description, counts as missing.
 
-    That is: None; blanks, punctuation, symbols, emoji and numbers ("1984" as well) without a letter; a single Latin
-    letter; a placeholder of `placeholders.txt` in any case and punctuation; links alone or with a placeholder
-    ("source: https://..."); a picture's file name, descriptive or not; a camera's name for a picture; a hexadecimal id.
-    Case and surrounding blanks make no difference. Raises on no string, and takes time linear in its length.
+    That is: None; blanks, punctuation, symbols, emoji and numbers ("1984" as well) without a letter; a single
+    Latin letter; a placeholder of `placeholders.txt` in any case and punctuation; links alone or with a
+    placeholder ("source: https://..."); a picture's file name, descriptive or not; a camera's name for a
+    picture; a hexadecimal id. Case and surrounding blanks make no difference. Raises on no string, and takes
+    time linear in its length.
     """
     if text is None:
         return True
@@ -162,7 +173,11 @@ def says_nothing(text: str | None) -> bool:
         return all(map(_LINK.fullmatch, text.lower().split()))
     folded = _folded(text)
     writing = _writing(folded)
-    if writing in _placeholders() or _MACHINE_NAME.fullmatch(writing) or (len(writing) == 1 and writing.isascii()):
+    if (
+        writing in _placeholders()
+        or _MACHINE_NAME.fullmatch(writing)
+        or (len(writing) == 1 and writing.isascii())
+    ):
         return True
     if not _DOT_WITHIN.search(folded):
         return False

@@ -1,7 +1,7 @@
 """Bytes from strangers in, an upright RGB picture out, or an `ImageError` that says why not.
 
-Pillow does the decoding; this file decides which formats are read, how large a picture may be, which way is up
-and what colour shows through where it is transparent. Memory and time stay bounded whatever the bytes say.
+Pillow does the decoding; this file decides which formats are read, how large a picture may be, which way is
+up and what colour shows through where it is transparent. Memory and time stay bounded whatever the bytes say.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ from io import BytesIO
 import numpy as np
 from PIL import BmpImagePlugin, IcoImagePlugin, Image, ImageFile, JpegImagePlugin
 
-# In the order in which they are tried. Left out: formats that start a program (EPS, WMF), that any bytes may be taken
-# for (TGA has no signature), and that nobody shows on a page (PSD, DDS, FLI, ...).
+# In the order in which they are tried. Left out: formats that start a program (EPS, WMF), that any bytes may
+# be taken for (TGA has no signature), and that nobody shows on a page (PSD, DDS, FLI, ...).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "ICO", "JPEG2000", "PPM", "QOI")
 
 MAX_SIDE = 100_000  # pixels; a longer side is no picture, and resizing takes memory in proportion to it
 LARGE = 16_000_000  # pixels; pictures above are decoded one at a time
-SLOW = 4_000_000  # pixels; the limit for what Pillow decodes in Python, at 2 s a million (BMP with RLE, some PPM, QOI)
-MAX_SCANS = 30  # in a large progressive JPEG (ordinary: about 10): each goes over all blocks, however few its bytes
+# pixels; the limit for what Pillow decodes in Python, at 2 s a million (BMP with RLE, some PPM, QOI)
+SLOW = 4_000_000
+# in a large progressive JPEG (ordinary: about 10): each goes over all blocks, however few its bytes
+MAX_SCANS = 30
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _large = threading.Lock()
@@ -39,7 +41,10 @@ _TURNS = {
 
 
 class ImageError(Exception):
-    """The image cannot be had. `str(error)` is a short sentence to be counted: no numbers or paths of this image."""
+    """The image cannot be had.
+
+    `str(error)` is a short sentence to be counted: no numbers or paths of this image.
+    """
 
 
 def decode(
@@ -52,11 +57,12 @@ def decode(
 ) -> Image.Image:
     """The picture in `data`: mode RGB, upright by its EXIF orientation, on white where it is transparent.
 
-    Of an animation, the first frame. With `size` (width, height in pixels) it is resized to exactly that, aspect ratio
-    not kept, as `upright.resize(size, resample)` would; a JPEG at least four times as large both ways is decoded at a
-    half, a quarter or an eighth first, which changes pixels by a few levels at most. With `side` (pixels) it is shrunk, its
-    aspect ratio kept, until neither side is longer. Colour profiles are ignored.
-    Pictures above `max_pixels` are refused before any pixel is decoded. May be called from many threads.
+    Of an animation, the first frame. With `size` (width, height in pixels) it is resized to exactly that,
+    aspect ratio not kept, as `upright.resize(size, resample)` would; a JPEG at least four times as large both
+    ways is decoded at a half, a quarter or an eighth first, which changes pixels by a few levels at most.
+    With `side` (pixels) it is shrunk, its aspect ratio kept, until neither side is longer. Colour profiles
+    are ignored. Pictures above `max_pixels` are refused before any pixel is decoded. May be called from many
+    threads.
 
     Raises `ImageError` for everything that is wrong with `data`, whose cause is Pillow's own error.
     """
@@ -93,7 +99,9 @@ def _reason(error: Exception, max_pixels: int) -> str:
         return "not enough memory to decode the image"
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return f"more pixels than the limit of {max_pixels:,}"
-    if isinstance(error, EOFError) or re.search("(?i)truncated|buffer overrun|not enough image data|only got", str(error)):
+    if isinstance(error, EOFError) or re.search(
+        "(?i)truncated|buffer overrun|not enough image data|only got", str(error)
+    ):
         return "truncated image"
     return "broken image"
 
@@ -118,7 +126,8 @@ def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, int]:
                 if frame.startswith(_PNG):
                     return _open(frame, max_pixels)
                 _checked(BmpImagePlugin.DibImageFile(BytesIO(frame)), frame, max_pixels)
-            elif name == "JPEG":  # the registered factory looks for further pictures (MPO), which are of no use here
+            elif name == "JPEG":
+                # the registered factory looks for further pictures (MPO), which are of no use here
                 factory = JpegImagePlugin.JpegImageFile
             picture = factory(BytesIO(data), "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
@@ -184,8 +193,9 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 def _to_8_bits(picture: Image.Image, transparent: object = None) -> Image.Image:
     """Grey of 12, 16 or 32 bits or of floating point to L, or to LA where one value is transparent.
 
-    16 bits lose the lower 8, as Pillow does for colour. Integers beyond 16 bits and floating point have no agreed
-    range: floats up to 1 and up to 255 are taken to have just that range, everything else is scaled by its maximum.
+    16 bits lose the lower 8, as Pillow does for colour. Integers beyond 16 bits and floating point have no
+    agreed range: floats up to 1 and up to 255 are taken to have just that range, everything else is scaled by
+    its maximum.
     """
     grey = np.asarray(picture)
     tags = getattr(picture, "tag_v2", {})
@@ -197,7 +207,8 @@ def _to_8_bits(picture: Image.Image, transparent: object = None) -> Image.Image:
     elif picture.mode == "I" and int(grey.max()) > 0xFFFF:
         light = (np.maximum(grey, 0) / np.float32(int(grey.max()) / 255)).astype(np.uint8)
     else:
-        light = (np.clip(grey, 0, 0xFFFF) >> (4 if tags.get(258) == (12,) else 8)).astype(np.uint8)  # BitsPerSample
+        # BitsPerSample
+        light = (np.clip(grey, 0, 0xFFFF) >> (4 if tags.get(258) == (12,) else 8)).astype(np.uint8)
     if tags.get(262) == 0 and picture.mode != "F":  # PhotometricInterpretation: white is zero
         light = 255 - light
     result = Image.fromarray(light)
@@ -207,12 +218,16 @@ def _to_8_bits(picture: Image.Image, transparent: object = None) -> Image.Image:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """1 to 8, by EXIF or else XMP; 1 where neither says. Read by hand: corrupt EXIF is common, and worth no warning."""
+    """1 to 8, by EXIF or else XMP; 1 where neither says.
+
+    Read by hand: corrupt EXIF is common, and worth no warning.
+    """
     if picture.format == "TIFF":  # Pillow turns these itself
         return 1
     with contextlib.suppress(struct.error, ValueError):
         exif = picture.info.get("exif") or b""
-        if raw := picture.info.get("Raw profile type exif"):  # how ImageMagick kept it before PNG had a place for it
+        if raw := picture.info.get("Raw profile type exif"):
+            # how ImageMagick kept it before PNG had a place for it
             exif = bytes.fromhex("".join(str(raw).split("\n")[3:]))
         exif = exif.removeprefix(b"Exif\0\0")
         order = {b"II": "<", b"MM": ">"}.get(exif[:2])
@@ -224,5 +239,7 @@ def _orientation(picture: Image.Image) -> int:
                 if tag == 0x112 and kind == 3:
                     return int(value)
     xmp = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp") or b""
-    found = re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp if isinstance(xmp, bytes) else str(xmp).encode())
+    found = re.search(
+        rb'tiff:Orientation(?:="|>)([1-8])', xmp if isinstance(xmp, bytes) else str(xmp).encode()
+    )
     return int(found[1]) if found else 1

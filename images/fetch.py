@@ -1,7 +1,8 @@
-"""From what `pins.image` holds to the bytes of the image: a file, a row of a Parquet file, a URL, an object store.
+"""From what `pins.image` holds to the bytes of the image: a file, a row of a Parquet file, a URL, an object
+store.
 
-References come from strangers: nothing but regular files is opened, nothing but public addresses is connected to,
-and neither size nor time is left to the other side.
+References come from strangers: nothing but regular files is opened, nothing but public addresses is connected
+to, and neither size nor time is left to the other side.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ class Fetcher:
     `allow_private` lifts the ban on private addresses: for tests, and for image servers of one's own network.
     """
 
-    def __init__(self, *, max_bytes: int = 50_000_000, timeout: float = 30.0, allow_private: bool = False) -> None:
+    def __init__(
+        self, *, max_bytes: int = 50_000_000, timeout: float = 30.0, allow_private: bool = False
+    ) -> None:
         self.max_bytes, self.timeout, self.allow_private = max_bytes, timeout, allow_private
         self._too_large = f"more bytes than the limit of {max_bytes:,}"
         self._parquet = ParquetImages()
@@ -41,7 +44,8 @@ class Fetcher:
         self._pool_lock = threading.Lock()
 
     def fetch(self, image: str | None) -> bytes:
-        """The bytes that `image` refers to: an absolute path, `parquet:`, `http(s):` or an object store's address.
+        """The bytes that `image` refers to: an absolute path, `parquet:`, `http(s):` or an object store's
+        address.
 
         Raises `ImageError` with a reason that can be counted.
         """
@@ -144,7 +148,9 @@ class Fetcher:
         headers = {"User-Agent": USER_AGENT, "Accept": "image/*,*/*;q=0.5", "Accept-Encoding": "identity"}
         limits = dict.fromkeys(("connect", "read", "write", "pool"), self.timeout)
         with self._pool.stream("GET", target, headers=headers, extensions={"timeout": limits}) as response:
-            answered = {name.lower().decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+            answered = {
+                name.lower().decode("latin-1"): value.decode("latin-1") for name, value in response.headers
+            }
             if response.status in (301, 302, 303, 307, 308) and "location" in answered:
                 return str(answered["location"])
             if response.status != 200:
@@ -174,12 +180,16 @@ def _time_left() -> float:
 
 
 def _connection_pool(allow_private: bool) -> Any:
-    """An httpcore pool that connects only to addresses that it has resolved and checked, and keeps to the deadline."""
+    """An httpcore pool that connects only to addresses that it has resolved and checked, and keeps to the
+    deadline.
+    """
     import httpcore
     import httpx
 
     class Stream(httpcore.NetworkStream):
-        """Each read gets what is left of the time for all: a server that sends a byte now and then gains nothing."""
+        """Each read gets what is left of the time for all: a server that sends a byte now and then gains
+        nothing.
+        """
 
         def __init__(self, stream: httpcore.NetworkStream) -> None:
             self._stream = stream
@@ -191,7 +201,9 @@ def _connection_pool(allow_private: bool) -> Any:
         def write(self, buffer: bytes, timeout: float | None = None) -> None:
             self._stream.write(buffer, _time_left())
 
-        def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> Stream:
+        def start_tls(
+            self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None
+        ) -> Stream:
             return Stream(self._stream.start_tls(ssl_context, server_hostname, _time_left()))
 
     class Backend(httpcore.SyncBackend):
@@ -205,7 +217,13 @@ def _connection_pool(allow_private: bool) -> Any:
             raise failed
 
     context = httpx.create_ssl_context(trust_env=False)
-    return httpcore.ConnectionPool(context, max_connections=None, max_keepalive_connections=20, keepalive_expiry=5, network_backend=Backend())
+    return httpcore.ConnectionPool(
+        context,
+        max_connections=None,
+        max_keepalive_connections=20,
+        keepalive_expiry=5,
+        network_backend=Backend(),
+    )
 
 
 def _addresses(host: str, port: int, allow_private: bool) -> list[str]:
@@ -221,7 +239,9 @@ def _addresses(host: str, port: int, allow_private: bool) -> list[str]:
 
 
 def is_public(address: str) -> bool:
-    """Whether a numeric IP address is one host of the public internet, in whichever form an IPv4 address is wrapped."""
+    """Whether a numeric IP address is one host of the public internet, in whichever form an IPv4 address is
+    wrapped.
+    """
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:

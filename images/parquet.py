@@ -1,7 +1,8 @@
 """Images that stay where they are: as bytes in a column of a Parquet file.
 
-The store keeps a reference such as `parquet:///data/pins.parquet?column=image&row=12`. pandas writes one row group
-for everything, gigabytes of image bytes: rows are streamed forwards, a few at a time, and the last ones are kept.
+The store keeps a reference such as `parquet:///data/pins.parquet?column=image&row=12`. pandas writes one row
+group for everything, gigabytes of image bytes: rows are streamed forwards, a few at a time, and the last ones
+are kept.
 """
 
 from __future__ import annotations
@@ -20,14 +21,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 BATCH = 8  # rows read at a time
-KEPT_BATCHES, KEPT_BYTES = 64, 32_000_000  # of what was read last, per open file, for requests slightly out of order
+# of what was read last, per open file, for requests slightly out of order
+KEPT_BATCHES, KEPT_BYTES = 64, 32_000_000
 OPEN_FILES = 8
 
 _REFERENCE = re.compile(r"parquet://(/[^?#&]*)\?column=([^?#&]+)&row=([0-9]{1,18})", re.ASCII)
 
 
 def reference(path: str | os.PathLike[str], column: str, row: int) -> str:
-    """What `pins.image` holds for the image in `row` (from 0, over all row groups) of `column` ("image.bytes")."""
+    """What `pins.image` holds for the image in `row` (from 0, over all row groups) of `column`
+    ("image.bytes").
+    """
     if row < 0 or not column:
         raise ValueError("a row from 0 and the name of a column are needed")
     return f"parquet://{quote(os.fsencode(os.path.abspath(path)))}?column={quote(column, safe='')}&row={row}"
@@ -112,9 +116,14 @@ class _Reader:
         return bisect.bisect_right(self._group_starts, row) - 1
 
     def _stream(self, group: int) -> None:
-        """Goes to the start of a row group. Batches never span two: a damaged one spoils no row of the other."""
+        """Goes to the start of a row group.
+
+        Batches never span two: a damaged one spoils no row of the other.
+        """
         self._group = group
-        self._batches = self._file.iter_batches(BATCH, row_groups=[group], columns=[".".join(self._fields)], use_threads=False)
+        self._batches = self._file.iter_batches(
+            BATCH, row_groups=[group], columns=[".".join(self._fields)], use_threads=False
+        )
         self.next_row = self._group_starts[group]
 
     def reaches(self, row: int) -> bool:
@@ -135,7 +144,9 @@ class _Reader:
                 array = pc.struct_field(array, name)
             self._kept.append((self.next_row, array, array.nbytes))
             self.next_row += len(array)
-            while len(self._kept) > 1 and (len(self._kept) > KEPT_BATCHES or sum(size for *_, size in self._kept) > KEPT_BYTES):
+            while len(self._kept) > 1 and (
+                len(self._kept) > KEPT_BATCHES or sum(size for *_, size in self._kept) > KEPT_BYTES
+            ):
                 self._kept.popleft()
         start, array, _ = next(k for k in reversed(self._kept) if k[0] <= row)
         value: bytes | None = array[row - start].as_py()
@@ -157,7 +168,12 @@ def _fields(schema: pa.Schema, column: str) -> list[str]:
         kind = kind.field(name).type
     if pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0:
         names, kind = [*names, "bytes"], kind.field("bytes").type
-    is_bytes = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    is_bytes = (
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_binary_view,
+        pa.types.is_fixed_size_binary,
+    )
     if not any(test(kind) for test in is_bytes):
         raise LookupError("the column of the Parquet file does not hold bytes")
     return names

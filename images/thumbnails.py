@@ -19,11 +19,14 @@ THREADS = 8
 QUALITIES = (82, 70, 58, 46, 34)  # of JPEG, tried in turn where a limit of bytes is given
 
 
-def pictures(images: Iterable[tuple[str | None, str | None]], side: int, *, max_bytes: int | None = None) -> Iterator[Picture | str]:
+def pictures(
+    images: Iterable[tuple[str | None, str | None]], side: int, *, max_bytes: int | None = None
+) -> Iterator[Picture | str]:
     """A picture for each (image, image_sha256), in order, or the reason why there is none; never an error.
 
-    The longer side has at most `side` pixels; quality and then size are lowered until a picture has at most `max_bytes`. An image whose
-    bytes are not those of the SHA-256, where one is given, is not shown: it is another one than was captioned. `images` is read a few ahead.
+    The longer side has at most `side` pixels; quality and then size are lowered until a picture has at most
+    `max_bytes`. An image whose bytes are not those of the SHA-256, where one is given, is not shown: it is
+    another one than was captioned. `images` is read a few ahead.
     """
     fetcher = Fetcher(timeout=5)
     waiting: deque[Future[Picture | str]] = deque()
@@ -36,7 +39,9 @@ def pictures(images: Iterable[tuple[str | None, str | None]], side: int, *, max_
             yield waiting.popleft().result()
 
 
-def _picture(fetcher: Fetcher, image: str | None, image_sha256: str | None, side: int, max_bytes: int | None) -> Picture | str:
+def _picture(
+    fetcher: Fetcher, image: str | None, image_sha256: str | None, side: int, max_bytes: int | None
+) -> Picture | str:
     try:
         data = fetcher.fetch(image)
         digest = hashlib.sha256(data).hexdigest()
@@ -45,7 +50,8 @@ def _picture(fetcher: Fetcher, image: str | None, image_sha256: str | None, side
         picture = decode(data, side=side)
     except ImageError as error:
         return str(error)
-    except BaseException as error:  # whatever an image does to a library, a panic of its Rust part too, the page is written
+    except BaseException as error:
+        # whatever an image does to a library, a panic of its Rust part too, the page is written
         return f"cannot be read ({type(error).__name__})"
     jpeg = _jpeg(picture, max_bytes)
     while max_bytes and len(jpeg) > max_bytes:
@@ -67,7 +73,9 @@ def _jpeg(picture: Image.Image, max_bytes: int | None) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A small JPEG to show, upright and without EXIF; `width` and `height` in pixels, and the SHA-256 of the image that it was made of."""
+    """A small JPEG to show, upright and without EXIF; `width` and `height` in pixels, and the SHA-256 of the
+    image that it was made of.
+    """
 
     jpeg: bytes
     width: int
@@ -79,4 +87,5 @@ class Picture:
         return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode()}"
 
 
-Pictures = Callable[[Iterable[tuple[str | None, str | None]]], Iterator[Picture | str]]  # (image, image_sha256) -> a picture, or why there is none
+# (image, image_sha256) -> a picture, or why there is none
+Pictures = Callable[[Iterable[tuple[str | None, str | None]]], Iterator[Picture | str]]

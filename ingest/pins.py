@@ -15,7 +15,18 @@ from typing import Any
 
 from ..filters.text import says_nothing
 from ..images.parquet import reference
-from ..sources.cells import RowError, absolute, cells, file_stamp, identifier, is_unicode, moment, source_name, text_of, texts
+from ..sources.cells import (
+    RowError,
+    absolute,
+    cells,
+    file_stamp,
+    identifier,
+    is_unicode,
+    moment,
+    source_name,
+    text_of,
+    texts,
+)
 from ..sources.rows import BadRow, ImageBytes, Rows, SourceError, is_missing
 from ..sources.tables import check_columns, find_sources, read_tables
 from ..store.connection import now, transaction
@@ -24,7 +35,24 @@ from ..store.runs import finish_run, start_run
 
 FIELDS = ("pin_id", "title", "description", "image", "kind", "category", "locale", "created_at", "prompt")
 IMAGE_ENDINGS = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".jp2", ".j2k", ".jpx", ".png", ".apng", ".gif", ".webp", ".avif", ".avifs", ".heic", ".heif"),
+    *(
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".jp2",
+        ".j2k",
+        ".jpx",
+        ".png",
+        ".apng",
+        ".gif",
+        ".webp",
+        ".avif",
+        ".avifs",
+        ".heic",
+        ".heif",
+    ),
     *(".bmp", ".dib", ".tif", ".tiff", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".qoi"),
 }
 ROWS_PER_COMMIT = 20_000
@@ -41,10 +69,17 @@ class _Pins:
     bad_ids: list[str] = field(default_factory=list)  # pins that are in the source all the same
 
 
-def check_sources(sources: Iterable[str], *, image_root: str | Path | None = None, columns: Mapping[str, str] | None = None) -> None:
-    """Looks whether `ingest_pins` can read these: files, headers, the folder of images. Raises SourceError."""
+def check_sources(
+    sources: Iterable[str], *, image_root: str | Path | None = None, columns: Mapping[str, str] | None = None
+) -> None:
+    """Looks whether `ingest_pins` can read these: files, headers, the folder of images.
+
+    Raises SourceError.
+    """
     if unknown := set(columns or {}) - set(FIELDS):
-        raise SourceError(f"--map names no field of a pin: {', '.join(sorted(unknown))}; the fields are {', '.join(FIELDS)}")
+        raise SourceError(
+            f"--map names no field of a pin: {', '.join(sorted(unknown))}; the fields are {', '.join(FIELDS)}"
+        )
     if image_root and not os.path.isdir(absolute(image_root)):
         raise SourceError(f"--image-root {image_root} is not a folder")
     check_columns(sources, FIELDS, columns or {}, ("pin_id",))
@@ -60,14 +95,17 @@ def ingest_pins(
     sync: bool = False,
     on_rows: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Any]:
-    """Streams tables of pins into the store; a pin that is there already is updated in the columns that the source has.
+    """Streams tables of pins into the store; a pin that is there already is updated in the columns that the
+    source has.
 
-    With `sync` the pins that are in none of the `sources` are marked as deleted at the end: nothing shows them until they come back.
+    With `sync` the pins that are in none of the `sources` are marked as deleted at the end: nothing shows
+    them until they come back.
 
-    `kind` is for rows that name none; relative image paths count from `image_root`, else from the table's folder;
-    `columns` maps fields to the source's column names. Returns the counts
-    {"rows_read", "pins", "new", "updated", "rejected", "reasons"}, with `sync` also "deleted". Raises SourceError, as a rule before anything is written;
-    with `sync` also where it cannot be told which pins are gone, after the pins were taken in.
+    `kind` is for rows that name none; relative image paths count from `image_root`, else from the table's
+    folder; `columns` maps fields to the source's column names. Returns the counts {"rows_read", "pins",
+    "new", "updated", "rejected", "reasons"}, with `sync` also "deleted". Raises SourceError, as a rule before
+    anything is written; with `sync` also where it cannot be told which pins are gone, after the pins were
+    taken in.
     """
     sources, columns = list(sources), dict(columns or {})
     check_sources(sources, image_root=image_root, columns=columns)
@@ -78,11 +116,14 @@ def ingest_pins(
     return _ingest(conn, "ingest pins", arguments, find_sources(sources), batches, on_rows, sync=sync)
 
 
-def ingest_images(conn: sqlite3.Connection, folder: str | Path, *, on_rows: Callable[[int], None] = lambda n: None) -> dict[str, Any]:
-    """Every file below `folder` with an image's ending becomes a pin, readable or not; pin_id is the relative path.
+def ingest_images(
+    conn: sqlite3.Connection, folder: str | Path, *, on_rows: Callable[[int], None] = lambda n: None
+) -> dict[str, Any]:
+    """Every file below `folder` with an image's ending becomes a pin, readable or not; pin_id is the relative
+    path.
 
-    Links to files are followed, links to folders are not. Returns the counts of `ingest_pins` and "skipped", the number
-    of other files. Raises SourceError.
+    Links to files are followed, links to folders are not. Returns the counts of `ingest_pins` and "skipped",
+    the number of other files. Raises SourceError.
     """
     top = absolute(folder)
     if not os.path.isdir(top):
@@ -113,12 +154,21 @@ def _walk(top: str, skipped: Counter[str]) -> Iterator[_Pins]:
 
 
 def _ingest(
-    conn: sqlite3.Connection, command: str, arguments: dict[str, Any], sources: Sequence[str], batches: Iterable[_Pins], on_rows: Callable[[int], None], *, sync: bool = False
+    conn: sqlite3.Connection,
+    command: str,
+    arguments: dict[str, Any],
+    sources: Sequence[str],
+    batches: Iterable[_Pins],
+    on_rows: Callable[[int], None],
+    *,
+    sync: bool = False,
 ) -> dict[str, Any]:
     run_id = start_run(conn, command, arguments)
     before = conn.execute("SELECT count(*) FROM pins").fetchone()[0]
     with transaction(conn):
-        conn.executemany("DELETE FROM rejected_rows WHERE source = ?", [(source_name(source),) for source in sources])
+        conn.executemany(
+            "DELETE FROM rejected_rows WHERE source = ?", [(source_name(source),) for source in sources]
+        )
     if sync:
         conn.execute("DROP TABLE IF EXISTS temp.seen")
         conn.execute("CREATE TEMP TABLE seen (pin_id TEXT PRIMARY KEY) WITHOUT ROWID")
@@ -142,14 +192,30 @@ def _ingest(
     _write(conn, waiting, run_id)
     new = conn.execute("SELECT count(*) FROM pins").fetchone()[0] - before
     rejected = reasons.total()
-    counts = {"rows_read": taken + rejected, "pins": taken, "new": new, "updated": taken - new, "rejected": rejected, "reasons": dict(reasons.most_common())}
+    counts = {
+        "rows_read": taken + rejected,
+        "pins": taken,
+        "new": new,
+        "updated": taken - new,
+        "rejected": rejected,
+        "reasons": dict(reasons.most_common()),
+    }
     if sync:
         if nameless or not taken:
-            why = f"{nameless:,} rows have no pin_id that can be read" if nameless else "the sources hold no pins"
+            why = (
+                f"{nameless:,} rows have no pin_id that can be read"
+                if nameless
+                else "the sources hold no pins"
+            )
             finish_run(conn, run_id, counts)
-            raise SourceError(f"{why}, so it cannot be told which pins are gone: the others were taken in, none was marked as deleted; mend the source and --sync again")
+            raise SourceError(
+                f"{why}, so it cannot be told which pins are gone: the others were taken in, none was marked as deleted; mend the source and --sync again"
+            )
         with transaction(conn):
-            gone = conn.execute("UPDATE pins SET deleted_at = ? WHERE deleted_at IS NULL AND pin_id NOT IN (SELECT pin_id FROM temp.seen)", [now()])
+            gone = conn.execute(
+                "UPDATE pins SET deleted_at = ? WHERE deleted_at IS NULL AND pin_id NOT IN (SELECT pin_id FROM temp.seen)",
+                [now()],
+            )
         counts["deleted"] = gone.rowcount
         conn.execute("DROP TABLE temp.seen")
     finish_run(conn, run_id, counts)
@@ -171,7 +237,9 @@ def _upsert(names: tuple[str, ...]) -> str:
         changes["kind"] = f"coalesce({value['kind']}, pins.kind)"
         value["kind"] = f"coalesce({value['kind']}, 'pin')"
     if "image_sha256" in names:  # what is known of a file stays known as long as the file looks the same
-        changes["image_sha256"] = """CASE WHEN excluded.image_sha256 IS NULL AND pins.image IS excluded.image AND pins.image_stamp IS excluded.image_stamp
+        changes[
+            "image_sha256"
+        ] = """CASE WHEN excluded.image_sha256 IS NULL AND pins.image IS excluded.image AND pins.image_stamp IS excluded.image_stamp
             THEN pins.image_sha256 ELSE excluded.image_sha256 END"""
     changes["deleted_at"] = "NULL"
     return f"""INSERT INTO pins ({", ".join(names)}) VALUES ({", ".join(value.values())})
@@ -198,14 +266,20 @@ def _pins(rows: Rows, kind: str | None, image_root: str | None) -> _Pins:
     if "image" in found:
         base = image_root or os.path.dirname(absolute(rows.source if rows.source != "-" else "stdin"))
         images = cells(lambda value: _image(value, base, image_root), found["image"], reasons)
-        pins["image"], pins["image_sha256"], pins["image_stamp"] = zip(*(image or (None, None, None) for image in images), strict=True)
+        pins["image"], pins["image_sha256"], pins["image_stamp"] = zip(
+            *(image or (None, None, None) for image in images), strict=True
+        )
     ready = list(zip(*pins.values(), strict=True))
     bad, bad_ids = [], []
     if reasons:
         bad_ids = [pins["pin_id"][i] for i in reasons if pins["pin_id"][i] is not None]
         ready = [pin for i, pin in enumerate(ready) if i not in reasons]
         for i, reason in sorted(reasons.items()):
-            content = json.dumps({name: column[i] for name, column in found.items()}, ensure_ascii=False, default=lambda value: type(value).__name__)
+            content = json.dumps(
+                {name: column[i] for name, column in found.items()},
+                ensure_ascii=False,
+                default=lambda value: type(value).__name__,
+            )
             bad.append(BadRow(rows.source, rows.lines[i], reason, content))
     return _Pins(tuple(pins), ready, bad, bad_ids)
 
@@ -219,7 +293,9 @@ def _kind(value: Any, default: str | None) -> str | None:
 
 
 def _image(value: Any, base: str, image_root: str | None) -> tuple[str | None, str | None, str | None]:
-    """Where the image is, the SHA-256 of its bytes if they are at hand, and a stamp that changes when it does."""
+    """Where the image is, the SHA-256 of its bytes if they are at hand, and a stamp that changes when it
+    does.
+    """
     if isinstance(value, ImageBytes):
         digest = hashlib.sha256(value.data).hexdigest()
         return reference(value.path, value.column, value.row), digest, digest
@@ -229,7 +305,8 @@ def _image(value: Any, base: str, image_root: str | None) -> tuple[str | None, s
     if ":" in text and (address := _SCHEME.match(text)):
         if address[0].lower() == "file://":
             raise RowError("image is a file:// address: give the path alone")
-        if address[0].lower() in ("parquet://", "data:"):  # parquet:// is ours: a row may not point into files of its choice
+        if address[0].lower() in ("parquet://", "data:"):
+            # parquet:// is ours: a row may not point into files of its choice
             raise RowError("image is an address that captioner does not read")
         return text, None, None
     path = os.path.normpath(text if text.startswith("/") else f"{base}/{text}")

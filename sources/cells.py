@@ -1,4 +1,6 @@
-"""Single values of a table as people have them, made into what the store keeps; and how a row that is none is kept."""
+"""Single values of a table as people have them, made into what the store keeps; and how a row that is none is
+kept.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,8 @@ def identifier(value: Any, name: str = "pin_id") -> str:
 
 
 def moment(value: Any, name: str = "created_at") -> str | None:
-    """A moment as UTC ISO 8601 text, a date as it is. Without a zone it is in UTC; numbers are seconds or milliseconds since 1970.
+    """A moment as UTC ISO 8601 text, a date as it is. Without a zone it is in UTC; numbers are seconds or
+    milliseconds since 1970.
 
     Besides ISO 8601, what mail and HTTP write ("Sun, 04 Apr 2021 05:43:58 +0000") is understood.
     """
@@ -117,7 +120,11 @@ def moment(value: Any, name: str = "created_at") -> str | None:
             return value.isoformat()
     except (ValueError, OverflowError, OSError):
         pass
-    raise RowError(value.reason if isinstance(value, Unreadable) else f"{name} is no date or time such as 2024-05-31T12:00:00Z")
+    raise RowError(
+        value.reason
+        if isinstance(value, Unreadable)
+        else f"{name} is no date or time such as 2024-05-31T12:00:00Z"
+    )
 
 
 def absolute(path: str | Path) -> str:
@@ -143,4 +150,10 @@ def source_name(source: str) -> str:
 def _excerpt(content: str) -> str:
     """The start of a row without what looks like an e-mail address, a link or a telephone number."""
     content = _TELEPHONE.sub("[redacted]", content[:2000].encode(errors="replace").decode())
-    return re.sub(r"\S+", lambda word: "[redacted]" if any(mark in word[0].lower() for mark in ("@", "://", "www.")) else word[0], content)[:300]
+    return re.sub(
+        r"\S+",
+        lambda word: (
+            "[redacted]" if any(mark in word[0].lower() for mark in ("@", "://", "www.")) else word[0]
+        ),
+        content,
+    )[:300]

@@ -1,7 +1,9 @@
-"""Tables as people have them: Parquet, CSV, TSV, JSON Lines, all but Parquet also gzipped; globs, folders, standard input.
+"""Tables as people have them: Parquet, CSV, TSV, JSON Lines, all but Parquet also gzipped; globs, folders,
+standard input.
 
-`read_tables` streams them, a few thousand rows at a time and column by column, in bounded memory. A row that cannot be
-read becomes a `BadRow` with its line and the reason; only a source that cannot be used at all raises SourceError.
+`read_tables` streams them, a few thousand rows at a time and column by column, in bounded memory. A row that
+cannot be read becomes a `BadRow` with its line and the reason; only a source that cannot be used at all
+raises SourceError.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ _READS = f"captioner reads {', '.join(ENDINGS)}, all but Parquet also as .gz"
 
 
 def find_sources(sources: Iterable[str]) -> list[str]:
-    """The files behind paths, globs and folders, in order and once each; `-` stays as it is. Raises SourceError."""
+    """The files behind paths, globs and folders, in order and once each; `-` stays as it is.
+
+    Raises SourceError.
+    """
     found: dict[str, None] = {}
     for source in sources:
         if source == "-":
@@ -42,7 +47,13 @@ def find_sources(sources: Iterable[str]) -> list[str]:
             continue
         path = Path(source).expanduser()
         if path.is_dir():
-            files = sorted(str(p) for p in path.rglob("*") if p.is_file() and _ending(p.name) and not any(part.endswith(".partials") for part in p.relative_to(path).parts))
+            files = sorted(
+                str(p)
+                for p in path.rglob("*")
+                if p.is_file()
+                and _ending(p.name)
+                and not any(part.endswith(".partials") for part in p.relative_to(path).parts)
+            )
             if not files:
                 raise SourceError(f"no table below the folder {source}: {_READS}")
         elif path.exists():
@@ -50,14 +61,18 @@ def find_sources(sources: Iterable[str]) -> list[str]:
                 raise SourceError(f"{source} is no table by its name: {_READS}")
             files = [str(path)]
         else:
-            files = sorted(f for f in glob.glob(str(path), recursive=True) if Path(f).is_file() and _ending(f))
+            files = sorted(
+                f for f in glob.glob(str(path), recursive=True) if Path(f).is_file() and _ending(f)
+            )
             if not files:
                 raise SourceError(f"no such file: {source}")
         found.update(dict.fromkeys(files))
     return list(found)
 
 
-def check_columns(sources: Iterable[str], fields: Sequence[str], columns: Mapping[str, str], required: Sequence[str]) -> None:
+def check_columns(
+    sources: Iterable[str], fields: Sequence[str], columns: Mapping[str, str], required: Sequence[str]
+) -> None:
     """Opens every table and looks at its header alone. Raises SourceError as `read_tables` does."""
     for source in find_sources(sources):
         with _plain_errors(source):
@@ -71,11 +86,15 @@ def check_columns(sources: Iterable[str], fields: Sequence[str], columns: Mappin
                         _columns_of(source, names, fields, columns, required)
 
 
-def read_tables(sources: Iterable[str], fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]) -> Iterator[Rows | BadRow]:
-    """The rows of all `sources`, reading `fields` (from the column named in `columns`, else of the same name; None: the command has no --map).
+def read_tables(
+    sources: Iterable[str], fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]
+) -> Iterator[Rows | BadRow]:
+    """The rows of all `sources`, reading `fields` (from the column named in `columns`, else of the same name;
+    None: the command has no --map).
 
-    Raises SourceError for a missing file, a table without the columns of the `required` fields ("date|timestamp": one of the two), or a mapped column that is missing;
-    in JSON a mapped column is missing if no row of any source has it, which shows at the end.
+    Raises SourceError for a missing file, a table without the columns of the `required` fields
+    ("date|timestamp": one of the two), or a mapped column that is missing; in JSON a mapped column is missing
+    if no row of any source has it, which shows at the end.
     """
     readers = {"parquet": _read_parquet, "csv": _read_csv, "tsv": _read_csv}
     unseen, any_row = dict(columns or {}), False
@@ -88,7 +107,9 @@ def read_tables(sources: Iterable[str], fields: Sequence[str], columns: Mapping[
                 yield rows
     if any_row:
         for field, column in unseen.items():
-            raise SourceError(f"no row has {column!r} (--map {field}={column}): the rows were read without it")
+            raise SourceError(
+                f"no row has {column!r} (--map {field}={column}): the rows were read without it"
+            )
 
 
 def _ending(name: str) -> str:
@@ -105,7 +126,9 @@ def _plain_errors(source: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"{source} cannot be read: {getattr(error, 'strerror', None) or str(error).partition(chr(10))[0]}") from error
+        raise SourceError(
+            f"{source} cannot be read: {getattr(error, 'strerror', None) or str(error).partition(chr(10))[0]}"
+        ) from error
 
 
 @contextmanager
@@ -114,22 +137,33 @@ def _open(source: str) -> Iterator[IO[bytes]]:
         yield sys.stdin.buffer
         return
     with open(source, "rb") as file:
-        packed = file.peek(2)[:2] == b"\x1f\x8b"  # by content, not by name: browsers unpack .gz and keep the name
+        # by content, not by name: browsers unpack .gz and keep the name
+        packed = file.peek(2)[:2] == b"\x1f\x8b"
         yield gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[misc]
 
 
-def _columns_of(source: str, names: Sequence[str], fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]) -> dict[str, str]:
+def _columns_of(
+    source: str,
+    names: Sequence[str],
+    fields: Sequence[str],
+    columns: Mapping[str, str] | None,
+    required: Sequence[str],
+) -> dict[str, str]:
     """field -> column for the fields that this table has."""
     mend = "; say which one it is with --map {0}=COLUMN" if columns is not None else ""
     columns = columns or {}
     for field, column in columns.items():
         if column not in names:
-            raise SourceError(f"{source} has no column {column!r} (--map {field}={column}); its columns: {', '.join(names)}")
+            raise SourceError(
+                f"{source} has no column {column!r} (--map {field}={column}); its columns: {', '.join(names)}"
+            )
     taken = {field: columns.get(field, field) for field in fields if columns.get(field, field) in names}
     for field in required:
         if not taken.keys() & set(field.split("|")):
             field = field.partition("|")[0]
-            raise SourceError(f"{source} has no column {field!r}{mend.format(field)}; its columns: {', '.join(names)}")
+            raise SourceError(
+                f"{source} has no column {field!r}{mend.format(field)}; its columns: {', '.join(names)}"
+            )
     return taken
 
 
@@ -183,7 +217,9 @@ def _csv_header(source: str, lines: _Lines) -> tuple[list[str], str]:
             lines.taken.clear()
             first = next(lines, "")
     except _TooLong:
-        raise SourceError(f"{source} has a first line of more than {MAX_LINE:,} characters: is it a CSV file?") from None
+        raise SourceError(
+            f"{source} has a first line of more than {MAX_LINE:,} characters: is it a CSV file?"
+        ) from None
     if first.startswith(("\udcff\udcfe", "\udcfe\udcff")):
         raise SourceError(f"{source} is in UTF-16: save it as CSV in UTF-8")
     # Spreadsheets of many countries write semicolons.
@@ -198,13 +234,18 @@ def _csv_header(source: str, lines: _Lines) -> tuple[list[str], str]:
     return names, delimiter
 
 
-def _read_csv(source: str, fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]) -> Iterator[Rows | BadRow]:
+def _read_csv(
+    source: str, fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]
+) -> Iterator[Rows | BadRow]:
     with _open(source) as raw:
         lines = _Lines(raw)
         names, delimiter = _csv_header(source, lines)
         if not names:
             return
-        taken = {field: names.index(column) for field, column in _columns_of(source, names, fields, columns, required).items()}
+        taken = {
+            field: names.index(column)
+            for field, column in _columns_of(source, names, fields, columns, required).items()
+        }
         cells: list[list[str]] = []
         numbers: list[int] = []
         for number, row in _csv_rows(source, lines, delimiter, len(names)):
@@ -220,8 +261,13 @@ def _read_csv(source: str, fields: Sequence[str], columns: Mapping[str, str] | N
             yield Rows(source, numbers, {field: [row[i] for row in cells] for field, i in taken.items()})
 
 
-def _csv_rows(source: str, lines: _Lines, delimiter: str, width: int) -> Iterator[tuple[int, list[str] | BadRow]]:
-    """(line, cells) of each row. A quote that is never closed costs its own line, not the rest of the file."""
+def _csv_rows(
+    source: str, lines: _Lines, delimiter: str, width: int
+) -> Iterator[tuple[int, list[str] | BadRow]]:
+    """(line, cells) of each row.
+
+    A quote that is never closed costs its own line, not the rest of the file.
+    """
     reader = csv.reader(lines, delimiter=delimiter)
     while True:
         lines.taken.clear()
@@ -242,12 +288,20 @@ def _csv_rows(source: str, lines: _Lines, delimiter: str, width: int) -> Iterato
             continue
         elif len(cells) > width:
             reason = "more cells than the header has columns"
-        elif len(cells) < width and number <= lines.again_until:  # perhaps the rest of the cell that was not closed
+        elif len(cells) < width and number <= lines.again_until:
+            # perhaps the rest of the cell that was not closed
             reason = "too few cells, after a quote that is never closed"
-        yield number, BadRow(source, number, reason, "".join(lines.taken)[:2000]) if reason else cells + [""] * (width - len(cells))
+        yield (
+            number,
+            BadRow(source, number, reason, "".join(lines.taken)[:2000])
+            if reason
+            else cells + [""] * (width - len(cells)),
+        )
 
 
-def _read_json(source: str, fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]) -> Iterator[Rows | BadRow]:
+def _read_json(
+    source: str, fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]
+) -> Iterator[Rows | BadRow]:
     taken = {field: (columns or {}).get(field, field) for field in fields}
     with _open(source) as raw:
         found = _json_values(source, raw)
@@ -257,7 +311,11 @@ def _read_json(source: str, fields: Sequence[str], columns: Mapping[str, str] | 
                 if isinstance(value, dict):
                     rows.append((number, {f: value[c] for f, c in taken.items() if c in value}))
                 else:
-                    yield value if isinstance(value, BadRow) else BadRow(source, number, "not a JSON object", str(value)[:2000])
+                    yield (
+                        value
+                        if isinstance(value, BadRow)
+                        else BadRow(source, number, "not a JSON object", str(value)[:2000])
+                    )
             # Rows stay in order: if a pin comes twice, the last one counts.
             for same_fields, group in itertools.groupby(rows, key=lambda row: tuple(row[1])):
                 numbers, values = zip(*group, strict=True)
@@ -310,7 +368,10 @@ def _json_array(source: str, first: bytes, raw: IO[bytes]) -> Iterator[tuple[int
             continue
         more = decode(raw.read(1 << 20))
         if not more or len(text) - at > MAX_LINE:
-            yield number + 1, BadRow(source, number + 1, "not valid JSON; nothing after it was read", text[at : at + 2000])
+            yield (
+                number + 1,
+                BadRow(source, number + 1, "not valid JSON; nothing after it was read", text[at : at + 2000]),
+            )
             return
         text, at = text[at:] + more, 0
 
@@ -329,19 +390,31 @@ def _parquet(source: str) -> Iterator[Any]:
         with pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20) as file:
             yield file
     except pa.ArrowException as error:
-        raise SourceError(f"{source} is not a Parquet file that can be read: {str(error).splitlines()[0]}") from error
+        raise SourceError(
+            f"{source} is not a Parquet file that can be read: {str(error).splitlines()[0]}"
+        ) from error
 
 
-def _read_parquet(source: str, fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]) -> Iterator[Rows | BadRow]:
+def _read_parquet(
+    source: str, fields: Sequence[str], columns: Mapping[str, str] | None, required: Sequence[str]
+) -> Iterator[Rows | BadRow]:
     with _parquet(source) as file:
         schema = file.schema_arrow
         taken = _columns_of(source, schema.names, fields, columns, required)
         of_images = "image" in taken and _holds_bytes(schema.field(schema.names.index(taken["image"])).type)
         first = 0
-        for batch in file.iter_batches(CHUNK_OF_IMAGES if of_images else CHUNK, columns=list(dict.fromkeys(taken.values()))):
-            arrays = {field: batch.column(batch.schema.names.index(column)) for field, column in taken.items()}
+        for batch in file.iter_batches(
+            CHUNK_OF_IMAGES if of_images else CHUNK, columns=list(dict.fromkeys(taken.values()))
+        ):
+            arrays = {
+                field: batch.column(batch.schema.names.index(column)) for field, column in taken.items()
+            }
             values = {
-                field: _images(source, taken[field], first, array) if field == "image" and of_images else _vectors(array) if field == "vector" else _values(array)
+                field: _images(source, taken[field], first, array)
+                if field == "image" and of_images
+                else _vectors(array)
+                if field == "vector"
+                else _values(array)
                 for field, array in arrays.items()
             }
             yield Rows(source, range(first + 1, first + 1 + batch.num_rows), values)
@@ -355,7 +428,12 @@ def _holds_bytes(kind: Any) -> bool:
         return _holds_bytes(kind.value_type)
     if types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
-    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind) or types.is_fixed_size_binary(kind))
+    return bool(
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_binary_view(kind)
+        or types.is_fixed_size_binary(kind)
+    )
 
 
 def _images(source: str, column: str, first_row: int, array: Any) -> list[Any]:
@@ -376,7 +454,9 @@ def _vectors(array: Any) -> list[Any]:
     import pyarrow.types as types
 
     kind = array.type
-    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)) or not (types.is_floating(kind.value_type) or types.is_integer(kind.value_type)):
+    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)) or not (
+        types.is_floating(kind.value_type) or types.is_integer(kind.value_type)
+    ):
         return _values(array)
     numbers = array.values.to_numpy(zero_copy_only=False)  # a null among them becomes NaN
     if types.is_fixed_size_list(kind):
@@ -384,7 +464,10 @@ def _vectors(array: Any) -> list[Any]:
     else:
         ends = array.offsets.to_pylist()
     present = array.is_valid().to_pylist()
-    return [numbers[start:end] if there else None for start, end, there in zip(ends, ends[1:], present, strict=False)]
+    return [
+        numbers[start:end] if there else None
+        for start, end, there in zip(ends, ends[1:], present, strict=False)
+    ]
 
 
 def _values(array: Any) -> list[Any]:

@@ -1,4 +1,6 @@
-"""The one store: a SQLite file with pins, captions, board titles, engaged queries and everything about how they came to be."""
+"""The one store: a SQLite file with pins, captions, board titles, engaged queries and everything about how
+they came to be.
+"""
 
 from .connection import StoreError, one_moment, open_store, transaction
 from .features import EnrichedFeatures

@@ -1,8 +1,9 @@
 """Which pins still need a caption, who is working on them, and what came out.
 
-Several processes, also on several hosts, may run on one store. Each claims a handful of pins at a time; a claim names host,
-process id and process start time, so that the claims of a process that was killed are void at once. Captions, the
-images' digests and the end of the claims are committed together: after a crash a pin is either done or free.
+Several processes, also on several hosts, may run on one store. Each claims a handful of pins at a time; a
+claim names host, process id and process start time, so that the claims of a process that was killed are void
+at once. Captions, the images' digests and the end of the claims are committed together: after a crash a pin
+is either done or free.
 """
 
 from __future__ import annotations
@@ -32,20 +33,36 @@ _WANTED: dict[str, str] = {
 class Queue:
     """The pins of one store that one run is to caption.
 
-    `recipe` is the run's; a pin with a prompt of its own gets the same recipe with that prompt. A pin is done once it has
-    a caption of its recipe for the image that it has now, or has failed (`retry_failed` takes failures up once more).
+    `recipe` is the run's; a pin with a prompt of its own gets the same recipe with that prompt. A pin is done
+    once it has a caption of its recipe for the image that it has now, or has failed (`retry_failed` takes
+    failures up once more).
     """
 
-    def __init__(self, conn: sqlite3.Connection, recipe: Recipe, select: Select = "missing-description", *, retry_failed: bool = False):
+    def __init__(
+        self,
+        conn: sqlite3.Connection,
+        recipe: Recipe,
+        select: Select = "missing-description",
+        *,
+        retry_failed: bool = False,
+    ):
         self.conn, self.recipe = conn, recipe
         self.since = now()
-        self._claimed: dict[str, tuple[str, str | None, str | None]] = {}  # prompt, image and its stamp of the pins in hand, by pin_id
+        # prompt, image and its stamp of the pins in hand, by pin_id
+        self._claimed: dict[str, tuple[str, str | None, str | None]] = {}
         self._recipe_of = functools.lru_cache(100_000)(lambda prompt: replace(recipe, prompt=prompt))
         own = f"recipe_{recipe.recipe_id}"  # an SQL function for pins with a prompt of their own
         conn.create_function(own, 1, lambda prompt: self._recipe_of(prompt).recipe_id, deterministic=True)
         self._recipe = f"CASE WHEN coalesce(p.prompt, '') = '' THEN :recipe_id ELSE {own}(p.prompt) END"
-        self._parameters = {"recipe_id": recipe.recipe_id, "prompt": recipe.prompt, "since": self.since, "host": _host(), **_this_process()}
-        # A failure counts as done, except for --retry-failed, where it does once it was tried again in this run.
+        self._parameters = {
+            "recipe_id": recipe.recipe_id,
+            "prompt": recipe.prompt,
+            "since": self.since,
+            "host": _host(),
+            **_this_process(),
+        }
+        # A failure counts as done, except for --retry-failed, where it does once it was tried again in this
+        # run.
         failed = "(c.status = 'failed' AND c.updated_at >= :since)" if retry_failed else "c.status = 'failed'"
         self._open = f"""
             FROM pins p WHERE p.deleted_at IS NULL AND {_WANTED[select]}
@@ -59,7 +76,8 @@ class Queue:
 
     def claim(self, n: int) -> list[Pin]:
         """Takes up to `n` free pins; an empty list means that none is left that nobody works on."""
-        for start in dict.fromkeys((self._after, 0)):  # go on; at the end look once more for what others gave back
+        for start in dict.fromkeys((self._after, 0)):
+            # go on; at the end look once more for what others gave back
             with transaction(self.conn):
                 if start == 0:
                     self._drop_void_claims()
@@ -70,46 +88,98 @@ class Queue:
                     ORDER BY p.rowid LIMIT :n""",
                     self._parameters | {"after": start, "n": n},
                 ).fetchall()
-                claims = [self._parameters | {"pin_id": row["pin_id"], "recipe_id": row["recipe_id"], "until": _lease()} for row in rows]
-                self.conn.executemany("INSERT INTO claims VALUES (:pin_id, :recipe_id, :host, :process_id, :process_started, :until)", claims)
+                claims = [
+                    self._parameters
+                    | {"pin_id": row["pin_id"], "recipe_id": row["recipe_id"], "until": _lease()}
+                    for row in rows
+                ]
+                self.conn.executemany(
+                    "INSERT INTO claims VALUES (:pin_id, :recipe_id, :host, :process_id, :process_started, :until)",
+                    claims,
+                )
             if rows:
                 self._after = rows[-1]["place"]
-                self._claimed |= {row["pin_id"]: (row["prompt"], row["image"], row["image_stamp"]) for row in rows}
-                return [Pin(row["pin_id"], row["image"], row["prompt"], row["recipe_id"], row["image_sha256"]) for row in rows]
+                self._claimed |= {
+                    row["pin_id"]: (row["prompt"], row["image"], row["image_stamp"]) for row in rows
+                }
+                return [
+                    Pin(row["pin_id"], row["image"], row["prompt"], row["recipe_id"], row["image_sha256"])
+                    for row in rows
+                ]
         return []
 
     def known(self, images: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Caption]:
         """Captions that exist for (image_sha256, recipe_id), whichever pin they were made for."""
         found = {}
         for image_sha256, recipe_id in images:
-            row = self.conn.execute("SELECT * FROM captions WHERE image_sha256 = ? AND recipe_id = ? AND status <> 'failed' LIMIT 1", [image_sha256, recipe_id]).fetchone()
+            row = self.conn.execute(
+                "SELECT * FROM captions WHERE image_sha256 = ? AND recipe_id = ? AND status <> 'failed' LIMIT 1",
+                [image_sha256, recipe_id],
+            ).fetchone()
             if row:
-                found[image_sha256, recipe_id] = Caption(row["pin_id"], recipe_id, row["status"], row["text"], row["reason"], image_sha256, row["score"])
+                found[image_sha256, recipe_id] = Caption(
+                    row["pin_id"],
+                    recipe_id,
+                    row["status"],
+                    row["text"],
+                    row["reason"],
+                    image_sha256,
+                    row["score"],
+                )
         return found
 
     def commit(self, captions: Sequence[Caption], run_id: int | None = None) -> None:
         """Writes captions, the digests of their images and the end of their claims, all or nothing.
 
-        What was made of an image that the pin has lost since it was claimed is dropped; such a pin is free again.
+        What was made of an image that the pin has lost since it was claimed is dropped; such a pin is free
+        again.
         """
         moment = now()
         with transaction(self.conn):
             valid = [c for c in captions if self._has_its_image(c.pin_id)]
-            prompts = {self.recipe.prompt} | {self._claimed[c.pin_id][0] for c in valid if c.pin_id in self._claimed}
+            prompts = {self.recipe.prompt} | {
+                self._claimed[c.pin_id][0] for c in valid if c.pin_id in self._claimed
+            }
             self.conn.executemany(
                 "INSERT OR IGNORE INTO recipes VALUES (:recipe_id, :model, :revision, :weights_digest, :prompt, :decoding, :preprocessing, :dtype)",
-                [r.row() | {"recipe_id": r.recipe_id} for r in map(self._recipe_of, prompts) if r.recipe_id in {c.recipe_id for c in valid}],
+                [
+                    r.row() | {"recipe_id": r.recipe_id}
+                    for r in map(self._recipe_of, prompts)
+                    if r.recipe_id in {c.recipe_id for c in valid}
+                ],
             )
-            self.conn.executemany("UPDATE pins SET image_sha256 = ?1 WHERE pin_id = ?2 AND image_sha256 IS NOT ?1", [(c.image_sha256, c.pin_id) for c in valid if c.image_sha256])
+            self.conn.executemany(
+                "UPDATE pins SET image_sha256 = ?1 WHERE pin_id = ?2 AND image_sha256 IS NOT ?1",
+                [(c.image_sha256, c.pin_id) for c in valid if c.image_sha256],
+            )
             self.conn.executemany(
                 """INSERT INTO captions (pin_id, recipe_id, status, text, reason, score, image_sha256, run_id, updated_at)
                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (pin_id, recipe_id) DO UPDATE SET status = excluded.status, text = excluded.text,
                 reason = excluded.reason, score = excluded.score, image_sha256 = excluded.image_sha256, run_id = excluded.run_id,
                 updated_at = excluded.updated_at, attempts = captions.attempts + 1""",
-                [(c.pin_id, c.recipe_id, c.status, c.text, c.reason, c.score, c.image_sha256, run_id, moment) for c in valid],
+                [
+                    (
+                        c.pin_id,
+                        c.recipe_id,
+                        c.status,
+                        c.text,
+                        c.reason,
+                        c.score,
+                        c.image_sha256,
+                        run_id,
+                        moment,
+                    )
+                    for c in valid
+                ],
             )
-            self.conn.executemany("DELETE FROM claims WHERE pin_id = ? AND recipe_id = ?", [(c.pin_id, c.recipe_id) for c in captions])
-            self.conn.execute(f"UPDATE claims SET leased_until = :until WHERE {_MINE}", self._parameters | {"until": _lease()})
+            self.conn.executemany(
+                "DELETE FROM claims WHERE pin_id = ? AND recipe_id = ?",
+                [(c.pin_id, c.recipe_id) for c in captions],
+            )
+            self.conn.execute(
+                f"UPDATE claims SET leased_until = :until WHERE {_MINE}",
+                self._parameters | {"until": _lease()},
+            )
         for caption in captions:
             self._claimed.pop(caption.pin_id, None)
 
@@ -125,9 +195,21 @@ class Queue:
             self.conn.execute(f"DELETE FROM claims WHERE {_MINE}", self._parameters)
 
     def _drop_void_claims(self) -> None:
-        owners = self.conn.execute("SELECT host, process_id, process_started, max(leased_until) AS leased_until FROM claims GROUP BY 1, 2, 3").fetchall()
-        void = [tuple(row)[:3] for row in owners if (not _alive(row["process_id"], row["process_started"]) if row["host"] == _host() else row["leased_until"] < now())]
-        self.conn.executemany("DELETE FROM claims WHERE host = ? AND process_id = ? AND process_started = ?", void)
+        owners = self.conn.execute(
+            "SELECT host, process_id, process_started, max(leased_until) AS leased_until FROM claims GROUP BY 1, 2, 3"
+        ).fetchall()
+        void = [
+            tuple(row)[:3]
+            for row in owners
+            if (
+                not _alive(row["process_id"], row["process_started"])
+                if row["host"] == _host()
+                else row["leased_until"] < now()
+            )
+        ]
+        self.conn.executemany(
+            "DELETE FROM claims WHERE host = ? AND process_id = ? AND process_started = ?", void
+        )
 
 
 _MINE = "host = :host AND process_id = :process_id AND process_started = :process_started"

@@ -6,4 +6,15 @@ from __future__ import annotations
 LISTS = ("board_titles", "board_title_counts", "engaged_queries", "engaged_query_scores")
 # How the published OmniSearchSage code names the text fields (FACTS, section 1).
 OMNISEARCHSAGE = {"board_titles": "board_title", "engaged_queries": "navboost", "caption": "image_caption"}
-COLUMNS = ("pin_id", "kind", "title", "description", "caption", "caption_recipe", *LISTS, "image_sha256", "category", "locale")
+COLUMNS = (
+    "pin_id",
+    "kind",
+    "title",
+    "description",
+    "caption",
+    "caption_recipe",
+    *LISTS,
+    "image_sha256",
+    "category",
+    "locale",
+)

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from .schema import MIGRATION_SET, MIGRATIONS
 
-BUSY_SECONDS = 300  # how long a writer waits for another: results of an aggregation of 80 million saves take a minute to write
-CACHE_KIB = 65_536  # pins come in any order of their ids: with SQLite's 2 MB every other one would touch the disk
+# how long a writer waits for another: results of an aggregation of 80 million saves take a minute to write
+BUSY_SECONDS = 300
+# pins come in any order of their ids: with SQLite's 2 MB every other one would touch the disk
+CACHE_KIB = 65_536
 
 
 class StoreError(Exception):
@@ -43,9 +45,13 @@ def open_store(path: str | Path, *, create: bool = False) -> sqlite3.Connection:
         raise StoreError(f"{path} is a folder: name a SQLite file, for instance {path / 'my.db'}")
     if not path.exists():
         if not create:
-            raise StoreError(f"{path} does not exist: make a store with `captioner ingest images {path} DIR` or `captioner ingest pins {path} SOURCE`")
+            raise StoreError(
+                f"{path} does not exist: make a store with `captioner ingest images {path} DIR` or `captioner ingest pins {path} SOURCE`"
+            )
         if not path.parent.is_dir():
-            raise StoreError(f"the folder {path.parent} does not exist: make it first, or choose another place for the store")
+            raise StoreError(
+                f"the folder {path.parent} does not exist: make it first, or choose another place for the store"
+            )
     conn: sqlite3.Connection | None = None
     try:
         conn = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -76,7 +82,8 @@ def _why_not(path: Path, message: str) -> str:
 
 def _migrate(conn: sqlite3.Connection, path: Path, create: bool) -> None:
     if _pending(conn, path, create):
-        # Imported here alone: with pandas installed it takes longer to import than `captioner stats` takes to run.
+        # Imported here alone: with pandas installed it takes longer to import than `captioner stats` takes to
+        # run.
         from sqlite_utils import Database
         from sqlite_utils.migrations import Migrations
 
@@ -95,18 +102,33 @@ def _pending(conn: sqlite3.Connection, path: Path, create: bool) -> bool:
     """Whether migrations are to be applied. Raises StoreError if this is no store of ours."""
     applied = _applied(conn)
     if unknown := applied - set(MIGRATIONS):
-        raise StoreError(f"{path} was written by a newer version of captioner ({', '.join(sorted(unknown))}): upgrade captioner")
+        raise StoreError(
+            f"{path} was written by a newer version of captioner ({', '.join(sorted(unknown))}): upgrade captioner"
+        )
     if not applied and not create:
         raise StoreError(f"{path} is a SQLite file but not a captioner store: `captioner ingest` makes one")
-    if not applied and (tables := conn.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'").fetchall()):
+    if not applied and (
+        tables := conn.execute(
+            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
+        ).fetchall()
+    ):
         ours = " ".join(MIGRATIONS.values())
-        if taken := [row["name"] for row in tables if re.search(rf"CREATE (TABLE|VIEW) {re.escape(row['name'])}\b", ours)]:
-            raise StoreError(f"{path} already has a table named {taken[0]} that captioner did not make: choose another file")
+        if taken := [
+            row["name"]
+            for row in tables
+            if re.search(rf"CREATE (TABLE|VIEW) {re.escape(row['name'])}\b", ours)
+        ]:
+            raise StoreError(
+                f"{path} already has a table named {taken[0]} that captioner did not make: choose another file"
+            )
     return applied != set(MIGRATIONS)
 
 
 def _begin_wal(conn: sqlite3.Connection) -> None:
-    """WAL mode stays with the file. SQLite does not wait for other processes at this one step, so it is done here."""
+    """WAL mode stays with the file.
+
+    SQLite does not wait for other processes at this one step, so it is done here.
+    """
     for patience in range(BUSY_SECONDS * 20):
         try:
             conn.execute("PRAGMA journal_mode = WAL")
@@ -119,7 +141,12 @@ def _begin_wal(conn: sqlite3.Connection) -> None:
 
 def _applied(conn: sqlite3.Connection) -> set[str]:
     try:
-        return {row[0] for row in conn.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ?", [MIGRATION_SET])}
+        return {
+            row[0]
+            for row in conn.execute(
+                "SELECT name FROM _sqlite_migrations WHERE migration_set = ?", [MIGRATION_SET]
+            )
+        }
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return set()
@@ -149,7 +176,9 @@ def transaction(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 @contextmanager
 def one_moment(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Everything read inside is as it was at one moment, whoever writes meanwhile; within another one, or a transaction, it is part of that."""
+    """Everything read inside is as it was at one moment, whoever writes meanwhile; within another one, or a
+    transaction, it is part of that.
+    """
     if conn.in_transaction:
         yield conn
         return

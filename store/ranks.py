@@ -1,4 +1,6 @@
-"""The results of the aggregations into the store: from one row per pin and rank to one row of JSON arrays per pin."""
+"""The results of the aggregations into the store: from one row per pin and rank to one row of JSON arrays per
+pin.
+"""
 
 from __future__ import annotations
 
@@ -15,22 +17,43 @@ TABLES = {
     "engaged_queries": ("queries", "engagements", "scores", "first_dates", "last_dates"),
 }
 # How each column of a rank is written in JSON. Normalised texts hold nothing that JSON would want escaped.
-_JSON = {"text": """'"' || {0} || '"'""", "number": "{0}", "score": "format('{{:.6g}}', {0})", "day": """'"' || {0} || '"'"""}
+_JSON = {
+    "text": """'"' || {0} || '"'""",
+    "number": "{0}",
+    "score": "format('{{:.6g}}', {0})",
+    "day": """'"' || {0} || '"'""",
+}
 
 
-def sorted_ranks(db: Any, table: str, ranks: str, kinds: Iterable[str]) -> Iterator[Iterable[tuple[str, ...]]]:
-    """Rows for `table`, many at a time, of `ranks`: SQL for rows (pin, pin_id, rank, a column for each array). They are sorted before this returns.
+def sorted_ranks(
+    db: Any, table: str, ranks: str, kinds: Iterable[str]
+) -> Iterator[Iterable[tuple[str, ...]]]:
+    """Rows for `table`, many at a time, of `ranks`: SQL for rows (pin, pin_id, rank, a column for each
+    array). They are sorted before this returns.
 
     `kinds` says of each array's values how they are written: "text", "number", "score" or "day".
     """
-    # What stands between two values goes before each but a pin's first: an array is then a slice of Arrow's buffer of the whole column.
-    columns = [f"CASE WHEN rank = 1 THEN '' ELSE ',' END || {_JSON[kind].format(name)} AS {name}" for name, kind in zip(TABLES[table], kinds, strict=True)]
+    # What stands between two values goes before each but a pin's first: an array is then a slice of Arrow's
+    # buffer of the whole column.
+    columns = [
+        f"CASE WHEN rank = 1 THEN '' ELSE ',' END || {_JSON[kind].format(name)} AS {name}"
+        for name, kind in zip(TABLES[table], kinds, strict=True)
+    ]
     columns = ["rank::BIGINT AS rank", "CASE WHEN rank = 1 THEN pin_id ELSE '' END AS pin_id", *columns]
-    return _by_pin(db.sql(f"SELECT {', '.join(columns)} FROM ({ranks}) ORDER BY pin, rank").to_arrow_reader(ROWS_AT_ONCE))
+    return _by_pin(
+        db.sql(f"SELECT {', '.join(columns)} FROM ({ranks}) ORDER BY pin, rank").to_arrow_reader(ROWS_AT_ONCE)
+    )
 
 
-def write_ranks(conn: sqlite3.Connection, table: str, rows: Iterable[Iterable[tuple[str, ...]]], on_pins: Callable[[int], None]) -> None:
-    """Writes what `sorted_ranks` gives, within the caller's transaction; rows that are there as they are are not touched."""
+def write_ranks(
+    conn: sqlite3.Connection,
+    table: str,
+    rows: Iterable[Iterable[tuple[str, ...]]],
+    on_pins: Callable[[int], None],
+) -> None:
+    """Writes what `sorted_ranks` gives, within the caller's transaction; rows that are there as they are are
+    not touched.
+    """
     names = TABLES[table]
     upsert = f"""INSERT INTO {table} (pin_id, {", ".join(names)}) VALUES (?{", '[' || ? || ']'" * len(names)})
         ON CONFLICT (pin_id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in names)}
@@ -49,7 +72,9 @@ def _by_pin(reader: Iterable[pa.RecordBatch]) -> Iterator[Iterable[tuple[str, ..
         if rest is not None and rest.num_rows:
             batch = pa.concat_batches([rest, batch])
         rank = batch.column("rank")
-        firsts = np.flatnonzero(np.frombuffer(rank.buffers()[1], dtype=np.int64)[rank.offset :][: len(rank)] == 1)
+        firsts = np.flatnonzero(
+            np.frombuffer(rank.buffers()[1], dtype=np.int64)[rank.offset :][: len(rank)] == 1
+        )
         if len(firsts) > 1:
             yield _arrays(batch, firsts)
         rest = batch.slice(firsts[-1]) if len(firsts) else batch
@@ -58,7 +83,9 @@ def _by_pin(reader: Iterable[pa.RecordBatch]) -> Iterator[Iterable[tuple[str, ..
 
 
 def _arrays(batch: pa.RecordBatch, firsts: Any) -> Iterable[tuple[str, ...]]:
-    """(pin_id, array, ...) of each pin but the last, whose rows may go on in the next batch; `firsts` are the rows of rank 1."""
+    """(pin_id, array, ...) of each pin but the last, whose rows may go on in the next batch; `firsts` are the
+    rows of rank 1.
+    """
     return zip(*(_joined(column, firsts).to_pylist() for column in batch.columns[1:]), strict=True)
 
 

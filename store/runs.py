@@ -11,7 +11,14 @@ from ..common.redact import redact_credentials
 from .connection import now, transaction
 
 
-def start_run(conn: sqlite3.Connection, command: str, arguments: dict[str, Any], *, device: str | None = None, batch_size: int | None = None) -> int:
+def start_run(
+    conn: sqlite3.Connection,
+    command: str,
+    arguments: dict[str, Any],
+    *,
+    device: str | None = None,
+    batch_size: int | None = None,
+) -> int:
     """Writes the row of a command that begins and returns its run_id."""
     names = ("pincaption", "torch", "transformers", "pillow", "pyarrow", "sqlite-utils")
     versions = {name: found for name in names if (found := version_of(name))}
@@ -28,7 +35,9 @@ def _as_text(arguments: dict[str, Any]) -> str:
     return redact_credentials(text.encode(errors="replace").decode())  # a file's name may be no UTF-8
 
 
-def finish_run(conn: sqlite3.Connection, run_id: int, counts: dict[str, Any], *, batch_size: int | None = None) -> None:
+def finish_run(
+    conn: sqlite3.Connection, run_id: int, counts: dict[str, Any], *, batch_size: int | None = None
+) -> None:
     """Adds the end of a command: `counts` as JSON and the batch size it came to."""
     with transaction(conn):
         conn.execute(
@@ -39,7 +48,9 @@ def finish_run(conn: sqlite3.Connection, run_id: int, counts: dict[str, Any], *,
 
 def last_arguments(conn: sqlite3.Connection, command: str) -> dict[str, Any] | None:
     """The arguments of the newest run of `command` on this store, or None."""
-    row = conn.execute("SELECT arguments FROM runs WHERE command = ? ORDER BY run_id DESC LIMIT 1", [command]).fetchone()
+    row = conn.execute(
+        "SELECT arguments FROM runs WHERE command = ? ORDER BY run_id DESC LIMIT 1", [command]
+    ).fetchone()
     return json.loads(row[0]) if row else None
 
 

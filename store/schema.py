@@ -1,7 +1,8 @@
 """The store's tables and views, as migrations, and how a store is opened.
 
 SQLite in WAL mode: one writer and any number of readers at a time, safe against kill -9 and power loss
-(`synchronous=FULL`: a committed batch is on the disk). Plain tables that Datasette and the sqlite3 shell show well.
+(`synchronous=FULL`: a committed batch is on the disk). Plain tables that Datasette and the sqlite3 shell show
+well.
 """
 
 from __future__ import annotations

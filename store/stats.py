@@ -40,11 +40,11 @@ _MODELS = """
 def coverage(conn: sqlite3.Connection) -> dict[str, Any]:
     """Counts over the pins that are not deleted.
 
-    {"pins", "products", "title", "description", "native_text", "caption", "only_caption", "board_titles", "engaged_queries",
-    "any_text", "rejected", "failed", "stale", "waiting", "reasons": {"rejected": {reason: n}, "failed": {...}}, "shared_images",
-    "pins_sharing_images", "rejected_rows", "models"}. A pin without a caption that holds counts as rejected, failed or stale by
-    its newest row: as stale if that is a caption of an image that the pin no longer has. It counts as waiting if it has no
-    description and no row at all.
+    {"pins", "products", "title", "description", "native_text", "caption", "only_caption", "board_titles",
+    "engaged_queries", "any_text", "rejected", "failed", "stale", "waiting", "reasons": {"rejected": {reason:
+    n}, "failed": {...}}, "shared_images", "pins_sharing_images", "rejected_rows", "models"}. A pin without a
+    caption that holds counts as rejected, failed or stale by its newest row: as stale if that is a caption of
+    an image that the pin no longer has. It counts as waiting if it has no description and no row at all.
     """
     found: dict[str, Any] = dict(conn.execute(_TEXTS).fetchone()) | {"rejected": 0, "failed": 0, "stale": 0}
     reasons: dict[str, dict[str, int]] = {"rejected": {}, "failed": {}}
@@ -53,15 +53,23 @@ def coverage(conn: sqlite3.Connection) -> dict[str, Any]:
         found["waiting"] -= n if undescribed else 0
         if status != "ok":
             reasons[status][reason] = reasons[status].get(reason, 0) + n
-    found["reasons"] = {status: dict(sorted(counted.items(), key=lambda item: (-item[1], item[0]))) for status, counted in reasons.items()}
+    found["reasons"] = {
+        status: dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
+        for status, counted in reasons.items()
+    }
     found["shared_images"], found["pins_sharing_images"] = conn.execute(_SHARED_IMAGES).fetchone()
     found["rejected_rows"] = conn.execute("SELECT count(*) FROM rejected_rows").fetchone()[0]
-    found["models"] = {row["recipe_id"]: {name: row[name] for name in ("model", "dtype", "prompt", "captions")} for row in conn.execute(_MODELS)}
+    found["models"] = {
+        row["recipe_id"]: {name: row[name] for name in ("model", "dtype", "prompt", "captions")}
+        for row in conn.execute(_MODELS)
+    }
     return found
 
 
 def tried_in_vain(conn: sqlite3.Connection) -> dict[str, int]:
-    """{"rejected", "failed", "stale"}: pins that were tried and have no caption that holds, counted as in `coverage`."""
+    """{"rejected", "failed", "stale"}: pins that were tried and have no caption that holds, counted as in
+    `coverage`.
+    """
     counts = {"rejected": 0, "failed": 0, "stale": 0}
     for status, _, _, n in conn.execute(_WITHOUT):
         counts["stale" if status == "ok" else status] += n

@@ -20,7 +20,10 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """A row of `captions`. `shared` says that it was taken over from a pin with the same image, not made anew."""
+    """A row of `captions`.
+
+    `shared` says that it was taken over from a pin with the same image, not made anew.
+    """
 
     pin_id: str
     recipe_id: str

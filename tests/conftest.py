@@ -17,27 +17,51 @@ import torch
 from hypothesis import HealthCheck, settings
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tokenizers import ByteLevelBPETokenizer, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2Processor, BlipImageProcessor, GPT2Tokenizer, T5Tokenizer
+from tokenizers import (
+    ByteLevelBPETokenizer,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    BlipImageProcessor,
+    GPT2Tokenizer,
+    T5Tokenizer,
+)
 
 from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.checkpoint import find_checkpoint
 from pincaption.drawn import draw
 from pincaption.store import open_store
 
-# The same examples everywhere, and no limit of time: what passed on one machine does not fail by chance, or by a busy one, on the next.
-# To look for new examples: HYPOTHESIS_PROFILE=random make test (what it finds is kept in .hypothesis/ and tried first from then on).
-settings.register_profile("same", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+# The same examples everywhere, and no limit of time: what passed on one machine does not fail by chance, or
+# by a busy one, on the next. To look for new examples: HYPOTHESIS_PROFILE=random make test (what it finds is
+# kept in .hypothesis/ and tried first from then on).
+settings.register_profile(
+    "same", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile("random", settings.get_profile("same"), derandomize=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 SIDE, QUERIES = 32, 6
-SENTENCES = [draw.random_scene(random.Random(i)).caption for i in range(300)] + ["a photo of", "Question: what is this? Answer:", "a picture of"]
+SENTENCES = [draw.random_scene(random.Random(i)).caption for i in range(300)] + [
+    "a photo of",
+    "Question: what is this? Answer:",
+    "a picture of",
+]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """`-n auto`: a worker for each core that this process may use, where there is memory for it; a container may have few of the machine's cores."""
+    """`-n auto`: a worker for each core that this process may use, where there is memory for it; a container
+    may have few of the machine's cores.
+    """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
         return None  # xdist itself looks at that
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -46,47 +70,86 @@ def pytest_xdist_auto_num_workers() -> int | None:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, math.ceil(int(quota) / int(period)))
     with contextlib.suppress(OSError, ValueError):
-        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()) - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+        memory = min(
+            memory,
+            int(Path("/sys/fs/cgroup/memory.max").read_text())
+            - int(Path("/sys/fs/cgroup/memory.current").read_text()),
+        )
     return max(1, min(cores, memory // 1_500_000_000))  # 1 GB for a worker, and what it starts
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
-    """The models are so small that more threads only get in one another's way; processes that tests start inherit it."""
+    """The models are so small that more threads only get in one another's way; processes that tests start
+    inherit it.
+    """
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def opt_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Like Salesforce/blip2-opt-2.7b: byte-level BPE, captions end with a newline, weights in several files, the image processor in a file of its own."""
+    """Like Salesforce/blip2-opt-2.7b: byte-level BPE, captions end with a newline, weights in several files,
+    the image processor in a file of its own.
+    """
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny-opt"
     folder.mkdir()
     bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator([f"{s}\n" for s in SENTENCES] + [f" {s}\n" for s in SENTENCES], vocab_size=400, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], show_progress=False)
+    bpe.train_from_iterator(
+        [f"{s}\n" for s in SENTENCES] + [f" {s}\n" for s in SENTENCES],
+        vocab_size=400,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>"],
+        show_progress=False,
+    )
     bpe.save_model(str(folder))
-    tokenizer = GPT2Tokenizer.from_pretrained(folder, bos_token="</s>", eos_token="</s>", unk_token="</s>", pad_token="<pad>", add_bos_token=True)
+    tokenizer = GPT2Tokenizer.from_pretrained(
+        folder, bos_token="</s>", eos_token="</s>", unk_token="</s>", pad_token="<pad>", add_bos_token=True
+    )
     tokenizer.add_tokens(["<image>"], special_tokens=True)
     newline = tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
-    language = {"model_type": "opt", "word_embed_proj_dim": 48, "hidden_size": 48, "ffn_dim": 96, "num_attention_heads": 2, "num_hidden_layers": 2, "max_position_embeddings": 96}
-    language |= {"bos_token_id": 2, "pad_token_id": 1, "eos_token_id": newline, "vocab_size": len(tokenizer), "dropout": 0.0, "init_std": 0.25}
+    language = {
+        "model_type": "opt",
+        "word_embed_proj_dim": 48,
+        "hidden_size": 48,
+        "ffn_dim": 96,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "max_position_embeddings": 96,
+    }
+    language |= {
+        "bos_token_id": 2,
+        "pad_token_id": 1,
+        "eos_token_id": newline,
+        "vocab_size": len(tokenizer),
+        "dropout": 0.0,
+        "init_std": 0.25,
+    }
     model = random_model(language, tokenizer.convert_tokens_to_ids("<image>"))
     model.save_pretrained(folder, max_shard_size="300KB")
     tokenizer.save_pretrained(folder)
     image_processor().save_pretrained(folder)
-    (folder / "processor_config.json").write_text(json.dumps({"num_query_tokens": QUERIES, "processor_class": "Blip2Processor"}))
+    (folder / "processor_config.json").write_text(
+        json.dumps({"num_query_tokens": QUERIES, "processor_class": "Blip2Processor"})
+    )
     return folder
 
 
 @pytest.fixture(scope="session")
 def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Like Salesforce/blip2-flan-t5-xl: a unigram tokenizer with T5's special tokens, an encoder-decoder, weights in one file."""
+    """Like Salesforce/blip2-flan-t5-xl: a unigram tokenizer with T5's special tokens, an encoder-decoder,
+    weights in one file.
+    """
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny-t5"
     folder.mkdir()
     unigram = Tokenizer(models.Unigram())
     unigram.normalizer = normalizers.NFKC()
     unigram.pre_tokenizer, unigram.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    unigram.train_from_iterator(SENTENCES, trainers.UnigramTrainer(vocab_size=200, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False))
+    unigram.train_from_iterator(
+        SENTENCES,
+        trainers.UnigramTrainer(
+            vocab_size=200, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
+        ),
+    )
     vocabulary = [tuple(piece) for piece in json.loads(unigram.to_str())["model"]["vocab"]]
     tokenizer = T5Tokenizer(vocab=vocabulary, extra_ids=10)
     tokenizer.add_tokens(["<image>"], special_tokens=True)
@@ -120,7 +183,11 @@ def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     head[[0, 2, *range(len(vocabulary), len(tokenizer))]] = 0  # no special token but the end is written
     model.save_pretrained(folder)
     # Flan-T5 has an output layer of its own; transformers 5 does not save one, but loads it.
-    save_file(load_file(folder / "model.safetensors") | {"language_model.lm_head.weight": head.roll(1, 1)}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        load_file(folder / "model.safetensors") | {"language_model.lm_head.weight": head.roll(1, 1)},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["tie_word_embeddings"] = False
     (folder / "config.json").write_text(json.dumps(config))
@@ -145,8 +212,17 @@ def random_model(language: dict, image_token: int) -> Blip2ForConditionalGenerat
         "cross_attention_frequency": 1,
     }
     config = Blip2Config(
-        vision_config={"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": SIDE, "patch_size": 8, "initializer_range": 0.2},
-        qformer_config=bridge | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2},
+        vision_config={
+            "hidden_size": 48,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": SIDE,
+            "patch_size": 8,
+            "initializer_range": 0.2,
+        },
+        qformer_config=bridge
+        | {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2},
         text_config=language,
         num_query_tokens=QUERIES,
         image_token_index=image_token,
@@ -189,7 +265,10 @@ def folder(model: Blip2, tmp_path: Path) -> Path:
 def pictures() -> list[Image.Image]:
     """Twelve drawn pictures, wide, tall and square."""
     rng = random.Random(5)
-    return [draw.draw(draw.random_scene(rng), rng, size) for size in [(64, 64), (97, 61), (60, 101), (SIDE, SIDE)] * 3]
+    return [
+        draw.draw(draw.random_scene(rng), rng, size)
+        for size in [(64, 64), (97, 61), (60, 101), (SIDE, SIDE)] * 3
+    ]
 
 
 @pytest.fixture(scope="session")

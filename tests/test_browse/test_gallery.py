@@ -18,9 +18,16 @@ from pincaption.store.claims import Queue
 from pincaption.store.recipes import Recipe
 from pincaption.store.work import Caption
 
-EVIL = "<script>alert(1)</script> \"><img src=x onerror='alert(2)'> javascript:alert(3) {{7*7}} &lt; \x01\u202e"
+EVIL = (
+    "<script>alert(1)</script> \"><img src=x onerror='alert(2)'> javascript:alert(3) {{7*7}} &lt; \x01\u202e"
+)
 
-TAGS = frozenset(re.findall(r"\w+", "html head meta title style body header h1 h2 p b strong code svg rect ul li nav a span main section figure img figcaption"))
+TAGS = frozenset(
+    re.findall(
+        r"\w+",
+        "html head meta title style body header h1 h2 p b strong code svg rect ul li nav a span main section figure img figcaption",
+    )
+)
 
 
 class Page(HTMLParser):
@@ -65,7 +72,9 @@ def store(tmp_path):
     conn = open_store(tmp_path / "my.db", create=True)
     ingest_images(conn, photos)
     conn.execute("UPDATE pins SET title = 'A title alone' WHERE pin_id = 'titled.jpg'")
-    conn.execute("UPDATE pins SET title = 'Blue thing', description = 'As written by a person', locale = 'en_GB' WHERE pin_id = 'native.jpg'")
+    conn.execute(
+        "UPDATE pins SET title = 'Blue thing', description = 'As written by a person', locale = 'en_GB' WHERE pin_id = 'native.jpg'"
+    )
     yield conn
     conn.close()
 
@@ -112,7 +121,10 @@ def test_the_header_tells_coverage_and_the_model(store, tmp_path):
     write_gallery(store, tmp_path / "gallery.html", title="My pins")
     text = " ".join(shows(tmp_path / "gallery.html").text.split())
     assert "My pins" in text
-    assert "2 of 6 pins (33%) came with text of their own; captioner described 1 of the other 4, so 50% can now be found by words." in text
+    assert (
+        "2 of 6 pins (33%) came with text of their own; captioner described 1 of the other 4, so 50% can now be found by words."
+        in text
+    )
     assert "It also captioned 1 pin with a title alone." in text
     assert "33% with text of their own (2)" in text
     assert "17% filled in by captioner (1)" in text
@@ -129,7 +141,9 @@ def test_another_model_is_named_without_the_warning(store, tmp_path):
     assert "drawn pictures" not in text
 
 
-@pytest.mark.parametrize("place", ["title", "description", "caption", "reason", "locale", "pin_id", "image", "model", "page"])
+@pytest.mark.parametrize(
+    "place", ["title", "description", "caption", "reason", "locale", "pin_id", "image", "model", "page"]
+)
 def test_what_strangers_wrote_stays_text(store, tmp_path, place):
     texts = dict(FILLED)
     if place == "caption":
@@ -150,7 +164,9 @@ def test_what_strangers_wrote_stays_text(store, tmp_path, place):
     for tag, attributes in page.tags:
         assert not any(name.startswith("on") or name == "style" for name in attributes)
         for name in ("src", "href", "srcset", "action"):
-            assert attributes.get(name) is None or attributes[name].startswith("data:image/jpeg;base64," if tag == "img" else "#")
+            assert attributes.get(name) is None or attributes[name].startswith(
+                "data:image/jpeg;base64," if tag == "img" else "#"
+            )
     if place not in ("locale", "image"):
         assert html.escape("<script>alert(1)</script>") in path.read_text()
 
@@ -158,10 +174,17 @@ def test_what_strangers_wrote_stays_text(store, tmp_path, place):
 def test_the_page_allows_itself_nothing_but_its_own_style_and_pictures(store, tmp_path):
     write_gallery(store, tmp_path / "gallery.html")
     text = (tmp_path / "gallery.html").read_text()
-    policy = next(m["content"] for m in shows(tmp_path / "gallery.html").all("meta") if m.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        m["content"]
+        for m in shows(tmp_path / "gallery.html").all("meta")
+        if m.get("http-equiv") == "Content-Security-Policy"
+    )
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert policy == f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    assert (
+        policy
+        == f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
     assert "@import" not in style
     assert "url(" not in style
 

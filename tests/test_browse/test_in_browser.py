@@ -1,4 +1,6 @@
-"""`captioner browse` as a person meets it: the command in a process of its own, its pages in a real browser, a run beside it."""
+"""`captioner browse` as a person meets it: the command in a process of its own, its pages in a real browser,
+a run beside it.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ from pincaption.store import open_store, transaction
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytest.importorskip("datasette", reason="no Datasette here: pip install '.[browse]'")
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install '.[browser]'")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+]
 
 RUN = "import click; from pincaption.commands.browse import add_browse; group = click.Group(); add_browse(group); group()"
 
@@ -34,11 +39,15 @@ def store(tmp_path: Path) -> Path:
     ingest_pins(conn, [str(tmp_path / "world" / "pins.parquet")])
     with transaction(conn):
         conn.execute("INSERT INTO recipes VALUES ('r', 'a model', NULL, '', '', '{}', '{}', 'float32')")
-        conn.execute("INSERT INTO board_titles SELECT pin_id, '[\"reading nook\"]', '[1]', '[2]' FROM pins LIMIT 7")
+        conn.execute(
+            "INSERT INTO board_titles SELECT pin_id, '[\"reading nook\"]', '[1]', '[2]' FROM pins LIMIT 7"
+        )
         conn.execute(
             "INSERT INTO captions (pin_id, recipe_id, status, text, reason, updated_at) SELECT pin_id, 'r', 'rejected', 'zigzag zigzag', 'repeats itself', '' FROM pins LIMIT 9"
         )
-        conn.execute("UPDATE pins SET description = '<img src=http://evil.example/x.png onerror=alert(1)>' WHERE rowid = 1")
+        conn.execute(
+            "UPDATE pins SET description = '<img src=http://evil.example/x.png onerror=alert(1)>' WHERE rowid = 1"
+        )
     conn.close()
     return tmp_path / "my.db"
 
@@ -55,7 +64,9 @@ def server(store: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_look_search_choose_and_open_a_pin(server: tuple[subprocess.Popen[str], dict[str, Any]], store: Path, scheme: Any) -> None:
+def test_look_search_choose_and_open_a_pin(
+    server: tuple[subprocess.Popen[str], dict[str, Any]], store: Path, scheme: Any
+) -> None:
     process, said = server
     url, trouble = said["url"], []
     assert said["pins"] == 120
@@ -66,7 +77,9 @@ def test_look_search_choose_and_open_a_pin(server: tuple[subprocess.Popen[str], 
         page.on("console", lambda message: trouble.append(message.text))
         page.on("pageerror", lambda error: trouble.append(str(error)))
         page.on("dialog", lambda dialog: trouble.append(dialog.message))
-        page.on("request", lambda request: None if request.url.startswith(url) else trouble.append(request.url))
+        page.on(
+            "request", lambda request: None if request.url.startswith(url) else trouble.append(request.url)
+        )
 
         page.goto(url)
         assert "of 120 pins can be found by words" in page.inner_text("h1")
@@ -74,7 +87,9 @@ def test_look_search_choose_and_open_a_pin(server: tuple[subprocess.Popen[str], 
         page.get_by_role("navigation").get_by_role("link", name="Pins").click()
         assert page.inner_text("h1") == "120 pins"
         assert page.locator(".pins tbody tr").count() == 50
-        page.wait_for_function("[...document.images].slice(0, 4).every(image => image.complete && image.naturalWidth)")
+        page.wait_for_function(
+            "[...document.images].slice(0, 4).every(image => image.complete && image.naturalWidth)"
+        )
         assert colours(page) > 300
         page.get_by_role("link", name="reading nook").first.click()
         assert page.inner_text("h1") == "7 pins"

@@ -59,13 +59,33 @@ def attributes(page: str) -> list[tuple[str, str, str]]:
 
 
 def insert(conn: sqlite3.Connection, table: str, **values: Any) -> None:
-    conn.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", list(values.values()))
+    conn.execute(
+        f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})",
+        list(values.values()),
+    )
 
 
 def caption(
-    conn: sqlite3.Connection, pin_id: str, status: str, text: str | None, reason: str | None = None, digest: str | None = None, recipe: str = "r", at: str = "2026-01-01"
+    conn: sqlite3.Connection,
+    pin_id: str,
+    status: str,
+    text: str | None,
+    reason: str | None = None,
+    digest: str | None = None,
+    recipe: str = "r",
+    at: str = "2026-01-01",
 ) -> None:
-    insert(conn, "captions", pin_id=pin_id, recipe_id=recipe, status=status, text=text, reason=reason, image_sha256=digest, updated_at=at)
+    insert(
+        conn,
+        "captions",
+        pin_id=pin_id,
+        recipe_id=recipe,
+        status=status,
+        text=text,
+        reason=reason,
+        image_sha256=digest,
+        updated_at=at,
+    )
 
 
 @pytest.fixture
@@ -75,19 +95,45 @@ def shop(tmp_path: Path) -> Path:
     conn = open_store(path, create=True)
     with transaction(conn):
         for recipe in ("r", "older"):
-            conn.execute("INSERT INTO recipes VALUES (?, ?, NULL, '', '', '{}', '{}', 'float32')", [recipe, f"model {recipe}"])
+            conn.execute(
+                "INSERT INTO recipes VALUES (?, ?, NULL, '', '', '{}', '{}', 'float32')",
+                [recipe, f"model {recipe}"],
+            )
         digests = {}
-        for i, name in enumerate(["own", "good/pic.jpg", "rejected", "failed", "stale", "waiting", "gone", "silent"]):
+        for i, name in enumerate(
+            ["own", "good/pic.jpg", "rejected", "failed", "stale", "waiting", "gone", "silent"]
+        ):
             image = tmp_path / f"{i}.png"
             Image.new("RGB", (500, 300), (30 * i, 90, 120)).save(image)
             digests[name] = hashlib.sha256(image.read_bytes()).hexdigest()
             kind = "product" if name == "own" else "pin"
-            insert(conn, "pins", pin_id=name, image=str(image), kind=kind, category=None if name == "silent" else "mugs", image_sha256=None if name == "waiting" else digests[name])
+            insert(
+                conn,
+                "pins",
+                pin_id=name,
+                image=str(image),
+                kind=kind,
+                category=None if name == "silent" else "mugs",
+                image_sha256=None if name == "waiting" else digests[name],
+            )
         conn.execute("UPDATE pins SET title = 'Café mug', description = 'for tea' WHERE pin_id = 'own'")
-        conn.execute("UPDATE pins SET title = 'IMG_1.JPG', has_title = 0, image = '/nowhere.jpg', image_sha256 = NULL WHERE pin_id = 'failed'")
-        conn.execute("UPDATE pins SET deleted_at = '2026-01-01', title = 'a deleted pin' WHERE pin_id = 'gone'")
+        conn.execute(
+            "UPDATE pins SET title = 'IMG_1.JPG', has_title = 0, image = '/nowhere.jpg', image_sha256 = NULL WHERE pin_id = 'failed'"
+        )
+        conn.execute(
+            "UPDATE pins SET deleted_at = '2026-01-01', title = 'a deleted pin' WHERE pin_id = 'gone'"
+        )
         caption(conn, "good/pic.jpg", "ok", "a red mug on a table", None, digests["good/pic.jpg"])
-        caption(conn, "good/pic.jpg", "ok", "an older caption", None, digests["good/pic.jpg"], "older", "2025-01-01")
+        caption(
+            conn,
+            "good/pic.jpg",
+            "ok",
+            "an older caption",
+            None,
+            digests["good/pic.jpg"],
+            "older",
+            "2025-01-01",
+        )
         caption(conn, "rejected", "rejected", "mug mug mug mug", "repeats itself", digests["rejected"])
         caption(conn, "failed", "failed", None, "image file not found")
         caption(conn, "stale", "ok", "of an earlier image", None, "other digest")
@@ -105,7 +151,14 @@ def shop(tmp_path: Path) -> Path:
             finished_at="2026-01-01T10:03:20Z",
             counts='{"captioned": 1234, "failed": 0, "by": {"x": 1}}',
         )
-        insert(conn, "rejected_rows", source="http://evil.example/<b>", line=3, reason="no id", content='{"title": "<script>alert(1)</script>"}')
+        insert(
+            conn,
+            "rejected_rows",
+            source="http://evil.example/<b>",
+            line=3,
+            reason="no id",
+            content='{"title": "<script>alert(1)</script>"}',
+        )
     conn.close()
     return path
 
@@ -113,7 +166,10 @@ def shop(tmp_path: Path) -> Path:
 def evidence(conn: sqlite3.Connection, pin_id: str, titles: list[str], queries: list[str]) -> None:
     numbers = {name: json.dumps([3] * len(titles)) for name in ("boards", "scores")}
     insert(conn, "board_titles", pin_id=pin_id, titles=json.dumps(titles, ensure_ascii=False), **numbers)
-    numbers = {name: json.dumps([7] * len(queries)) for name in ("engagements", "scores", "first_dates", "last_dates")}
+    numbers = {
+        name: json.dumps([7] * len(queries))
+        for name in ("engagements", "scores", "first_dates", "last_dates")
+    }
     insert(conn, "engaged_queries", pin_id=pin_id, queries=json.dumps(queries, ensure_ascii=False), **numbers)
 
 
@@ -160,7 +216,12 @@ def test_each_pin_has_one_status_and_deleted_ones_are_not_shown(visitor: Visitor
     assert visitor.pins("status=stale") == ["stale"]
     assert visitor.facet("reason") == {"image file not found": 1, "repeats itself": 1}
     assert visitor.facet("category", "status=none") == {"mugs": 2}
-    assert visitor.facet("texts") == {"none": 4, "board titles, queries": 1, "caption, board titles, queries": 1, "own text, board titles": 1}
+    assert visitor.facet("texts") == {
+        "none": 4,
+        "board titles, queries": 1,
+        "caption, board titles, queries": 1,
+        "own text, board titles": 1,
+    }
     assert visitor.ask("/browse/pins/gone").status_code == 404
     page = visitor.ask("/browse/pins").text
     assert "deleted" not in page
@@ -238,7 +299,9 @@ def test_texts_of_too_many_pins_are_not_counted(visitor: Visitor, monkeypatch: p
 def test_facets_of_a_later_page_count_all_pages(shop: Path) -> None:
     conn = open_store(shop)
     with transaction(conn):
-        conn.executemany("INSERT INTO pins (pin_id, category) VALUES (?, 'many')", [[f"x{i:03}"] for i in range(120)])
+        conn.executemany(
+            "INSERT INTO pins (pin_id, category) VALUES (?, 'many')", [[f"x{i:03}"] for i in range(120)]
+        )
     visitor = Visitor(shop)
     first = visitor.ask("/browse/pins.json?category=many").json()
     assert len(first["rows"]) == 50
@@ -250,7 +313,15 @@ def test_facets_of_a_later_page_count_all_pages(shop: Path) -> None:
 
 def test_a_pin_has_a_page_with_all_that_is_known(visitor: Visitor) -> None:
     page = unescape(visitor.ask("/browse/pins/good~2Fpic~2Ejpg").text)
-    for known in ("a red mug on a table", "an older caption", "model older", "time tea", 'with "quotes"', "current", "mugs"):
+    for known in (
+        "a red mug on a table",
+        "an older caption",
+        "model older",
+        "time tea",
+        'with "quotes"',
+        "current",
+        "mugs",
+    ):
         assert known in page, known
     assert "made from an earlier picture" in visitor.ask("/browse/pins/stale").text
     assert "image file not found" in visitor.ask("/browse/pins/failed").text
@@ -259,10 +330,40 @@ def test_a_pin_has_a_page_with_all_that_is_known(visitor: Visitor) -> None:
 
 def test_ratings_stand_on_the_page_of_their_pin(shop: Path) -> None:
     conn = open_store(shop)
-    insert(conn, "samples", sample_id="s1", kind="captions", options="{}", strata="[]", beside="{}", created_at="")
+    insert(
+        conn,
+        "samples",
+        sample_id="s1",
+        kind="captions",
+        options="{}",
+        strata="[]",
+        beside="{}",
+        created_at="",
+    )
     insert(conn, "sample_items", sample_id="s1", item=1, pin_id="own", caption="the judged <caption>")
-    insert(conn, "sheet_rows", item_id="i1", sample_id="s1", rater="rater-1", position=1, item=1, is_repeat=0, swapped=0)
-    insert(conn, "ratings", item_id="i1", sample_id="s1", rater="rater-1", pin_id="own", relevance="partly", quality="good", comment="<b>so so</b>", read_at="")
+    insert(
+        conn,
+        "sheet_rows",
+        item_id="i1",
+        sample_id="s1",
+        rater="rater-1",
+        position=1,
+        item=1,
+        is_repeat=0,
+        swapped=0,
+    )
+    insert(
+        conn,
+        "ratings",
+        item_id="i1",
+        sample_id="s1",
+        rater="rater-1",
+        pin_id="own",
+        relevance="partly",
+        quality="good",
+        comment="<b>so so</b>",
+        read_at="",
+    )
     page = Visitor(shop).ask("/browse/pins/own").text
     assert "partly, good" in page
     assert "the judged &lt;caption&gt;" in page
@@ -273,12 +374,30 @@ def test_what_strangers_wrote_is_text_and_links_stay_here(shop: Path) -> None:
     conn = open_store(shop)
     for i, text in enumerate(HOSTILE):
         with transaction(conn):
-            insert(conn, "pins", pin_id=f"{text}/{i}", title=text, description=text, category=text, locale=text, image=text, prompt=text, image_sha256=text)
+            insert(
+                conn,
+                "pins",
+                pin_id=f"{text}/{i}",
+                title=text,
+                description=text,
+                category=text,
+                locale=text,
+                image=text,
+                prompt=text,
+                image_sha256=text,
+            )
             caption(conn, f"{text}/{i}", *(("ok", text, None) if i % 2 else ("rejected", text, text)), text)
             evidence(conn, f"{text}/{i}", [text], [text])
             insert(conn, "thumbnails", image_sha256=text, jpeg=b"<script>", width=1, height=1)
             insert(conn, "rejected_rows", source=text, reason=text, content=text)
-            insert(conn, "runs", command=text, arguments=json.dumps(text), started_at=text, counts=json.dumps({text: 1}))
+            insert(
+                conn,
+                "runs",
+                command=text,
+                arguments=json.dumps(text),
+                started_at=text,
+                counts=json.dumps({text: 1}),
+            )
     visitor = Visitor(shop)
     pages = [
         "/",
@@ -309,7 +428,16 @@ def test_what_strangers_wrote_is_text_and_links_stay_here(shop: Path) -> None:
 
 
 def test_every_answer_forbids_what_is_not_from_here(visitor: Visitor) -> None:
-    for path in ("/", "/browse/pins", "/browse/pins.json", "/-/style.css", "/nothing", "/store/rejected_rows", "/browse/pins/nope", "/-/thumbnail/" + "0" * 64 + ".jpg"):
+    for path in (
+        "/",
+        "/browse/pins",
+        "/browse/pins.json",
+        "/-/style.css",
+        "/nothing",
+        "/store/rejected_rows",
+        "/browse/pins/nope",
+        "/-/thumbnail/" + "0" * 64 + ".jpg",
+    ):
         headers = visitor.ask(path).headers
         policy = headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; img-src 'self'; style-src 'self';")
@@ -363,16 +491,25 @@ def test_only_its_own_name_is_answered_to(shop: Path) -> None:
 def test_pictures_are_made_once_captioned_pins_first(visitor: Visitor, tmp_path: Path) -> None:
     assert make_pictures(visitor.store, visitor.index, 3) == 2  # of the third, which failed, there is none
     conn = open_store(visitor.store)
-    assert [tuple(row) for row in conn.execute("SELECT p.pin_id, t.width, t.height FROM thumbnails t JOIN pins p USING (image_sha256) ORDER BY 1")] == [
+    assert [
+        tuple(row)
+        for row in conn.execute(
+            "SELECT p.pin_id, t.width, t.height FROM thumbnails t JOIN pins p USING (image_sha256) ORDER BY 1"
+        )
+    ] == [
         ("good/pic.jpg", 360, 216),
         ("rejected", 360, 216),
     ]
     assert make_pictures(visitor.store, visitor.index) == 4
     assert make_pictures(visitor.store, visitor.index) == 0
     digest = hashlib.sha256((tmp_path / "5.png").read_bytes()).hexdigest()
-    assert conn.execute("SELECT image_sha256 FROM pins WHERE pin_id = 'waiting'").fetchone()[0] == digest  # as a run would have noted it
+    # as a run would have noted it
+    assert conn.execute("SELECT image_sha256 FROM pins WHERE pin_id = 'waiting'").fetchone()[0] == digest
     answer = visitor.ask(f"/-/thumbnail/{digest}.jpg")
-    assert (answer.headers["content-type"], answer.headers["cache-control"]) == ("image/jpeg", "public, max-age=31536000, immutable")
+    assert (answer.headers["content-type"], answer.headers["cache-control"]) == (
+        "image/jpeg",
+        "public, max-age=31536000, immutable",
+    )
     assert len(answer.content) <= 40_000
     assert answer.content.startswith(b"\xff\xd8")
     assert f'src="/-/thumbnail/{digest}.jpg"' in visitor.ask("/browse/pins").text
@@ -395,7 +532,8 @@ def test_pages_follow_the_store(visitor: Visitor) -> None:
         conn.execute("UPDATE board_titles SET titles = '[\"zebra\"]' WHERE pin_id = 'stale'")
         caption(conn, "waiting", "rejected", "x", "too short")
     assert visitor.pins("_search=zebra") == []
-    assert visitor.ask("/browse/pins/waiting").text.count("too short") == 1  # a pin's page is always as the store is
+    # a pin's page is always as the store is
+    assert visitor.ask("/browse/pins/waiting").text.count("too short") == 1
     refresh(visitor.index)
     assert visitor.pins("_search=zebra") == ["stale"]
     assert visitor.pins("_search=cafe") == []
@@ -435,9 +573,12 @@ def test_the_copy_of_a_read_only_store_can_be_written(shop: Path, tmp_path: Path
     assert (tmp_path / "copy").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_store_that_cannot_be_written_is_read(shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_be_written_is_read(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert reading_mode(shop) is None
-    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # tests may run as root, to whom nothing is forbidden
+    # tests may run as root, to whom nothing is forbidden
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     assert reading_mode(shop) == "mode=ro"
     (tmp_path / "none.db").write_bytes(b"no store" * 1000)
     with pytest.raises(StoreError, match="copy it into a folder"):
@@ -458,13 +599,17 @@ def command() -> click.Group:
     return group
 
 
-def test_the_command_says_what_is_wrong_in_a_sentence(tmp_path: Path, shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_says_what_is_wrong_in_a_sentence(
+    tmp_path: Path, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     missing = CliRunner().invoke(command(), ["browse", str(tmp_path / "missing.db")])
     assert missing.exit_code == 1
     assert "does not exist: make a store with `captioner ingest" in missing.stderr
     assert not list(tmp_path.glob("missing*"))
     with contextlib.closing(__import__("socket").create_server(("127.0.0.1", 0))) as taken:
-        found = CliRunner().invoke(command(), ["browse", str(shop), "--port", str(taken.getsockname()[1]), "--no-open", "--json"])
+        found = CliRunner().invoke(
+            command(), ["browse", str(shop), "--port", str(taken.getsockname()[1]), "--no-open", "--json"]
+        )
     assert found.exit_code == 1
     assert "choose another --port" in found.stderr
     monkeypatch.setattr("pincaption.commands.browse.find_spec", lambda name: None)

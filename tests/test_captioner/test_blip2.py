@@ -1,4 +1,6 @@
-"""Captions are those of the library's own, documented path, picture by picture, whatever stands beside them in a batch."""
+"""Captions are those of the library's own, documented path, picture by picture, whatever stands beside them
+in a batch.
+"""
 
 import itertools
 import json
@@ -19,16 +21,28 @@ from pincaption.captioner.checkpoint import CheckpointError, find_checkpoint
 from pincaption.captioner.model import Decoding, choose_device, choose_dtype
 from pincaption.images.decode import decode
 
-PROMPTS = ["", "a photo of", "Question: what is this? Answer:", "a red ball on a grey background", "ünïcode 猫 🐈"]
+PROMPTS = [
+    "",
+    "a photo of",
+    "Question: what is this? Answer:",
+    "a red ball on a grey background",
+    "ünïcode 猫 🐈",
+]
 MIXED = [PROMPTS[i % 4] for i in range(12)]
-DECODINGS = [Decoding(), Decoding(num_beams=3, max_new_tokens=12), Decoding(min_new_tokens=0, max_new_tokens=15, no_repeat_ngram=2)]
+DECODINGS = [
+    Decoding(),
+    Decoding(num_beams=3, max_new_tokens=12),
+    Decoding(min_new_tokens=0, max_new_tokens=15, no_repeat_ngram=2),
+]
 
 
 @pytest.fixture
 def library(model: Blip2) -> tuple[Blip2Processor, Blip2ForConditionalGeneration]:
     """Processor and model as the model card loads them."""
     folder = model.checkpoint.path
-    return Blip2Processor.from_pretrained(folder), Blip2ForConditionalGeneration.from_pretrained(folder).eval()
+    return Blip2Processor.from_pretrained(folder), Blip2ForConditionalGeneration.from_pretrained(
+        folder
+    ).eval()
 
 
 def by_the_library(library, picture: Image.Image, prompt: str, decoding: Decoding, eos: list[int]) -> str:
@@ -40,13 +54,21 @@ def by_the_library(library, picture: Image.Image, prompt: str, decoding: Decodin
         "num_beams": decoding.num_beams,
         "no_repeat_ngram_size": decoding.no_repeat_ngram,
     }
-    ids = model.generate(**inputs, do_sample=False, eos_token_id=eos, pad_token_id=model.config.text_config.pad_token_id, **parameters)[0]
+    ids = model.generate(
+        **inputs,
+        do_sample=False,
+        eos_token_id=eos,
+        pad_token_id=model.config.text_config.pad_token_id,
+        **parameters,
+    )[0]
     if model.config.use_decoder_only_language_model:
         ids = ids[inputs["input_ids"].shape[1] if prompt else model.config.num_query_tokens + 1 :]
     return processor.decode(ids, skip_special_tokens=True)
 
 
-def texts(model: Blip2, pixels: np.ndarray, prompts: list[str], decoding: Decoding | None = None) -> list[str]:
+def texts(
+    model: Blip2, pixels: np.ndarray, prompts: list[str], decoding: Decoding | None = None
+) -> list[str]:
     return [t.text for t in model.caption(pixels, prompts, decoding or Decoding())]
 
 
@@ -71,10 +93,20 @@ class TestInputs:
     def test_without_a_prompt_they_are_what_generate_makes(self, model, library, pixels):
         config = model.model.config
         ids, mask = model.input_ids([""])
-        assert ids.tolist() == [[config.image_token_index] * config.num_query_tokens + [config.text_config.bos_token_id]]
+        assert ids.tolist() == [
+            [config.image_token_index] * config.num_query_tokens + [config.text_config.bos_token_id]
+        ]
         assert mask.all()
-        made = library[1].generate(pixel_values=model.pixel_values(pixels[:3]), max_new_tokens=8, do_sample=False)
-        given = library[1].generate(pixel_values=model.pixel_values(pixels[:3]), input_ids=ids.expand(3, -1), attention_mask=mask.expand(3, -1), max_new_tokens=8, do_sample=False)
+        made = library[1].generate(
+            pixel_values=model.pixel_values(pixels[:3]), max_new_tokens=8, do_sample=False
+        )
+        given = library[1].generate(
+            pixel_values=model.pixel_values(pixels[:3]),
+            input_ids=ids.expand(3, -1),
+            attention_mask=mask.expand(3, -1),
+            max_new_tokens=8,
+            do_sample=False,
+        )
         assert made.tolist() == given.tolist()
 
     def test_padding_stands_away_from_where_the_model_writes(self, model):
@@ -90,7 +122,9 @@ class TestInputs:
             assert ids[1, queries] == short
 
     def test_an_image_token_in_a_prompt_is_no_picture(self, model, pixels):
-        assert texts(model, pixels[:2], ["a photo of<image><image>", ""]) == texts(model, pixels[:2], ["a photo of", ""])
+        assert texts(model, pixels[:2], ["a photo of<image><image>", ""]) == texts(
+            model, pixels[:2], ["a photo of", ""]
+        )
 
     def test_pixel_values_are_the_processors(self, model, library, pictures):
         for picture in pictures:
@@ -120,7 +154,9 @@ class TestInputs:
         resample = Image.Resampling[model.preprocessing["resample"].upper()]
         for picture in pictures[:3]:
             mine = model.pixel_values(np.stack([decode(png(picture), (32, 32), resample=resample)]))
-            assert torch.allclose(mine, processor(images=picture, return_tensors="pt")["pixel_values"], rtol=1e-6, atol=1e-6)
+            assert torch.allclose(
+                mine, processor(images=picture, return_tensors="pt")["pixel_values"], rtol=1e-6, atol=1e-6
+            )
 
     def test_prompts_are_safe_to_ask_for_from_many_threads(self, model):
         prompts = [f"a photo of {i} {'red balls ' * (i % 7)}" for i in range(400)]
@@ -144,7 +180,10 @@ class TestCaptions:
     @pytest.mark.parametrize("decoding", DECODINGS, ids=["plain", "beams", "no-repeat"])
     def test_they_are_those_of_the_library(self, model, library, pictures, pixels, decoding):
         mine = texts(model, pixels, MIXED, decoding)
-        assert mine == [by_the_library(library, picture, prompt, decoding, model._eos) for picture, prompt in zip(pictures, MIXED, strict=True)]
+        assert mine == [
+            by_the_library(library, picture, prompt, decoding, model._eos)
+            for picture, prompt in zip(pictures, MIXED, strict=True)
+        ]
 
     @pytest.mark.parametrize("decoding", DECODINGS, ids=["plain", "beams", "no-repeat"])
     def test_a_batch_says_what_each_picture_says_alone(self, model, pixels, decoding):
@@ -168,7 +207,11 @@ class TestCaptions:
             assert not texts(model, pixels[:1], [prompt])[0].startswith(prompt)
 
     def test_padding_on_the_other_side_would_be_noticed(self, model, pixels, monkeypatch):
-        right, build, queries = texts(model, pixels, MIXED), model.input_ids, model.model.config.num_query_tokens
+        right, build, queries = (
+            texts(model, pixels, MIXED),
+            model.input_ids,
+            model.model.config.num_query_tokens,
+        )
 
         def other_side(prompts):
             ids, mask = build(prompts)
@@ -176,11 +219,17 @@ class TestCaptions:
             for row, seen in zip(ids[:, queries:], mask[:, queries:].bool(), strict=True):
                 text, padding = row[seen], row[~seen]
                 rows.append(torch.cat([text, padding] if model.decoder_only else [padding, text]))
-            return torch.cat([ids[:, :queries], torch.stack(rows)], 1), torch.ones_like(mask) if not model.decoder_only else mask
+            return torch.cat([ids[:, :queries], torch.stack(rows)], 1), torch.ones_like(
+                mask
+            ) if not model.decoder_only else mask
 
         monkeypatch.setattr(model, "input_ids", other_side)
         wrong = texts(model, pixels, MIXED)
-        longest = [i for i, prompt in enumerate(MIXED) if prompt == max(MIXED, key=lambda p: len(model._prompt_ids(p)))]
+        longest = [
+            i
+            for i, prompt in enumerate(MIXED)
+            if prompt == max(MIXED, key=lambda p: len(model._prompt_ids(p)))
+        ]
         assert all(wrong[i] == right[i] for i in longest)  # nothing is padded there
         assert sum(a != b for a, b in zip(wrong, right, strict=True)) >= 6
 
@@ -194,18 +243,50 @@ class TestDecoding:
 
     def test_a_hostile_generation_config_changes_nothing(self, model, folder, pixels):
         stored = json.loads((folder / "generation_config.json").read_text())
-        hostile = {"do_sample": True, "temperature": 9.0, "top_k": 3, "max_length": 7, "min_length": 50, "repetition_penalty": 5.0, "num_beams": 4, "length_penalty": 3.0}
-        hostile |= {"num_return_sequences": 2, "suppress_tokens": list(range(5, 60)), "bad_words_ids": [[30], [31]], "forced_bos_token_id": 80, "early_stopping": True}
-        hostile |= {"no_repeat_ngram_size": 1, "renormalize_logits": True, "max_time": 0.0001, "return_dict_in_generate": True, "penalty_alpha": 0.6, "use_cache": False}
+        hostile = {
+            "do_sample": True,
+            "temperature": 9.0,
+            "top_k": 3,
+            "max_length": 7,
+            "min_length": 50,
+            "repetition_penalty": 5.0,
+            "num_beams": 4,
+            "length_penalty": 3.0,
+        }
+        hostile |= {
+            "num_return_sequences": 2,
+            "suppress_tokens": list(range(5, 60)),
+            "bad_words_ids": [[30], [31]],
+            "forced_bos_token_id": 80,
+            "early_stopping": True,
+        }
+        hostile |= {
+            "no_repeat_ngram_size": 1,
+            "renormalize_logits": True,
+            "max_time": 0.0001,
+            "return_dict_in_generate": True,
+            "penalty_alpha": 0.6,
+            "use_cache": False,
+        }
         (folder / "generation_config.json").write_text(json.dumps(stored | hostile))
-        assert Blip2(find_checkpoint(str(folder))).caption(pixels, MIXED, Decoding()) == model.caption(pixels, MIXED, Decoding())
+        assert Blip2(find_checkpoint(str(folder))).caption(pixels, MIXED, Decoding()) == model.caption(
+            pixels, MIXED, Decoding()
+        )
 
     def test_a_hostile_text_config_changes_nothing(self, model, folder, pixels):
         """Where older checkpoints kept generation parameters."""
         config = json.loads((folder / "config.json").read_text())
-        config["text_config"] |= {"do_sample": True, "max_length": 7, "repetition_penalty": 5.0, "num_beams": 4, "no_repeat_ngram_size": 1}
+        config["text_config"] |= {
+            "do_sample": True,
+            "max_length": 7,
+            "repetition_penalty": 5.0,
+            "num_beams": 4,
+            "no_repeat_ngram_size": 1,
+        }
         (folder / "config.json").write_text(json.dumps(config))
-        assert Blip2(find_checkpoint(str(folder))).caption(pixels, MIXED, Decoding()) == model.caption(pixels, MIXED, Decoding())
+        assert Blip2(find_checkpoint(str(folder))).caption(pixels, MIXED, Decoding()) == model.caption(
+            pixels, MIXED, Decoding()
+        )
 
     def test_end_tokens_of_the_checkpoint_are_honoured(self, model, folder, pixels):
         """A caption ends at the first end token of the checkpoint, and only then counts as finished."""
@@ -226,7 +307,10 @@ class TestDecoding:
     def test_finished(self, builtin):
         """The built-in checkpoint ends every caption by itself; with too few tokens it cannot."""
         gray = np.full((1, 64, 64, 3), 128, np.uint8)
-        enough, cut = builtin.caption(gray, [""], Decoding())[0], builtin.caption(gray, [""], Decoding(min_new_tokens=0, max_new_tokens=3))[0]
+        enough, cut = (
+            builtin.caption(gray, [""], Decoding())[0],
+            builtin.caption(gray, [""], Decoding(min_new_tokens=0, max_new_tokens=3))[0],
+        )
         assert enough.finished
         assert not cut.finished
         assert enough.text.strip().startswith(cut.text.strip())
@@ -239,7 +323,9 @@ class TestDecoding:
         assert not {i for ids in made for i in ids[:-1]} & set(model._eos)
 
     def test_a_minimum_above_the_maximum_gives_way(self, model, pixels):
-        assert model.caption(pixels, MIXED, Decoding(min_new_tokens=9, max_new_tokens=3)) == model.caption(pixels, MIXED, Decoding(min_new_tokens=3, max_new_tokens=3))
+        assert model.caption(pixels, MIXED, Decoding(min_new_tokens=9, max_new_tokens=3)) == model.caption(
+            pixels, MIXED, Decoding(min_new_tokens=3, max_new_tokens=3)
+        )
 
     def test_beams_find_other_captions(self, model, pixels):
         assert texts(model, pixels, MIXED, Decoding(num_beams=4)) != texts(model, pixels, MIXED)
@@ -260,7 +346,8 @@ class TestDecoding:
     def test_prompts_must_leave_room_for_the_caption(self, opt, t5):
         assert opt.prompt_fits("a photo of", Decoding())
         assert not opt.prompt_fits("a photo of " * 40, Decoding())
-        assert opt.prompt_fits("", Decoding(max_new_tokens=89))  # 96 positions, 6 image tokens, the token that begins
+        # 96 positions, 6 image tokens, the token that begins
+        assert opt.prompt_fits("", Decoding(max_new_tokens=89))
         assert not opt.prompt_fits("", Decoding(max_new_tokens=90))
         assert t5.prompt_fits("a photo of " * 40, Decoding())
         assert not t5.prompt_fits("a photo of " * 10_000_000, Decoding())
@@ -285,7 +372,10 @@ class TestDtype:
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
     def test_devices_of_a_machine_without_a_gpu(self):
         assert choose_device() == choose_device("cpu") == "cpu"
-        with pytest.raises(CheckpointError, match="--device cuda:1: this machine has 0 GPUs that torch can use; try --device cpu"):
+        with pytest.raises(
+            CheckpointError,
+            match="--device cuda:1: this machine has 0 GPUs that torch can use; try --device cpu",
+        ):
             choose_device("cuda:1")
 
 

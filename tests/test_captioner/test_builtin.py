@@ -1,4 +1,6 @@
-"""The built-in checkpoint: small, genuine, right about pictures it never saw, and wrong as soon as a step of the path is."""
+"""The built-in checkpoint: small, genuine, right about pictures it never saw, and wrong as soon as a step of
+the path is.
+"""
 
 import json
 import random
@@ -42,10 +44,14 @@ def gallery(scenes, tmp_path_factory) -> Path:
 def pixels(scenes) -> np.ndarray:
     """200 of the scenes in the model's size, uint8 [200, 64, 64, 3]."""
     rng = random.Random(2)
-    return np.stack([draw.draw(s, rng, (128, 128)).resize((64, 64), Image.Resampling.BICUBIC) for s in scenes[:200]])
+    return np.stack(
+        [draw.draw(s, rng, (128, 128)).resize((64, 64), Image.Resampling.BICUBIC) for s in scenes[:200]]
+    )
 
 
-def accuracy(model: Blip2, pixels: np.ndarray, scenes: list[draw.Scene], prompts: list[str] | None = None) -> float:
+def accuracy(
+    model: Blip2, pixels: np.ndarray, scenes: list[draw.Scene], prompts: list[str] | None = None
+) -> float:
     found = model.caption(pixels, prompts or [""] * len(pixels), Decoding())
     return sum(t.text.strip() == s.caption for t, s in zip(found, scenes, strict=False)) / len(pixels)
 
@@ -53,8 +59,16 @@ def accuracy(model: Blip2, pixels: np.ndarray, scenes: list[draw.Scene], prompts
 def test_it_is_small_and_genuine():
     folder = find_checkpoint("builtin").path
     assert sum(file.stat().st_size for file in folder.iterdir()) <= 8_000_000
-    assert {file.name for file in folder.iterdir()} >= {"config.json", "generation_config.json", "model.safetensors", "processor_config.json", "tokenizer.json"}
-    assert json.loads((folder / "config.json").read_text())["architectures"] == ["Blip2ForConditionalGeneration"]
+    assert {file.name for file in folder.iterdir()} >= {
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "processor_config.json",
+        "tokenizer.json",
+    }
+    assert json.loads((folder / "config.json").read_text())["architectures"] == [
+        "Blip2ForConditionalGeneration"
+    ]
     assert isinstance(Blip2Processor.from_pretrained(folder), Blip2Processor)
     assert isinstance(Blip2ForConditionalGeneration.from_pretrained(folder), Blip2ForConditionalGeneration)
 
@@ -75,11 +89,22 @@ def test_unseen_combinations_are_described_exactly(builtin, scenes, gallery):
     assert all(s.held_out for s in scenes)
     assert len({s.caption for s in scenes}) > 600
     worker = Worker(builtin, batch_size=50)
-    rows = {row.pin_id: row for row in worker([Pin(str(i), str(gallery / f"{i}.jpg")) for i in range(PICTURES)])}
+    rows = {
+        row.pin_id: row for row in worker([Pin(str(i), str(gallery / f"{i}.jpg")) for i in range(PICTURES)])
+    }
     assert len(rows) == PICTURES
-    wrong = [(s.caption, rows[str(i)].text, rows[str(i)].reason) for i, s in enumerate(scenes) if (rows[str(i)].status, rows[str(i)].text) != ("ok", s.caption)]
-    kinds = Counter(caption.split(" ")[0] if " of " not in caption and " above " not in caption else "two things" for caption, _, _ in wrong)
-    assert len(wrong) <= 0.05 * PICTURES, f"{1 - len(wrong) / PICTURES:.1%} exactly right; wrong by kind: {kinds}; the first (right, said, reason): {wrong[:5]}"
+    wrong = [
+        (s.caption, rows[str(i)].text, rows[str(i)].reason)
+        for i, s in enumerate(scenes)
+        if (rows[str(i)].status, rows[str(i)].text) != ("ok", s.caption)
+    ]
+    kinds = Counter(
+        caption.split(" ")[0] if " of " not in caption and " above " not in caption else "two things"
+        for caption, _, _ in wrong
+    )
+    assert len(wrong) <= 0.05 * PICTURES, (
+        f"{1 - len(wrong) / PICTURES:.1%} exactly right; wrong by kind: {kinds}; the first (right, said, reason): {wrong[:5]}"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +118,8 @@ class TestWhatMustFail:
 
     def test_the_straight_path_is_right(self, builtin, pixels, scenes, right):
         assert right >= 0.93
-        assert accuracy(builtin, pixels, scenes, (["a photo of", "", "a picture of"] * 67)[:200]) >= 0.9  # of different length, in one batch
+        # of different length, in one batch
+        assert accuracy(builtin, pixels, scenes, (["a photo of", "", "a picture of"] * 67)[:200]) >= 0.9
 
     def test_channels_swapped(self, builtin, pixels, scenes, right):
         assert accuracy(builtin, np.ascontiguousarray(pixels[..., ::-1]), scenes) < 0.5 * right
@@ -106,13 +132,22 @@ class TestWhatMustFail:
 
     @pytest.mark.parametrize(
         "settings",
-        [{"scale": 1.0}, {"mean": [0, 0, 0], "std": [1, 1, 1]}, {"mean": [0.5] * 3, "std": [1] * 3}, {"scale": 1 / 127.5}, {"mean": [0, 0, 0]}],
+        [
+            {"scale": 1.0},
+            {"mean": [0, 0, 0], "std": [1, 1, 1]},
+            {"mean": [0.5] * 3, "std": [1] * 3},
+            {"scale": 1 / 127.5},
+            {"mean": [0, 0, 0]},
+        ],
         ids=["not-rescaled", "not-normalised", "wrong-deviation", "rescaled-by-half", "not-centred"],
     )
     def test_normalised_wrongly(self, builtin, pixels, scenes, right, settings):
         bent = Blip2(builtin.checkpoint)
         bent.preprocessing = builtin.preprocessing | settings
-        bent._mean, bent._std = (torch.tensor(bent.preprocessing[name], dtype=torch.float32).view(1, 1, 1, 3) for name in ("mean", "std"))
+        bent._mean, bent._std = (
+            torch.tensor(bent.preprocessing[name], dtype=torch.float32).view(1, 1, 1, 3)
+            for name in ("mean", "std")
+        )
         assert accuracy(bent, pixels, scenes) < 0.7 * right
 
     @pytest.mark.parametrize("shift", [-1, 1])
@@ -120,7 +155,9 @@ class TestWhatMustFail:
         generate = builtin.model.generate
         with monkeypatch.context() as patch:
             # What a slice one token off would see: a token of the prompt in front, or the first new one lost.
-            patch.setattr(builtin.model, "generate", lambda **inputs: torch.roll(generate(**inputs), -shift, dims=1))
+            patch.setattr(
+                builtin.model, "generate", lambda **inputs: torch.roll(generate(**inputs), -shift, dims=1)
+            )
             prompts = ["a photo of"] * len(pixels)
             assert accuracy(builtin, pixels, scenes, prompts) < 0.1 * right
 
@@ -137,7 +174,10 @@ class TestWhatMustFail:
 
         def of_the_short() -> float:
             found = builtin.caption(pixels, prompts, Decoding())
-            return sum(t.text.strip() == s.caption for t, s in zip(found[short], scenes[: len(pixels)][short], strict=True)) / len(found[short])
+            return sum(
+                t.text.strip() == s.caption
+                for t, s in zip(found[short], scenes[: len(pixels)][short], strict=True)
+            ) / len(found[short])
 
         assert of_the_short() >= 0.9 * right
         with monkeypatch.context() as patch:
@@ -147,7 +187,8 @@ class TestWhatMustFail:
     def test_the_image_tokens_left_out(self, builtin, pixels, scenes, right, monkeypatch):
         build = builtin.input_ids
         with monkeypatch.context() as patch:
-            patch.setattr(builtin, "input_ids", lambda prompts: tuple(t.roll(1, 1) for t in build(prompts)))  # the token that begins, before the picture
+            # the token that begins, before the picture
+            patch.setattr(builtin, "input_ids", lambda prompts: tuple(t.roll(1, 1) for t in build(prompts)))
             assert accuracy(builtin, pixels, scenes) < 0.5 * right
 
 

@@ -1,4 +1,6 @@
-"""Which checkpoints are taken, and what a person reads about those that are not: one sentence with the file and the mend."""
+"""Which checkpoints are taken, and what a person reads about those that are not: one sentence with the file
+and the mend.
+"""
 
 import contextlib
 import hashlib
@@ -18,7 +20,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pincaption.captioner.blip2 import Blip2
-from pincaption.captioner.checkpoint import Checkpoint, CheckpointError, file_sha256, find_checkpoint, weights_digest
+from pincaption.captioner.checkpoint import (
+    Checkpoint,
+    CheckpointError,
+    file_sha256,
+    find_checkpoint,
+    weights_digest,
+)
 from pincaption.captioner.model import Decoding
 
 COMMIT, OTHER = "a" * 40, "b" * 40
@@ -107,7 +115,10 @@ def test_a_missing_shard(opt_folder, tmp_path):
 def test_a_truncated_weights_file(folder, keep):
     weights = sorted(folder.glob("*.safetensors"))[-1]
     weights.write_bytes(weights.read_bytes()[:keep])
-    assert f"{weights} is truncated or no safetensors file ({weights.stat().st_size:,} bytes): download it again" in refusal(folder)
+    assert (
+        f"{weights} is truncated or no safetensors file ({weights.stat().st_size:,} bytes): download it again"
+        in refusal(folder)
+    )
 
 
 def test_a_page_of_html_instead_of_weights(folder):
@@ -121,7 +132,11 @@ def test_missing_tensors_are_not_made_up(t5_folder, tmp_path):
     folder = shutil.copytree(t5_folder, tmp_path / "copy")
     tensors = load_file(folder / "model.safetensors")
     gone = [name for name in tensors if name.startswith("qformer.encoder.layer.1.crossattention")]
-    save_file({name: t for name, t in tensors.items() if name not in gone}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {name: t for name, t in tensors.items() if name not in gone},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     sentence = refusal(folder)
     assert f"lack {len(gone)} tensors" in sentence
     assert "qformer.encoder.layer.1.crossattention" in sentence
@@ -130,8 +145,15 @@ def test_missing_tensors_are_not_made_up(t5_folder, tmp_path):
 def test_tensors_of_another_shape(t5_folder, tmp_path):
     folder = shutil.copytree(t5_folder, tmp_path / "copy")
     tensors = load_file(folder / "model.safetensors")
-    save_file(tensors | {"language_projection.weight": torch.zeros(50, 48)}, folder / "model.safetensors", {"format": "pt"})
-    assert "have other shapes than config.json says in 1 tensors (first: language_projection.weight)" in refusal(folder)
+    save_file(
+        tensors | {"language_projection.weight": torch.zeros(50, 48)},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    assert (
+        "have other shapes than config.json says in 1 tensors (first: language_projection.weight)"
+        in refusal(folder)
+    )
 
 
 def test_without_tokenizer(folder):
@@ -166,7 +188,19 @@ def test_a_file(tmp_path, opt_folder):
     assert "is a file: give the folder that it lies in" in refusal(opt_folder / "config.json")
 
 
-@pytest.mark.parametrize("name", ["buildin", "./missing", "/no/such/folder", "a/b/c", "~/nothing-here", "Salesforce blip2", "../x", "org/"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "buildin",
+        "./missing",
+        "/no/such/folder",
+        "a/b/c",
+        "~/nothing-here",
+        "Salesforce blip2",
+        "../x",
+        "org/",
+    ],
+)
 def test_a_misspelt_name_lists_what_there_is(name):
     sentence = refusal(name)
     assert repr(name) in sentence
@@ -183,7 +217,9 @@ def test_revision_of_a_folder(opt_folder):
 def test_code_in_a_checkpoint_is_never_run(folder, tmp_path, where):
     trap = tmp_path / "was-run"
     (folder / "modeling_trap.py").write_text(f"open({str(trap)!r}, 'w').close()\nclass Trap: pass\n")
-    names = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM"), "modeling_trap.Trap")
+    names = dict.fromkeys(
+        ("AutoConfig", "AutoModel", "AutoModelForCausalLM", "AutoModelForSeq2SeqLM"), "modeling_trap.Trap"
+    )
     config = json.loads((folder / "config.json").read_text())
     (config[where] if where else config)["auto_map"] = names
     (folder / "config.json").write_text(json.dumps(config))
@@ -194,8 +230,13 @@ def test_code_in_a_checkpoint_is_never_run(folder, tmp_path, where):
 def test_a_tokenizer_of_its_own_code_is_never_run(folder, tmp_path):
     trap = tmp_path / "was-run"
     (folder / "tokenization_trap.py").write_text(f"open({str(trap)!r}, 'w').close()\nclass Trap: pass\n")
-    change(folder / "tokenizer_config.json", tokenizer_class="Trap", auto_map={"AutoTokenizer": [None, "tokenization_trap.Trap"]})
-    with contextlib.suppress(CheckpointError):  # refused or read by the class of the library, as transformers sees fit
+    change(
+        folder / "tokenizer_config.json",
+        tokenizer_class="Trap",
+        auto_map={"AutoTokenizer": [None, "tokenization_trap.Trap"]},
+    )
+    with contextlib.suppress(CheckpointError):
+        # refused or read by the class of the library, as transformers sees fit
         Blip2(find_checkpoint(str(folder)))
     assert not trap.exists()
 
@@ -230,8 +271,20 @@ class TestPreprocessing:
         }
 
     def test_everything_said(self, old):
-        found = old(size={"height": 32, "width": 32}, resample=2, do_rescale=True, rescale_factor=0.5, image_mean=[1, 2, 3], image_std=[4, 5, 6]).preprocessing
-        assert (found["resample"], found["scale"], found["mean"], found["std"]) == ("bilinear", 0.5, [1, 2, 3], [4, 5, 6])
+        found = old(
+            size={"height": 32, "width": 32},
+            resample=2,
+            do_rescale=True,
+            rescale_factor=0.5,
+            image_mean=[1, 2, 3],
+            image_std=[4, 5, 6],
+        ).preprocessing
+        assert (found["resample"], found["scale"], found["mean"], found["std"]) == (
+            "bilinear",
+            0.5,
+            [1, 2, 3],
+            [4, 5, 6],
+        )
 
     def test_everything_off(self, old):
         found = old(size=32, do_rescale=False, do_normalize=False, image_mean=[1, 2, 3]).preprocessing
@@ -270,7 +323,12 @@ class TestDigest:
         checkpoint, remembered = find_checkpoint(str(opt_folder)), {}
         digest = weights_digest(checkpoint, remembered)
         assert set(remembered) == set(map(str, checkpoint.files()))
-        assert {Path(path).name for path in remembered} >= {"config.json", "tokenizer.json", "merges.txt", "model-00001-of-00003.safetensors"}
+        assert {Path(path).name for path in remembered} >= {
+            "config.json",
+            "tokenizer.json",
+            "merges.txt",
+            "model-00001-of-00003.safetensors",
+        }
         forged = {path: (stamp, "0" * 64) for path, (stamp, _) in remembered.items()}
         assert weights_digest(checkpoint, forged) != digest  # it believed what it remembered
         stale = dict.fromkeys(remembered, ("another time", "0" * 64))
@@ -286,7 +344,9 @@ class TestDigest:
 
 
 def lookup(home: Path, *arguments: str | None, **environment: str) -> tuple[list[str], float]:
-    """Looks for (model, revision) pairs in a process of its own; what it found or said, and how many seconds it took."""
+    """Looks for (model, revision) pairs in a process of its own; what it found or said, and how many seconds
+    it took.
+    """
     code = """
 import json, sys, time
 from pincaption.captioner import checkpoint
@@ -303,9 +363,21 @@ assert "torch" not in sys.modules
 print(json.dumps([said, time.monotonic() - began]))
 """
     pairs = [list(pair) for pair in zip(arguments[::2], arguments[1::2], strict=True)]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(home), "HF_HOME": str(home), "HF_HUB_DISABLE_PROGRESS_BARS": "1"} | environment
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    } | environment
     seconds = [environment.pop("seconds")] if "seconds" in environment else []
-    done = subprocess.run([sys.executable, "-c", code, json.dumps(pairs), *seconds], env=environment, capture_output=True, text=True, timeout=200, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(pairs), *seconds],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=True,
+    )
     assert done.stderr == ""
     said, took = json.loads(done.stdout)
     return said, took
@@ -330,14 +402,44 @@ class TestHub:
     def test_offline_the_cache_has_to_do(self, opt_folder, tmp_path):
         snapshot = cached(tmp_path, opt_folder)
         found = f"org/name {COMMIT} {snapshot}"
-        said, _ = lookup(tmp_path, "org/name", None, "org/name", "main", "org/name", COMMIT, "org/name", OTHER, "org/name", "v2", "org/other", None, HF_HUB_OFFLINE="1")
+        said, _ = lookup(
+            tmp_path,
+            "org/name",
+            None,
+            "org/name",
+            "main",
+            "org/name",
+            COMMIT,
+            "org/name",
+            OTHER,
+            "org/name",
+            "v2",
+            "org/other",
+            None,
+            HF_HUB_OFFLINE="1",
+        )
         assert said[:3] == [found] * 3
         end = "is not on this machine and the hub does not give it (HF_HUB_OFFLINE is set): check the name and the network, or give --model a folder"
-        assert said[3:] == [f"org/name at revision {OTHER!r} {end}", f"org/name at revision 'v2' {end}", f"org/other {end}"]
+        assert said[3:] == [
+            f"org/name at revision {OTHER!r} {end}",
+            f"org/name at revision 'v2' {end}",
+            f"org/other {end}",
+        ]
 
     def test_without_a_network_the_answer_comes_at_once(self, opt_folder, tmp_path):
         cached(tmp_path, opt_folder)
-        said, seconds = lookup(tmp_path, "org/name", None, "org/name", COMMIT, "org/other", None, "org/other", OTHER, HF_ENDPOINT="http://127.0.0.1:9")
+        said, seconds = lookup(
+            tmp_path,
+            "org/name",
+            None,
+            "org/name",
+            COMMIT,
+            "org/other",
+            None,
+            "org/other",
+            OTHER,
+            HF_ENDPOINT="http://127.0.0.1:9",
+        )
         assert [COMMIT in s for s in said] == [True, True, False, False]
         assert "not on this machine and the hub does not give it ([Errno 111] Connection refused)" in said[2]
         assert seconds < 20  # its own retries would take 23 s
@@ -345,7 +447,17 @@ class TestHub:
     def test_a_hub_that_does_not_answer(self, opt_folder, tmp_path):
         cached(tmp_path, opt_folder)
         with hub({}, silent=True) as address:
-            said, seconds = lookup(tmp_path, "org/name", None, "org/name", COMMIT, "org/other", None, HF_ENDPOINT=address, seconds="0.5")
+            said, seconds = lookup(
+                tmp_path,
+                "org/name",
+                None,
+                "org/name",
+                COMMIT,
+                "org/other",
+                None,
+                HF_ENDPOINT=address,
+                seconds="0.5",
+            )
         assert [COMMIT in s for s in said] == [True, True, False]
         assert "the hub does not give it" in said[2]
         assert seconds < 20  # its own retries would take 23 s
@@ -357,13 +469,25 @@ class TestHub:
         assert "model-00002-of-00003.safetensors of model.safetensors.index.json is missing" in said[0]
 
     def test_a_download_takes_no_pickles_and_resumes(self, opt_folder, tmp_path):
-        files = {file.name: file.read_bytes() for file in opt_folder.iterdir()} | {"pytorch_model.bin": b"pickle", "modeling.py": b"import os", "README.md": b"read me"}
+        files = {file.name: file.read_bytes() for file in opt_folder.iterdir()} | {
+            "pytorch_model.bin": b"pickle",
+            "modeling.py": b"import os",
+            "README.md": b"read me",
+        }
         with hub(files) as address:
-            said, _ = lookup(tmp_path, "org/name", None, "org/name", "v2", "org/gone", None, HF_ENDPOINT=address)
+            said, _ = lookup(
+                tmp_path, "org/name", None, "org/name", "v2", "org/gone", None, HF_ENDPOINT=address
+            )
             snapshot = tmp_path / "hub" / "models--org--name" / "snapshots" / COMMIT
             assert said[0] == f"org/name {COMMIT} {snapshot}"
-            assert said[1] == "org/name has no revision 'v2' on the hub: look at its commits, branches and tags there"
-            assert "the hub has no model 'org/gone', or it is private (then log in with `hf auth login`)" in said[2]
+            assert (
+                said[1]
+                == "org/name has no revision 'v2' on the hub: look at its commits, branches and tags there"
+            )
+            assert (
+                "the hub has no model 'org/gone', or it is private (then log in with `hf auth login`)"
+                in said[2]
+            )
             assert sorted(p.name for p in snapshot.iterdir()) == sorted(p.name for p in opt_folder.iterdir())
             (snapshot / "model-00002-of-00003.safetensors").unlink()
             said, _ = lookup(tmp_path, "org/name", COMMIT, HF_ENDPOINT=address)
@@ -373,7 +497,9 @@ class TestHub:
 
 
 class hub:  # noqa: N801
-    """A hub on this machine with one repository, org/name, at one commit; or one that takes connections and says nothing."""
+    """A hub on this machine with one repository, org/name, at one commit; or one that takes connections and
+    says nothing.
+    """
 
     def __init__(self, files: dict[str, bytes], *, silent: bool = False):
         class Handler(BaseHTTPRequestHandler):
@@ -388,18 +514,29 @@ class hub:  # noqa: N801
                 path = self.path.split("?")[0]
                 parts = path.strip("/").split("/")
                 if "gone" in path or silent:
-                    return self.answer(b'{"error": "Repository not found"}', 404, {"X-Error-Code": "RepoNotFound"})
+                    return self.answer(
+                        b'{"error": "Repository not found"}', 404, {"X-Error-Code": "RepoNotFound"}
+                    )
                 if parts[:2] == ["api", "models"]:
                     revision = parts[5] if len(parts) > 5 else "main"
                     if revision not in ("main", COMMIT):
-                        return self.answer(b'{"error": "Invalid rev id"}', 404, {"X-Error-Code": "RevisionNotFound"})
+                        return self.answer(
+                            b'{"error": "Invalid rev id"}', 404, {"X-Error-Code": "RevisionNotFound"}
+                        )
                     if parts[4:5] == ["tree"]:
-                        tree = [{"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()} for n, c in files.items()]
+                        tree = [
+                            {"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
+                            for n, c in files.items()
+                        ]
                         return self.answer(json.dumps(tree).encode())
                     siblings = [{"rfilename": n} for n in files]
-                    return self.answer(json.dumps({"id": "org/name", "sha": COMMIT, "siblings": siblings}).encode())
+                    return self.answer(
+                        json.dumps({"id": "org/name", "sha": COMMIT, "siblings": siblings}).encode()
+                    )
                 content = files[parts[-1]]
-                return self.answer(content, 200, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT})
+                return self.answer(
+                    content, 200, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
+                )
 
             def answer(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
                 self.send_response(status)
@@ -437,7 +574,12 @@ for folder in sys.argv[1:]:
         assert len(texts) == 2
 assert not {"torchvision", "datasets", "pandas", "pyarrow"} & set(sys.modules)
 """
-    done = subprocess.run([sys.executable, "-c", code, "builtin", str(opt_folder), str(t5_folder)], capture_output=True, text=True, timeout=250)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "builtin", str(opt_folder), str(t5_folder)],
+        capture_output=True,
+        text=True,
+        timeout=250,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
@@ -446,4 +588,6 @@ def test_the_folder_is_all_that_is_needed(model, folder):
     import numpy as np
 
     picture = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
-    assert Blip2(find_checkpoint(str(folder))).caption(picture, [""], Decoding()) == model.caption(picture, [""], Decoding())
+    assert Blip2(find_checkpoint(str(folder))).caption(picture, [""], Decoding()) == model.caption(
+        picture, [""], Decoding()
+    )

@@ -219,7 +219,14 @@ def test_bad_captions_are_rejected_for_one_of_few_reasons(reason, caption):
 
 
 def test_reasons():
-    assert REASONS == ("empty", "too short", "repetition", "prompt again", "watermark or stock phrase", "not words")
+    assert REASONS == (
+        "empty",
+        "too short",
+        "repetition",
+        "prompt again",
+        "watermark or stock phrase",
+        "not words",
+    )
 
 
 QUESTION = "Question: what is shown in this picture? Answer:"
@@ -372,7 +379,9 @@ pieces = st.sampled_from(
     + ["\ud800", "猫", "a photo", "«", "»", ":", "the", "•", "\u2028", "É", "👩‍🍳"]
 )
 texts = st.text() | st.lists(pieces, max_size=20).map("".join) | st.lists(pieces, max_size=20).map(" ".join)
-prompts = st.sampled_from(["", "a photo of", "a photo", "a", "Question: what? Answer:", "(", "a photo of:"]) | st.text(max_size=10)
+prompts = st.sampled_from(
+    ["", "a photo of", "a photo", "a", "Question: what? Answer:", "(", "a photo of:"]
+) | st.text(max_size=10)
 
 
 @given(texts, prompts, st.booleans())

@@ -28,18 +28,33 @@ def one_line(output: str) -> str:
     return " ".join(output.split())
 
 
-LINES = ["machine", "disk", "libraries", "checkpoint", "device", "memory", "loading", "pictures", "batching", "captions"]
+LINES = [
+    "machine",
+    "disk",
+    "libraries",
+    "checkpoint",
+    "device",
+    "memory",
+    "loading",
+    "pictures",
+    "batching",
+    "captions",
+]
 
 
 @pytest.mark.parametrize("family", ["opt", "t5"])
 def test_a_checkpoint_that_fits(family, opt_folder, t5_folder):
-    # float32, whatever this processor is best at: in bfloat16 rounding may give a picture another caption in a batch
+    # float32, whatever this processor is best at: in bfloat16 rounding may give a picture another caption in
+    # a batch
     done = doctor("--model", opt_folder if family == "opt" else t5_folder, "--dtype", "float32")
     assert done.exit_code == 0
     assert names(done.output) == LINES
     assert failing(done.output) == []
     assert f"tiny-{family}," in done.output
-    assert {"opt": "6 image tokens, decoder-only language model", "t5": "6 image tokens, encoder-decoder language model"}[family] in done.output
+    assert {
+        "opt": "6 image tokens, decoder-only language model",
+        "t5": "6 image tokens, encoder-decoder language model",
+    }[family] in done.output
     assert "6 of 6 pictures get the same caption alone and in a batch" in done.output
 
 
@@ -88,7 +103,11 @@ def test_an_unknown_name_ends_the_report():
         ("config.json", {"num_query_tokens": None}, "config.json has no num_query_tokens"),
         ("config.json", {"image_token_index": None}, "config.json has no image_token_index"),
         ("config.json", {"model_type": "blip"}, "is not a BLIP-2 checkpoint"),
-        ("processor_config.json", {"num_query_tokens": None}, "processor_config.json has no num_query_tokens"),
+        (
+            "processor_config.json",
+            {"num_query_tokens": None},
+            "processor_config.json has no num_query_tokens",
+        ),
     ],
 )
 def test_a_checkpoint_that_does_not_fit(opt_folder, tmp_path, file, change, said):
@@ -145,7 +164,11 @@ def test_a_device_that_is_not_there(opt_folder):
 
 def test_long_findings_are_wrapped_and_paths_kept_whole():
     path = "/a/rather/long/path/" + "x" * 70
-    shown = Finding("checkpoint", f"{path} has no weights in *.safetensors, and others are never opened: take a complete copy", ok=False).shown()
+    shown = Finding(
+        "checkpoint",
+        f"{path} has no weights in *.safetensors, and others are never opened: take a complete copy",
+        ok=False,
+    ).shown()
     assert path in shown
     assert shown.startswith("NO  checkpoint")
     assert all(len(line) <= 80 or path in line for line in shown.splitlines())

@@ -29,7 +29,12 @@ def conn(tmp_path: Path) -> sqlite3.Connection:
 
 def dtypes(conn: sqlite3.Connection) -> list[str]:
     """Of the captions, in the order in which they were made."""
-    return [row[0] for row in conn.execute("SELECT dtype FROM captions JOIN recipes USING (recipe_id) ORDER BY updated_at, pin_id")]
+    return [
+        row[0]
+        for row in conn.execute(
+            "SELECT dtype FROM captions JOIN recipes USING (recipe_id) ORDER BY updated_at, pin_id"
+        )
+    ]
 
 
 def test_auto_keeps_to_the_model_and_dtype_that_the_store_used_last(conn: sqlite3.Connection) -> None:
@@ -41,7 +46,9 @@ def test_auto_keeps_to_the_model_and_dtype_that_the_store_used_last(conn: sqlite
     assert dtypes(conn) == ["bfloat16", "bfloat16", "float32", "bfloat16", "bfloat16"]
 
 
-def test_a_folder_is_found_again_from_anywhere(conn: sqlite3.Connection, opt_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_found_again_from_anywhere(
+    conn: sqlite3.Connection, opt_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(opt_folder.parent)
     run(conn, Options(opt_folder.name, limit=1))
     monkeypatch.chdir("/")
@@ -53,7 +60,9 @@ def test_a_limit_is_kept_and_the_rest_remains(conn: sqlite3.Connection) -> None:
     assert (result.selected, result.captioned + result.rejected, result.remaining) == (7, 7, 23)
 
 
-def test_one_caption_on_more_than_a_twentieth_of_the_pins_is_warned_of(conn: sqlite3.Connection, tmp_path: Path) -> None:
+def test_one_caption_on_more_than_a_twentieth_of_the_pins_is_warned_of(
+    conn: sqlite3.Connection, tmp_path: Path
+) -> None:
     result = run(conn, Options("builtin"))
     assert warnings(result) == []
     rng = random.Random(4)

@@ -31,7 +31,9 @@ from pincaption.store.work import Caption, Pin
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """0.png to 39.png drawn, copy.png the same bytes as 0.png, and what is no image: broken.jpg, cut.png, empty.png, text.png."""
+    """0.png to 39.png drawn, copy.png the same bytes as 0.png, and what is no image: broken.jpg, cut.png,
+    empty.png, text.png.
+    """
     folder, rng = tmp_path_factory.mktemp("images"), random.Random(3)
     for i in range(40):
         draw.draw(draw.random_scene(rng), rng, (80, 60)).save(folder / f"{i}.png")
@@ -60,7 +62,10 @@ def test_a_caption_is_what_the_model_says_of_the_picture(opt, images):
     rows = by_pin(Worker(opt)(pins(images, "0.png", "1.png")))
     pixels = np.asarray(Image.open(images / "0.png").resize((32, 32), Image.Resampling.BICUBIC))
     said = opt.caption(np.stack([pixels]), [""], Decoding())[0]
-    assert rows["0:0.png"].text == " ".join(said.text.split())[: len(rows["0:0.png"].text)].strip() or rows["0:0.png"].reason
+    assert (
+        rows["0:0.png"].text == " ".join(said.text.split())[: len(rows["0:0.png"].text)].strip()
+        or rows["0:0.png"].reason
+    )
     assert rows["0:0.png"].status in ("ok", "rejected")
     assert len(rows["0:0.png"].image_sha256) == 64
 
@@ -74,7 +79,11 @@ def test_every_pin_gets_its_row_and_a_reason_if_it_failed(builtin, images, tmp_p
         Pin("missing", str(images / "no.png")),
         Pin("scheme", "data:image/png;base64,AAAA"),
     ]
-    rows = by_pin(Worker(builtin)([*pins(images, "2.png", "broken.jpg", "cut.png", "empty.png", "text.png", "3.png"), *odd]))
+    rows = by_pin(
+        Worker(builtin)(
+            [*pins(images, "2.png", "broken.jpg", "cut.png", "empty.png", "text.png", "3.png"), *odd]
+        )
+    )
     assert {pin_id: row.reason for pin_id, row in rows.items()} == {
         "0:2.png": None,
         "1:broken.jpg": "broken image",
@@ -96,7 +105,22 @@ def test_every_pin_gets_its_row_and_a_reason_if_it_failed(builtin, images, tmp_p
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    names=st.lists(st.sampled_from(["0.png", "1.png", "2.png", "3.png", "copy.png", "broken.jpg", "cut.png", "empty.png", "missing.png"]), max_size=30),
+    names=st.lists(
+        st.sampled_from(
+            [
+                "0.png",
+                "1.png",
+                "2.png",
+                "3.png",
+                "copy.png",
+                "broken.jpg",
+                "cut.png",
+                "empty.png",
+                "missing.png",
+            ]
+        ),
+        max_size=30,
+    ),
     prompts=st.lists(st.sampled_from(["", "a photo of", "a " * 200, "<image>"]), min_size=30, max_size=30),
     known=st.booleans(),
     batch_size=st.sampled_from([None, 1, 2, 5, 100]),
@@ -105,9 +129,14 @@ def test_every_pin_gets_its_row_and_a_reason_if_it_failed(builtin, images, tmp_p
 def test_any_mix_gives_the_same_row_for_every_pin(opt, images, names, prompts, known, batch_size, threads):
     """Whatever stands beside it, in batches of any size, with any number of threads."""
     asked = [
-        Pin(f"{i}", str(images / name), prompt, "recipe", "known" if known and name == "3.png" else None) for i, (name, prompt) in enumerate(zip(names, prompts, strict=False))
+        Pin(f"{i}", str(images / name), prompt, "recipe", "known" if known and name == "3.png" else None)
+        for i, (name, prompt) in enumerate(zip(names, prompts, strict=False))
     ]
-    remembered = lambda sha, pin: Caption("another pin", "recipe", "ok", "remembered", image_sha256=sha) if sha == "known" else None  # noqa: E731
+
+    def remembered(sha, pin):
+        caption = Caption("another pin", "recipe", "ok", "remembered", image_sha256=sha)
+        return caption if sha == "known" else None
+
     worker = Worker(opt, Decoding(max_new_tokens=8), batch_size=batch_size, threads=threads, known=remembered)
     rows = by_pin(worker(asked))
     assert set(rows) == {pin.pin_id for pin in asked}
@@ -124,7 +153,11 @@ _alone: dict[tuple[str, str], tuple[str, str | None, str | None]] = {}
 
 def alone(model: Blip2, images: Path, name: str, prompt: str) -> tuple[str, str | None, str | None]:
     if (name, prompt) not in _alone:
-        row = next(Worker(model, Decoding(max_new_tokens=8), batch_size=1, threads=1)([Pin("x", str(images / name), prompt, "recipe")]))
+        row = next(
+            Worker(model, Decoding(max_new_tokens=8), batch_size=1, threads=1)(
+                [Pin("x", str(images / name), prompt, "recipe")]
+            )
+        )
         _alone[name, prompt] = row.status, row.text, row.reason
     return _alone[name, prompt]
 
@@ -137,12 +170,22 @@ class TestSharing:
         """How many pictures the model was given, call by call."""
         sizes: list[int] = []
         caption = builtin.caption
-        monkeypatch.setattr(builtin, "caption", lambda pictures, prompts, decoding: sizes.append(len(prompts)) or caption(pictures, prompts, decoding))
+        monkeypatch.setattr(
+            builtin,
+            "caption",
+            lambda pictures, prompts, decoding: (
+                sizes.append(len(prompts)) or caption(pictures, prompts, decoding)
+            ),
+        )
         return sizes
 
     @pytest.mark.parametrize("batch_size", [1, 4, 50])
     def test_the_same_image_is_captioned_once(self, builtin, images, asked, batch_size):
-        rows = by_pin(Worker(builtin, batch_size=batch_size)(pins(images, "0.png", "copy.png", "1.png", "0.png", "0.png", "copy.png")))
+        rows = by_pin(
+            Worker(builtin, batch_size=batch_size)(
+                pins(images, "0.png", "copy.png", "1.png", "0.png", "0.png", "copy.png")
+            )
+        )
         assert sum(asked) == 2
         assert len({row.text for name, row in rows.items() if not name.endswith(":1.png")}) == 1
         assert sorted(row.shared for row in rows.values()) == [False, False, True, True, True, True]
@@ -150,7 +193,16 @@ class TestSharing:
 
     def test_another_prompt_is_another_caption(self, builtin, images, asked):
         image = str(images / "0.png")
-        rows = by_pin(Worker(builtin)([Pin("a", image, ""), Pin("b", image, "a photo of"), Pin("c", image, "a photo of"), Pin("d", image, "", "another recipe")]))
+        rows = by_pin(
+            Worker(builtin)(
+                [
+                    Pin("a", image, ""),
+                    Pin("b", image, "a photo of"),
+                    Pin("c", image, "a photo of"),
+                    Pin("d", image, "", "another recipe"),
+                ]
+            )
+        )
         assert sum(asked) == 3
         assert sorted(row.shared for row in rows.values()) == [False, False, False, True]
         assert rows["d"].recipe_id == "another recipe"
@@ -164,7 +216,11 @@ class TestSharing:
 
     def test_only_so_many_images_are_remembered(self, builtin, images, asked, monkeypatch):
         monkeypatch.setattr("pincaption.captioner.worker.SHARED_MEMORY", 5)
-        rows = by_pin(Worker(builtin, batch_size=1, threads=1)(pins(images, *[f"{i}.png" for i in range(10)], "9.png", "0.png")))
+        rows = by_pin(
+            Worker(builtin, batch_size=1, threads=1)(
+                pins(images, *[f"{i}.png" for i in range(10)], "9.png", "0.png")
+            )
+        )
         assert rows["10:9.png"].shared
         assert not rows["11:0.png"].shared
         assert sum(asked) == 11
@@ -190,10 +246,16 @@ class TestReadingAhead:
         assert len(first) == 4
         assert len(taken) <= 4 + 2 * 4 + 3
 
-    @pytest.mark.parametrize("names", [["broken.jpg"], ["0.png"], ["0.png", "broken.jpg", "broken.jpg"]], ids=["all-broken", "all-the-same", "nearly-all-broken"])
+    @pytest.mark.parametrize(
+        "names",
+        [["broken.jpg"], ["0.png"], ["0.png", "broken.jpg", "broken.jpg"]],
+        ids=["all-broken", "all-the-same", "nearly-all-broken"],
+    )
     def test_also_where_the_model_has_little_to_do(self, opt, images, names):
         taken: list[int] = []
-        rows = Worker(opt, Decoding(max_new_tokens=5), batch_size=4, threads=3).batches(self.endless(images, taken, names))
+        rows = Worker(opt, Decoding(max_new_tokens=5), batch_size=4, threads=3).batches(
+            self.endless(images, taken, names)
+        )
         for _ in range(5):
             assert 4 <= len(next(rows)) <= 5 * 4 + 1
         assert len(taken) <= 5 * (5 * 4 + 1) + 2 * 4 + 3
@@ -254,7 +316,9 @@ def within(seconds: float, true: object) -> bool:
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """A web server that serves a picture at /picture, never answers at /hang and late at /late, and lives on this machine."""
+    """A web server that serves a picture at /picture, never answers at /hang and late at /late, and lives on
+    this machine.
+    """
     file = io.BytesIO()
     Image.new("RGB", (64, 48), "red").save(file, "PNG")
     ended = threading.Event()
@@ -275,7 +339,8 @@ def server() -> Iterator[str]:
             pass
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    httpd.handle_error = lambda *_: None  # clients that hang up are what is tested, and must not write into another test's output
+    # clients that hang up are what is tested, and must not write into another test's output
+    httpd.handle_error = lambda *_: None
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{httpd.server_port}"
     ended.set()
@@ -291,16 +356,29 @@ class TestHanging:
         worker = Worker(builtin, batch_size=2, threads=2, fetcher=fetcher, seconds_per_image=4)
         hanging = [Pin(f"h{i}", f"{server}/hang{i}") for i in range(4)]
         began, seen = time.monotonic(), {}
-        for row in worker([*hanging, Pin("web", f"{server}/picture"), *pins(images, *[f"{i}.png" for i in range(10)])]):
+        for row in worker(
+            [*hanging, Pin("web", f"{server}/picture"), *pins(images, *[f"{i}.png" for i in range(10)])]
+        ):
             seen[row.pin_id] = (row.status, row.reason, time.monotonic() - began)
         assert len(seen) == 15
-        assert {reason for pin_id, (_, reason, _) in seen.items() if pin_id.startswith("h")} == {"took longer than 4 seconds to read"}
+        assert {reason for pin_id, (_, reason, _) in seen.items() if pin_id.startswith("h")} == {
+            "took longer than 4 seconds to read"
+        }
         assert {status for pin_id, (status, _, _) in seen.items() if not pin_id.startswith("h")} == {"ok"}
         assert max(after for _, _, after in seen.values()) < 4 * 4  # two at a time
 
     def test_a_picture_that_comes_too_late_is_not_counted_twice(self, builtin, server, fetcher):
         worker = Worker(builtin, threads=2, fetcher=fetcher, seconds_per_image=2)
-        rows = by_pin(worker([Pin("late", f"{server}/late"), Pin("a", f"{server}/hang"), Pin("b", f"{server}/hang"), Pin("c", f"{server}/hang")]))
+        rows = by_pin(
+            worker(
+                [
+                    Pin("late", f"{server}/late"),
+                    Pin("a", f"{server}/hang"),
+                    Pin("b", f"{server}/hang"),
+                    Pin("c", f"{server}/hang"),
+                ]
+            )
+        )
         assert {row.reason for row in rows.values()} == {"took longer than 2 seconds to read"}
 
     def test_a_slow_server_does_not_hold_up_the_pins_behind_it(self, builtin, server, images, fetcher):
@@ -350,7 +428,13 @@ from pincaption.store.claims import Pin
 worker = Worker(Blip2(find_checkpoint("builtin")), fetcher=Fetcher(timeout=300, allow_private=True), seconds_per_image=0.5)
 print([row.reason for row in worker([Pin("p", sys.argv[1])])])
 """
-        done = subprocess.run([sys.executable, "-c", code, f"{server}/hang"], capture_output=True, text=True, timeout=250, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, f"{server}/hang"],
+            capture_output=True,
+            text=True,
+            timeout=250,
+            check=True,
+        )
         assert done.stdout == "['took longer than 0.5 seconds to read']\n"
         assert done.stderr == ""
 
@@ -360,7 +444,12 @@ class Small:
 
     def __init__(self, model: Blip2, fits: int, error: type[Exception] = torch.OutOfMemoryError):
         self.model, self.fits, self.error, self.sizes = model, fits, error, list[int]()
-        self.device, self.preprocessing, self.prompt_fits, self.checkpoint = model.device, model.preprocessing, model.prompt_fits, model.checkpoint
+        self.device, self.preprocessing, self.prompt_fits, self.checkpoint = (
+            model.device,
+            model.preprocessing,
+            model.prompt_fits,
+            model.checkpoint,
+        )
 
     def caption(self, pictures: np.ndarray, prompts: list[str], decoding: Decoding) -> list[Text]:
         self.sizes.append(len(prompts))
@@ -386,7 +475,9 @@ class TestMemory:
         assert worker.size.current <= 11
 
     def test_not_even_one_fits(self, builtin, images):
-        with pytest.raises(MemoryError, match="not even one picture at a time fits into memory: take a smaller --dtype"):
+        with pytest.raises(
+            MemoryError, match="not even one picture at a time fits into memory: take a smaller --dtype"
+        ):
             list(Worker(Small(builtin, 0), batch_size=4)(pins(images, "0.png", "1.png")))
 
     def test_other_errors_of_the_model_are_not_hidden(self, builtin, images, monkeypatch):
@@ -418,7 +509,9 @@ except MemoryError as error:
     print(error)
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250)
-        assert done.stdout.startswith("builtin in float32 does not fit into the memory of cpu: take --dtype bfloat16"), done.stderr
+        assert done.stdout.startswith(
+            "builtin in float32 does not fit into the memory of cpu: take --dtype bfloat16"
+        ), done.stderr
 
 
 class TestBatchSize:

@@ -27,7 +27,9 @@ def process(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.Co
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     path = tmp_path / "pins.csv"
-    path.write_text("pin_id,title,description,kind\n1,Oak table,,product\n2,IMG_1.JPG,N/A,pin\n3,Mug,A blue mug,pin\n,no id,,pin\n4,too,many,pin,cells\n")
+    path.write_text(
+        "pin_id,title,description,kind\n1,Oak table,,product\n2,IMG_1.JPG,N/A,pin\n3,Mug,A blue mug,pin\n,no id,,pin\n4,too,many,pin,cells\n"
+    )
     return path
 
 
@@ -40,7 +42,11 @@ def test_ingest_says_what_came_in_and_what_was_rejected(tmp_path: Path, table: P
         "         1  more cells than the header has columns",
         "         1  no pin_id",
     ]
-    rows = sqlite3.connect(tmp_path / "my.db").execute("SELECT source, line, reason FROM rejected_rows ORDER BY line").fetchall()
+    rows = (
+        sqlite3.connect(tmp_path / "my.db")
+        .execute("SELECT source, line, reason FROM rejected_rows ORDER BY line")
+        .fetchall()
+    )
     assert rows == [(str(table), 5, "no pin_id"), (str(table), 6, "more cells than the header has columns")]
 
 
@@ -48,21 +54,41 @@ def test_json_is_exactly_one_object_on_standard_output(tmp_path: Path, table: Pa
     found = process("ingest", "pins", tmp_path / "my.db", table, "--json")
     counts = json.loads(found.stdout)
     assert (found.returncode, found.stdout.count(b"\n")) == (0, 1)
-    assert counts == {"rows_read": 5, "pins": 3, "new": 3, "updated": 0, "rejected": 2, "reasons": {"more cells than the header has columns": 1, "no pin_id": 1}}
+    assert counts == {
+        "rows_read": 5,
+        "pins": 3,
+        "new": 3,
+        "updated": 0,
+        "rejected": 2,
+        "reasons": {"more cells than the header has columns": 1, "no pin_id": 1},
+    }
     assert json.loads(process("stats", tmp_path / "my.db", "--json").stdout)["pins"] == 3
 
 
 def test_options_of_ingest_pins_arrive(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "items.jsonl").write_text('{"sku": 7, "photo": "a.jpg", "name": "Mug"}\n')
-    options = ["--map", "pin_id=sku", "--map", "image=photo", "--map", "title=name", "--kind", "product", "--image-root", tmp_path / "images"]
+    options = [
+        "--map",
+        "pin_id=sku",
+        "--map",
+        "image=photo",
+        "--map",
+        "title=name",
+        "--kind",
+        "product",
+        "--image-root",
+        tmp_path / "images",
+    ]
     assert captioner("ingest", "pins", tmp_path / "my.db", tmp_path / "items.jsonl", *options).exit_code == 0
     rows = open_store(tmp_path / "my.db").execute("SELECT pin_id, kind, title, image FROM pins")
     assert [tuple(row) for row in rows] == [("7", "product", "Mug", f"{tmp_path}/images/a.jpg")]
 
 
 def test_ingest_reads_standard_input(tmp_path: Path) -> None:
-    found = process("ingest", "pins", tmp_path / "my.db", "-", "--json", stdin=b'{"pin_id": "1"}\n{"pin_id": "2"}')
+    found = process(
+        "ingest", "pins", tmp_path / "my.db", "-", "--json", stdin=b'{"pin_id": "1"}\n{"pin_id": "2"}'
+    )
     assert json.loads(found.stdout)["pins"] == 2
 
 
@@ -71,27 +97,61 @@ def test_ingest_images_makes_a_pin_of_every_image(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     result = captioner("ingest", "images", tmp_path / "my.db", tmp_path / "photos")
-    assert result.stdout.splitlines() == [f"2 pins into {tmp_path}/my.db: 2 new, 0 updated", "1 files skipped that have no image's extension"]
-    assert json.loads(captioner("ingest", "images", tmp_path / "my.db", tmp_path / "photos", "--json").stdout)["skipped"] == 1
+    assert result.stdout.splitlines() == [
+        f"2 pins into {tmp_path}/my.db: 2 new, 0 updated",
+        "1 files skipped that have no image's extension",
+    ]
+    assert (
+        json.loads(captioner("ingest", "images", tmp_path / "my.db", tmp_path / "photos", "--json").stdout)[
+            "skipped"
+        ]
+        == 1
+    )
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         (["ingest", "pins", "{store}", "none.csv"], 1, "no such file: none.csv"),
-        (["ingest", "pins", "{store}", "{table}", "--map", "pin_id=sku"], 1, "has no column 'sku' (--map pin_id=sku); its columns: pin_id, title"),
-        (["ingest", "pins", "{store}", "{table}", "--map", "name=title"], 1, "--map names no field of a pin: name; the fields are pin_id, title"),
-        (["ingest", "pins", "{store}", "{table}", "--map", "title"], 2, "--map takes FIELD=COLUMN, for instance --map title=name"),
-        (["ingest", "pins", "{store}", "{table}", "--kind", "board"], 2, "'board' is not one of 'pin', 'product'"),
-        (["ingest", "pins", "{store}", "{table}", "--image-root", "nowhere"], 1, "--image-root nowhere is not a folder"),
+        (
+            ["ingest", "pins", "{store}", "{table}", "--map", "pin_id=sku"],
+            1,
+            "has no column 'sku' (--map pin_id=sku); its columns: pin_id, title",
+        ),
+        (
+            ["ingest", "pins", "{store}", "{table}", "--map", "name=title"],
+            1,
+            "--map names no field of a pin: name; the fields are pin_id, title",
+        ),
+        (
+            ["ingest", "pins", "{store}", "{table}", "--map", "title"],
+            2,
+            "--map takes FIELD=COLUMN, for instance --map title=name",
+        ),
+        (
+            ["ingest", "pins", "{store}", "{table}", "--kind", "board"],
+            2,
+            "'board' is not one of 'pin', 'product'",
+        ),
+        (
+            ["ingest", "pins", "{store}", "{table}", "--image-root", "nowhere"],
+            1,
+            "--image-root nowhere is not a folder",
+        ),
         (["ingest", "pins", "{store}"], 2, "Missing argument 'SOURCE...'"),
         (["ingest", "images", "{store}", "nowhere"], 1, "nowhere is not a folder"),
         (["ingest", "images", "{store}", "{table}"], 1, "pins.csv is not a folder"),
         (["stats", "{store}"], 1, "my.db does not exist: make a store with `captioner ingest"),
-        (["run", "{store}", "--model", "builtin"], 1, "my.db does not exist: make a store with `captioner ingest"),
+        (
+            ["run", "{store}", "--model", "builtin"],
+            1,
+            "my.db does not exist: make a store with `captioner ingest",
+        ),
     ],
 )
-def test_what_goes_wrong_is_said_in_a_sentence_on_standard_error_and_makes_no_store(tmp_path: Path, table: Path, arguments: list[str], code: int, message: str) -> None:
+def test_what_goes_wrong_is_said_in_a_sentence_on_standard_error_and_makes_no_store(
+    tmp_path: Path, table: Path, arguments: list[str], code: int, message: str
+) -> None:
     result = captioner(*(a.format(store=tmp_path / "my.db", table=table) for a in arguments))
     assert (result.exit_code, result.stdout) == (code, "")
     assert message in result.stderr
@@ -117,7 +177,9 @@ def test_stats_is_a_table_that_fits_into_80_columns(tmp_path: Path, table: Path)
     captioner("ingest", "pins", tmp_path / "my.db", table)
     conn = open_store(tmp_path / "my.db")
     conn.execute("UPDATE pins SET image = 'a.jpg', image_sha256 = 'x' WHERE pin_id <> '3'")
-    conn.execute("INSERT INTO recipes VALUES ('0123456789abcdef', 'Salesforce/blip2-flan-t5-xl', NULL, 'w', 'a photo of', '{}', '{}', 'bfloat16')")
+    conn.execute(
+        "INSERT INTO recipes VALUES ('0123456789abcdef', 'Salesforce/blip2-flan-t5-xl', NULL, 'w', 'a photo of', '{}', '{}', 'bfloat16')"
+    )
     insert = "INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, updated_at) VALUES (?, '0123456789abcdef', ?, ?, ?, 'x', '2026')"
     conn.execute(insert, ["1", "ok", "a table", None])
     conn.execute(insert, ["2", "rejected", "", "a reason that is told in a great many words, more than fit"])
@@ -131,7 +193,10 @@ def test_stats_is_a_table_that_fits_into_80_columns(tmp_path: Path, table: Path)
     assert shown["rejected"] == ["1", "33.3%"]
     assert shown["images shared between pins"] == ["1"]
     assert shown["rows rejected at ingest"] == ["2"]
-    assert lines[-2:] == ["1 captions by Salesforce/blip2-flan-t5-xl in bfloat16", "  recipe 0123456789abcdef, prompt 'a photo of'"]
+    assert lines[-2:] == [
+        "1 captions by Salesforce/blip2-flan-t5-xl in bfloat16",
+        "  recipe 0123456789abcdef, prompt 'a photo of'",
+    ]
     assert max(map(len, lines)) <= 80
 
 
@@ -141,7 +206,10 @@ def test_stats_can_be_piped_into_a_program_that_stops_reading(tmp_path: Path, ta
     assert found.stderr == b""
 
 
-@pytest.mark.parametrize("command", [[], ["ingest"], ["ingest", "pins"], ["ingest", "images"], ["run"], ["stats"], ["demo"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["ingest"], ["ingest", "pins"], ["ingest", "images"], ["run"], ["stats"], ["demo"], ["doctor"]],
+)
 def test_every_command_explains_itself_with_an_example(command: list[str]) -> None:
     result = captioner(*command, "--help")
     assert result.exit_code == 0
@@ -157,4 +225,6 @@ def test_help_and_stats_load_no_heavy_library(tmp_path: Path, table: Path) -> No
         script = f"import sys; from pincaption.cli import cli; cli({arguments!r}, standalone_mode=False); print(*sys.modules, file=sys.stderr)"
         found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         loaded = set(found.stderr.split())
-        assert loaded.isdisjoint({"torch", "transformers", "numpy", "pandas", "pyarrow", "sqlite_utils", "rich", "PIL"})
+        assert loaded.isdisjoint(
+            {"torch", "transformers", "numpy", "pandas", "pyarrow", "sqlite_utils", "rich", "PIL"}
+        )

@@ -12,9 +12,17 @@ from pincaption.common.files import whole, write_whole
 
 @pytest.mark.parametrize(
     ("content", "written"),
-    [(b"\0\xff", b"\0\xff"), ("déjà\r\nvu\n", "déjà\r\nvu\n".encode()), (["a", "b\n"], b"ab\n"), ("half a \ud83c flag", b"half a ? flag"), ("", b"")],
+    [
+        (b"\0\xff", b"\0\xff"),
+        ("déjà\r\nvu\n", "déjà\r\nvu\n".encode()),
+        (["a", "b\n"], b"ab\n"),
+        ("half a \ud83c flag", b"half a ? flag"),
+        ("", b""),
+    ],
 )
-def test_bytes_texts_and_parts_of_texts_are_written_as_they_are(tmp_path: Path, content: str | bytes | list[str], written: bytes) -> None:
+def test_bytes_texts_and_parts_of_texts_are_written_as_they_are(
+    tmp_path: Path, content: str | bytes | list[str], written: bytes
+) -> None:
     for _ in range(2):  # nothing there yet, and an earlier one
         write_whole(tmp_path / "a.txt", content)
         assert (tmp_path / "a.txt").read_bytes() == written
@@ -28,7 +36,9 @@ def test_an_encoding_can_be_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 @pytest.mark.parametrize("old", [None, "old"])
-def test_a_block_that_raises_changes_nothing_and_leaves_nothing(tmp_path: Path, old: str | None, error: type[BaseException]) -> None:
+def test_a_block_that_raises_changes_nothing_and_leaves_nothing(
+    tmp_path: Path, old: str | None, error: type[BaseException]
+) -> None:
     path = tmp_path / "a.txt"
     if old is not None:
         path.write_text(old)
@@ -41,7 +51,9 @@ def test_a_block_that_raises_changes_nothing_and_leaves_nothing(tmp_path: Path, 
         write_whole(path, parts())
     with pytest.raises(error), whole(path):
         raise error  # before anything was written
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == ({} if old is None else {"a.txt": old})
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == (
+        {} if old is None else {"a.txt": old}
+    )
 
 
 def test_a_place_that_cannot_be_taken_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:

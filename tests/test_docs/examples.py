@@ -1,9 +1,12 @@
-"""Examples in a page of docs/: files to be there, commands, and what they print. The tests run them, a section at a time, each in a folder of its own.
+"""Examples in a page of docs/: files to be there, commands, and what they print. The tests run them, a
+section at a time, each in a folder of its own.
 
-A block whose first line names a file (```` ```csv pins.csv ````) is written to that file. A block marked `console` holds commands after `$ ` and what they print,
-standard output and standard error together; a line `...` stands for any lines. Other blocks are left alone. `photos/` holds the drawn pictures of PHOTOS.
+A block whose first line names a file (```` ```csv pins.csv ````) is written to that file. A block marked
+`console` holds commands after `$ ` and what they print, standard output and standard error together; a line
+`...` stands for any lines. Other blocks are left alone. `photos/` holds the drawn pictures of PHOTOS.
 
-    python tests/test_docs/examples.py docs/inputs.md     # writes what is printed now into the page, where it differs
+    python tests/test_docs/examples.py docs/inputs.md     # writes what is printed now into the page, where it
+    differs
 """
 
 from __future__ import annotations
@@ -90,11 +93,25 @@ def run(section: Section, folder: Path) -> Iterator[tuple[Command, str]]:
 def _printed(line: str, folder: Path) -> str:
     line = _MODELS.sub("builtin", line)
     words = shlex.split(line)
-    if words[0] == "captioner" and not re.search(r"[|<>;&$*?~]", _QUOTED.sub("", line)):  # in this process: it has loaded everything before
+    if words[0] == "captioner" and not re.search(r"[|<>;&$*?~]", _QUOTED.sub("", line)):
+        # in this process: it has loaded everything before
         with chdir(folder):
             return CliRunner().invoke(cli, words[1:]).output
-    path = os.pathsep.join([str(Path(sys.executable).parent), *([] if shutil.which("sqlite3") else [str(_stand_in())]), os.environ["PATH"]])
-    return subprocess.run(["bash", "-c", line], cwd=folder, env=os.environ | {"PATH": path}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+    path = os.pathsep.join(
+        [
+            str(Path(sys.executable).parent),
+            *([] if shutil.which("sqlite3") else [str(_stand_in())]),
+            os.environ["PATH"],
+        ]
+    )
+    return subprocess.run(
+        ["bash", "-c", line],
+        cwd=folder,
+        env=os.environ | {"PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ).stdout
 
 
 def _stand_in() -> Path:
@@ -107,8 +124,12 @@ def _stand_in() -> Path:
 
 
 def agrees(expected: str, printed: str) -> bool:
-    """Whether the page shows what was printed; blanks at the ends of lines do not count, nor does how large a file is (versions of libraries differ in that)."""
-    pattern = "".join(r"(?:.*\n)*" if line == "..." else re.escape(line.rstrip()) + r"\n" for line in expected.splitlines())
+    """Whether the page shows what was printed; blanks at the ends of lines do not count, nor does how large a
+    file is (versions of libraries differ in that).
+    """
+    pattern = "".join(
+        r"(?:.*\n)*" if line == "..." else re.escape(line.rstrip()) + r"\n" for line in expected.splitlines()
+    )
     pattern = re.sub(r"[\d,.\\]+\\ (kB|MB)", r"[\\d,.]+ [kM]B", pattern)
     return re.fullmatch(pattern, "".join(f"{line.rstrip()}\n" for line in printed.splitlines())) is not None
 

@@ -20,23 +20,37 @@ CLEAR = {"--json", "--debug", "--help", "--dtype", "--device"}
 
 
 def test_the_page_is_what_help_says() -> None:
-    assert generate.commands_page() == PAGE, "docs/commands.md is not up to date: run `python docs/generate.py`"
+    assert generate.commands_page() == PAGE, (
+        "docs/commands.md is not up to date: run `python docs/generate.py`"
+    )
 
 
 def test_commands_come_in_the_order_of_the_command_line() -> None:
     names = [name for name, *_ in COMMANDS]
     assert names[:4] == ["captioner", "captioner ingest", "captioner ingest pins", "captioner ingest images"]
-    assert names.index("captioner run") < names.index("captioner aggregate boards") < names.index("captioner stats")
+    assert (
+        names.index("captioner run")
+        < names.index("captioner aggregate boards")
+        < names.index("captioner stats")
+    )
 
 
-@pytest.mark.parametrize(("name", "command"), [(name, command) for name, command, _ in COMMANDS], ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [(name, command) for name, command, _ in COMMANDS],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
 def test_every_option_is_explained(name: str, command: click.Command) -> None:
     for option in command.params:
         if isinstance(option, click.Option) and not option.hidden:
             assert option.help or CLEAR & {*option.opts}, f"{name} {option.opts[-1]} has no help"
 
 
-@pytest.mark.parametrize(("name", "text"), [(name, text) for name, _, text in COMMANDS], ids=lambda value: value if value.startswith("captioner") else "")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [(name, text) for name, _, text in COMMANDS],
+    ids=lambda value: value if value.startswith("captioner") else "",
+)
 def test_no_line_is_longer_than_100_columns(name: str, text: str) -> None:
     assert [line for line in text.splitlines() if len(line) > generate.COLUMNS_OF_TERMINAL] == []
 
@@ -44,5 +58,7 @@ def test_no_line_is_longer_than_100_columns(name: str, text: str) -> None:
 def test_a_terminal_of_100_columns_shows_the_same() -> None:
     name, _, text = next(entry for entry in COMMANDS if entry[0] == "captioner aggregate boards")
     command = [Path(sys.executable).with_name("captioner"), *name.split()[1:], "--help"]
-    printed = subprocess.run(command, env=os.environ | {"COLUMNS": "100"}, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run(
+        command, env=os.environ | {"COLUMNS": "100"}, capture_output=True, text=True, check=True
+    ).stdout
     assert [line.rstrip() for line in printed.splitlines()] == text.splitlines()

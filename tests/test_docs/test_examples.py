@@ -1,4 +1,6 @@
-"""The examples of docs/inputs.md and docs/catalogues.md: run as they stand there, they print what the pages show."""
+"""The examples of docs/inputs.md and docs/catalogues.md: run as they stand there, they print what the pages
+show.
+"""
 
 import ast
 import re
@@ -20,7 +22,9 @@ SECTIONS = [(page, section) for page in PAGES for section in sections(page)]
 INPUTS = (DOCS / "inputs.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("page", "section"), SECTIONS, ids=[f"{page}: {section.name}" for page, section in SECTIONS])
+@pytest.mark.parametrize(
+    ("page", "section"), SECTIONS, ids=[f"{page}: {section.name}" for page, section in SECTIONS]
+)
 def test_an_example_prints_what_the_page_shows(page: str, section: Section, tmp_path: Path) -> None:
     for command, printed in run(section, tmp_path):
         assert agrees(command.expected, printed), (
@@ -32,7 +36,9 @@ def test_an_example_prints_what_the_page_shows(page: str, section: Section, tmp_
 def test_no_command_is_shown_that_is_not_run(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8")
     shown = re.findall(r"^\$ ", text, re.MULTILINE)
-    assert len(shown) == sum(isinstance(step, Command) for section in sections(page) for step in section.steps)
+    assert len(shown) == sum(
+        isinstance(step, Command) for section in sections(page) for step in section.steps
+    )
     unmarked = re.sub(r"^```(?:console|\w+ \S+)\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     assert re.findall(r"^captioner .*", unmarked, re.MULTILINE) == []
 
@@ -67,16 +73,27 @@ def reasons() -> Iterator[str]:
     for path in (ROOT / "store").glob("*.py"):
         source = path.read_text(encoding="utf-8")
         if path.name == "evidence_rows.py":
-            yield from re.findall(r"THEN '([a-z][^'{]+)'", source.partition("def _why_bad")[2].partition("\ndef ")[0])
+            yield from re.findall(
+                r"THEN '([a-z][^'{]+)'", source.partition("def _why_bad")[2].partition("\ndef ")[0]
+            )
         for node in ast.walk(ast.parse(source)):
             name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
-            texts = node.args[:1] if name in ("RowError", "Unreadable") else node.args[2:3] if name == "BadRow" else []
+            texts = (
+                node.args[:1]
+                if name in ("RowError", "Unreadable")
+                else node.args[2:3]
+                if name == "BadRow"
+                else []
+            )
             for text in texts:
                 for part in [text.body, text.orelse] if isinstance(text, ast.IfExp) else [text]:
                     if isinstance(part, ast.Constant):
                         yield str(part.value)
                     elif isinstance(part, ast.JoinedStr):
-                        yield max((str(value.value) for value in part.values if isinstance(value, ast.Constant)), key=len).strip()
+                        yield max(
+                            (str(value.value) for value in part.values if isinstance(value, ast.Constant)),
+                            key=len,
+                        ).strip()
 
 
 def test_every_reason_for_a_rejected_row_is_on_the_page() -> None:
@@ -89,7 +106,12 @@ def test_every_reason_for_a_failed_image_is_on_the_page() -> None:
     found = set()
     for name in ("images/fetch.py", "images/decode.py"):
         for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "ImageError" and isinstance(node.args[0], ast.Constant):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id == "ImageError"
+                and isinstance(node.args[0], ast.Constant)
+            ):
                 found.add(node.args[0].value)
     assert len(found) > 15
     assert [reason for reason in sorted(found) if reason not in INPUTS] == []
@@ -97,9 +119,13 @@ def test_every_reason_for_a_failed_image_is_on_the_page() -> None:
 
 def test_links_between_pages_lead_somewhere() -> None:
     for page in DOCS.glob("*.md"):
-        for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8")):
+        for target, anchor in re.findall(
+            r"\]\((?!https?:)([^)#\s]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8")
+        ):
             to = (page.parent / target).resolve() if target else page
             assert to.exists(), f"{page.name} links to {target}"
             if anchor and to.suffix == ".md":
                 headings = re.findall(r"^#+ (.*)$", to.read_text(encoding="utf-8"), re.MULTILINE)
-                assert anchor in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}, f"{page.name} links to {target}#{anchor}"
+                assert anchor in {
+                    re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings
+                }, f"{page.name} links to {target}#{anchor}"

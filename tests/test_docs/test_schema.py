@@ -31,12 +31,16 @@ def tables_and_views(conn: sqlite3.Connection) -> list[str]:
 
 
 def test_the_page_is_what_the_migrations_make(store: sqlite3.Connection) -> None:
-    assert generate.schema_page(store) == PAGE, "docs/schema.md is not up to date: run `python docs/generate.py`"
+    assert generate.schema_page(store) == PAGE, (
+        "docs/schema.md is not up to date: run `python docs/generate.py`"
+    )
 
 
 def test_every_table_and_view_has_a_sentence_and_its_columns(store: sqlite3.Connection) -> None:
     for name in tables_and_views(store):
-        assert generate.purpose(name), f"say what {name} is for: in a comment above its CREATE statement, or in PURPOSES of docs/generate.py"
+        assert generate.purpose(name), (
+            f"say what {name} is for: in a comment above its CREATE statement, or in PURPOSES of docs/generate.py"
+        )
         part = PAGE.partition(f"### {name}\n")[2].partition("\n### ")[0]
         for column in store.execute(f"PRAGMA table_info({name})"):
             assert re.search(rf"\| {column['name']} \||`{column['name']}`", part), f"{name}.{column['name']}"
@@ -45,7 +49,9 @@ def test_every_table_and_view_has_a_sentence_and_its_columns(store: sqlite3.Conn
 def test_what_is_explained_by_hand_is_there(store: sqlite3.Connection) -> None:
     there = set(tables_and_views(store))
     assert set(generate.PURPOSES) <= there
-    columns = {f"{name}.{row['name']}" for name in there for row in store.execute(f"PRAGMA table_info({name})")}
+    columns = {
+        f"{name}.{row['name']}" for name in there for row in store.execute(f"PRAGMA table_info({name})")
+    }
     assert set(generate.MEANINGS) <= columns
 
 

@@ -32,7 +32,11 @@ def rows(path: Path) -> list[dict]:
 
 
 def files(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 def test_the_same_seed_gives_the_same_files_and_another_seed_others(world, tmp_path):
@@ -74,7 +78,9 @@ def test_about_a_third_of_the_pins_say_nothing_some_of_them_with_junk(world):
     told = [pin for pin in pins if not says_nothing(pin["title"]) and not says_nothing(pin["description"])]
     assert len(told) == PINS // 2
     assert {pin["kind"] for pin in pins} == {"pin", "product"}
-    assert all(not Path(pin["image"]).is_absolute() and pin["created_at"].date() <= date(2026, 6, 30) for pin in pins)
+    assert all(
+        not Path(pin["image"]).is_absolute() and pin["created_at"].date() <= date(2026, 6, 30) for pin in pins
+    )
 
 
 def test_every_image_decodes_but_two_and_some_pins_share_one(world):
@@ -103,14 +109,24 @@ def test_saves_name_pins_and_boards_that_exist_and_are_not_before_them(world):
     assert len(list((world / "saves").iterdir())) == 3
     assert PINS * 3 < len(saves) <= 10_000
     for save in saves:
-        assert max(pins[save["pin_id"]]["created_at"], boards[save["board_id"]]["created_at"]) < save["saved_at"]
+        assert (
+            max(pins[save["pin_id"]]["created_at"], boards[save["board_id"]]["created_at"]) < save["saved_at"]
+        )
         assert save["saved_at"].date() <= date(2026, 6, 30)
 
 
 def test_boards_collect_what_their_titles_say(world):
-    shown = {pin["pin_id"]: f"{pin['title']} {pin['description']}".lower() for pin in rows(world / "pins.parquet") if pin["description"] and pin["title"]}
+    shown = {
+        pin["pin_id"]: f"{pin['title']} {pin['description']}".lower()
+        for pin in rows(world / "pins.parquet")
+        if pin["description"] and pin["title"]
+    }
     titles = {board["board_id"]: board["title"].lower() for board in rows(world / "boards.parquet")}
-    hits = [re.search(r"boat", shown[s["pin_id"]]) is not None for s in rows(world / "saves") if s["pin_id"] in shown and "boat" in titles[s["board_id"]]]
+    hits = [
+        re.search(r"boat", shown[s["pin_id"]]) is not None
+        for s in rows(world / "saves")
+        if s["pin_id"] in shown and "boat" in titles[s["board_id"]]
+    ]
     assert len(hits) > 5
     assert sum(hits) / len(hits) > 0.7
 
@@ -125,7 +141,9 @@ def test_queries_fit_what_the_pins_show_over_thirty_days(world):
     assert {row["action"] for row in log} == {"save", "long_click", "click", "impression"}
     assert 0 < sum("@" in row["query"] for row in log) < len(log) / 50
     told = [row for row in log if pins[row["pin_id"]]["description"] and pins[row["pin_id"]]["title"]]
-    fitting = sum(any(w in pins[r["pin_id"]]["title"].lower() for w in r["query"].lower().split()) for r in told)
+    fitting = sum(
+        any(w in pins[r["pin_id"]]["title"].lower() for w in r["query"].lower().split()) for r in told
+    )
     assert fitting / len(told) > 0.75
     for path in (world / "log").iterdir():
         assert {str(row["date"]) for row in rows(path)} <= {path.stem}
@@ -158,7 +176,11 @@ def test_demo_does_everything_once_and_nothing_twice(tmp_path):
     assert first["run"]["shared"] >= 1
     assert first["run"]["remaining"] == 0
     assert Path(first["gallery"]).read_text().startswith("<!doctype html>")
-    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "demo").rglob("*") if p.is_file() and not p.name.startswith("demo.db")}
+    before = {
+        p: p.stat().st_mtime_ns
+        for p in (tmp_path / "demo").rglob("*")
+        if p.is_file() and not p.name.startswith("demo.db")
+    }
 
     code = f"""if True:
         import sys

@@ -17,26 +17,48 @@ from pincaption.cli import cli
 from pincaption.store import open_store, transaction
 
 DAY = date(2026, 6, 1)
-COLOURS, THINGS = ["red", "blue", "green", "yellow", "purple"], ["mug", "boat", "lamp", "tree", "fish", "book"]
+COLOURS, THINGS = (
+    ["red", "blue", "green", "yellow", "purple"],
+    ["mug", "boat", "lamp", "tree", "fish", "book"],
+)
 
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 pins, a third of them products, a third without text of their own; some have captions, titles, queries, vectors."""
+    """120 pins, a third of them products, a third without text of their own; some have captions, titles,
+    queries, vectors.
+    """
     folder, rng = tmp_path_factory.mktemp("embed"), random.Random(0)
     pins, log = [], []
     for i in range(120):
         name = f"{rng.choice(COLOURS)} {rng.choice(THINGS)}"
         pins.append(
-            {"pin_id": f"p{i}", "kind": "product" if i % 3 == 0 else "pin", "title": name if i % 3 != 1 else None, "locale": rng.choice(["en-US", "de-DE", None]), "name": name}
+            {
+                "pin_id": f"p{i}",
+                "kind": "product" if i % 3 == 0 else "pin",
+                "title": name if i % 3 != 1 else None,
+                "locale": rng.choice(["en-US", "de-DE", None]),
+                "name": name,
+            }
         )
         for _ in range(12):
             query = rng.choice([name, name.split()[1], f"{name} drawing"])
-            log.append({"pin_id": f"p{i}", "query": query, "action": rng.choice(["save", "click"]), "date": str(DAY + timedelta(rng.randint(-10, 10)))})
+            log.append(
+                {
+                    "pin_id": f"p{i}",
+                    "query": query,
+                    "action": rng.choice(["save", "click"]),
+                    "date": str(DAY + timedelta(rng.randint(-10, 10))),
+                }
+            )
     for name, rows in (("pins", pins), ("log", log)):
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps({k: v for k, v in row.items() if k != "name"}) + "\n" for row in rows))
+        (folder / f"{name}.jsonl").write_text(
+            "".join(json.dumps({k: v for k, v in row.items() if k != "name"}) + "\n" for row in rows)
+        )
     numbers = np.random.default_rng(0).normal(size=(100, 16)).tolist()
-    pq.write_table(pa.table({"pin_id": [f"p{i}" for i in range(100)], "vector": numbers}), folder / "vectors.parquet")
+    pq.write_table(
+        pa.table({"pin_id": [f"p{i}" for i in range(100)], "vector": numbers}), folder / "vectors.parquet"
+    )
     store = folder / "my.db"
     for command in (
         ["ingest", "pins", store, folder / "pins.jsonl"], ["ingest", "embeddings", store, folder / "vectors.parquet", "--name", "pinsage"],
@@ -48,8 +70,23 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
         conn.execute("UPDATE pins SET image_sha256 = 'x'")
         conn.execute("INSERT INTO recipes VALUES ('r', 'made-up', NULL, '', '', '{}', '{}', 'float32')")
         captions = [(pin["pin_id"], f"a drawing of a {pin['name']}") for i, pin in enumerate(pins) if i % 2]
-        conn.executemany("INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, 'r', 'ok', ?, 'x', '2026-01-01')", captions)
+        conn.executemany(
+            "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, 'r', 'ok', ?, 'x', '2026-01-01')",
+            captions,
+        )
     conn.close()
-    done = CliRunner().invoke(cli, ["export", str(store), str(folder / "out"), "--as-of", str(DAY), "--pairs", "--test-from", str(DAY + timedelta(6))])
+    done = CliRunner().invoke(
+        cli,
+        [
+            "export",
+            str(store),
+            str(folder / "out"),
+            "--as-of",
+            str(DAY),
+            "--pairs",
+            "--test-from",
+            str(DAY + timedelta(6)),
+        ],
+    )
     assert done.exit_code == 0, done.output
     return folder / "out"

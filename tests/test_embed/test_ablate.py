@@ -19,7 +19,9 @@ def test_a_difference_is_the_paired_t_interval() -> None:
     values, others = [0.5, 0.6, 0.55, 0.65, 0.7], [0.4, 0.42, 0.41, 0.44, 0.39]
     gaps = [a - b for a, b in zip(values, others, strict=True)]
     half = 2.776 * statistics.stdev(gaps) / 5**0.5
-    assert difference(values, others) == pytest.approx([statistics.mean(gaps), statistics.mean(gaps) - half, statistics.mean(gaps) + half], abs=1e-4)
+    assert difference(values, others) == pytest.approx(
+        [statistics.mean(gaps), statistics.mean(gaps) - half, statistics.mean(gaps) + half], abs=1e-4
+    )
 
 
 def test_of_one_pair_there_is_no_interval() -> None:
@@ -28,14 +30,19 @@ def test_of_one_pair_there_is_no_interval() -> None:
 
 def test_a_shuffled_field_is_another_items_for_good(export: Path) -> None:
     rows = np.arange(len(Export(export)))
-    own, shuffled = captions(Export(export), rows), captions(Export(export, controls={"caption": "shuffled"}), rows)
+    own, shuffled = (
+        captions(Export(export), rows),
+        captions(Export(export, controls={"caption": "shuffled"}), rows),
+    )
     assert sorted(map(str, own)) == sorted(map(str, shuffled))
     assert own != shuffled
     assert captions(Export(export, controls={"caption": "shuffled"}), rows[5:9]) == shuffled[5:9]
     assert captions(Export(export, controls={"caption": "shuffled"}, seed=1), rows) != shuffled
 
 
-def test_a_reshuffled_field_is_another_items_each_time_and_the_same_when_a_batch_is_made_again(export: Path) -> None:
+def test_a_reshuffled_field_is_another_items_each_time_and_the_same_when_a_batch_is_made_again(
+    export: Path,
+) -> None:
     data, rows = Export(export, controls={"caption": "reshuffled"}), np.arange(len(Export(export)))
     once = captions(data, rows)
     assert captions(data, rows) == once
@@ -55,9 +62,14 @@ def test_random_words_are_an_items_own_and_say_nothing(export: Path) -> None:
 @pytest.mark.parametrize("control", ["shuffled", "reshuffled", "random words"])
 def test_who_has_a_text_has_one_under_every_control(export: Path, control: str) -> None:
     rows = np.arange(len(Export(export)))
-    assert [text is None for text in captions(Export(export, controls={"caption": control}), rows)] == [text is None for text in captions(Export(export), rows)]
+    assert [text is None for text in captions(Export(export, controls={"caption": control}), rows)] == [
+        text is None for text in captions(Export(export), rows)
+    ]
     lists = Export(export, controls={"engaged_queries": control})
-    own, made = (set(some.texts(rows, ["engaged_queries"])["engaged_queries"][1].tolist()) for some in (Export(export), lists))
+    own, made = (
+        set(some.texts(rows, ["engaged_queries"])["engaged_queries"][1].tolist())
+        for some in (Export(export), lists)
+    )
     assert made == own
 
 
@@ -66,21 +78,38 @@ def captions(data: Export, rows: np.ndarray) -> list[str | None]:
 
 
 def test_every_arm_and_seed_once(export: Path, tmp_path: Path) -> None:
-    command = ["embed", "ablate", str(export), str(tmp_path / "a"), "--seeds", "2", "--epochs", "0.1", "--workers", "0"]
+    command = [
+        "embed",
+        "ablate",
+        str(export),
+        str(tmp_path / "a"),
+        "--seeds",
+        "2",
+        "--epochs",
+        "0.1",
+        "--workers",
+        "0",
+    ]
     done = CliRunner().invoke(cli, [*command, "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    assert list(told["arms"]) == [arm for arm in ARMS if arm != "+ board titles"]  # no item of this export has one
+    # no item of this export has one
+    assert list(told["arms"]) == [arm for arm in ARMS if arm != "+ board titles"]
     captions = told["arms"]["+ captions"]["recall@10"]
     for arm, gaps in told["captions beyond"].items():
         assert ARMS[arm][1]
-        assert gaps == {group: difference(captions[group][1:], values[1:]) for group, values in told["arms"][arm]["recall@10"].items()}
+        assert gaps == {
+            group: difference(captions[group][1:], values[1:])
+            for group, values in told["arms"][arm]["recall@10"].items()
+        }
     assert set(told["pairs"]) == {ALL, WITH, WITHOUT}
     assert told["pairs"][ALL] == told["pairs"][WITH] + told["pairs"][WITHOUT]
     for arm, found in told["arms"].items():
         for group, (mean, *values) in found["recall@10"].items():
             assert mean == pytest.approx(statistics.mean(values), abs=1e-4)
-            assert arm == "native text" or found["difference"][group] == difference(values, told["arms"]["native text"]["recall@10"][group][1:])
+            assert arm == "native text" or found["difference"][group] == difference(
+                values, told["arms"]["native text"]["recall@10"][group][1:]
+            )
     assert (tmp_path / "a" / "ablation.png").stat().st_size > 1000
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("towers.safetensors")}
     assert len(before) == 2 * len(told["arms"])
@@ -91,19 +120,38 @@ def test_every_arm_and_seed_once(export: Path, tmp_path: Path) -> None:
 
 
 def test_one_seed_has_no_intervals(export: Path, tmp_path: Path) -> None:
-    command = ["embed", "ablate", str(export), str(tmp_path / "a"), "--seeds", "1", "--epochs", "0.05", "--workers", "0"]
+    command = [
+        "embed",
+        "ablate",
+        str(export),
+        str(tmp_path / "a"),
+        "--seeds",
+        "1",
+        "--epochs",
+        "0.05",
+        "--workers",
+        "0",
+    ]
     shown = CliRunner().invoke(cli, command)
     assert shown.exit_code == 0, shown.output
     assert "(one seed, no interval)" in shown.stdout
     assert max(len(line) for line in shown.stdout.splitlines() if str(tmp_path) not in line) <= 80
     assert f"plot: {tmp_path / 'a' / 'ablation.png'}" in shown.stdout
-    for text in ((tmp_path / "a" / "ablation.json").read_text(), CliRunner().invoke(cli, [*command, "--json"]).stdout):
+    for text in (
+        (tmp_path / "a" / "ablation.json").read_text(),
+        CliRunner().invoke(cli, [*command, "--json"]).stdout,
+    ):
         told = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         assert told["arms"]["all"]["difference"][ALL][1:] == [None, None]
 
 
-def test_what_cannot_be_measured_or_written_fails_before_anything_is_trained(export: Path, tmp_path: Path) -> None:
-    done = CliRunner().invoke(cli, ["export", str(export.parent / "my.db"), str(tmp_path / "out"), "--as-of", "2026-06-01", "--pairs"])
+def test_what_cannot_be_measured_or_written_fails_before_anything_is_trained(
+    export: Path, tmp_path: Path
+) -> None:
+    done = CliRunner().invoke(
+        cli,
+        ["export", str(export.parent / "my.db"), str(tmp_path / "out"), "--as-of", "2026-06-01", "--pairs"],
+    )
     assert done.exit_code == 0, done.output
     done = CliRunner().invoke(cli, ["embed", "ablate", str(tmp_path / "out"), str(tmp_path / "a")])
     assert done.exit_code == 1

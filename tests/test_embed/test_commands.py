@@ -56,7 +56,9 @@ def test_the_command_line(export: Path, model: Path, tmp_path: Path) -> None:
     shown = captioner("recall", model, export).stdout
     assert "both fused" in shown
     assert max(map(len, shown.splitlines())) <= 80
-    wrote = captioner("queries", model, "--out", tmp_path / "v.parquet", "--dim", 32, input="red mug\n\nboat\nred mug\n")
+    wrote = captioner(
+        "queries", model, "--out", tmp_path / "v.parquet", "--dim", 32, input="red mug\n\nboat\nred mug\n"
+    )
     assert wrote.exit_code == 0, wrote.output
     rows = pq.read_table(tmp_path / "v.parquet").to_pylist()
     assert [row["query"] for row in rows] == ["red mug", "boat", "red mug"]
@@ -65,7 +67,12 @@ def test_the_command_line(export: Path, model: Path, tmp_path: Path) -> None:
     exported = captioner("export-encoder", model, tmp_path / "encoder.pt2", "--json")
     assert json.loads(exported.stdout)["difference"] < 1e-4
     whole = load_encoder(tmp_path / "encoder.pt2")(*Model.load(model).tokenise(["Red MUG"]))
-    torch.testing.assert_close(torch.nn.functional.normalize(whole[0, :32], dim=0), torch.tensor(rows[0]["vector"]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        torch.nn.functional.normalize(whole[0, :32], dim=0),
+        torch.tensor(rows[0]["vector"]),
+        atol=1e-4,
+        rtol=0,
+    )
 
 
 def test_a_service_gets_the_same_vectors_with_none_of_our_code(model: Path, tmp_path: Path) -> None:
@@ -73,10 +80,15 @@ def test_a_service_gets_the_same_vectors_with_none_of_our_code(model: Path, tmp_
     assert captioner("export-encoder", model, tmp_path / "encoder.pt2").exit_code == 0
     assert captioner("queries", model, "--out", tmp_path / "v.parquet", input="\n".join(texts)).exit_code == 0
     wanted = torch.tensor([row["vector"] for row in pq.read_table(tmp_path / "v.parquet").to_pylist()])
-    tokeniser, encoder = AutoTokenizer.from_pretrained(model / "encoder"), torch.export.load(tmp_path / "encoder.pt2").module()
+    tokeniser, encoder = (
+        AutoTokenizer.from_pretrained(model / "encoder"),
+        torch.export.load(tmp_path / "encoder.pt2").module(),
+    )
     found = tokeniser(texts, padding=True, truncation=True, max_length=64, return_tensors="pt")
     with torch.no_grad():
-        torch.testing.assert_close(encoder(found["input_ids"], found["attention_mask"]), wanted, atol=1e-4, rtol=0)
+        torch.testing.assert_close(
+            encoder(found["input_ids"], found["attention_mask"]), wanted, atol=1e-4, rtol=0
+        )
 
 
 @pytest.mark.parametrize(
@@ -115,7 +127,9 @@ def test_a_dim_that_the_model_has_not_leaves_what_was_there(model: Path, tmp_pat
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("v.parquet", "mine")]
 
 
-def test_many_queries_are_in_one_row_group(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_queries_are_in_one_row_group(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = [f"red mug {i}" for i in range(1100)]
     assert captioner("queries", model, "--out", tmp_path / "v.parquet", input="\n".join(texts)).exit_code == 0
     assert pq.read_metadata(tmp_path / "v.parquet").num_row_groups == 1
@@ -129,14 +143,30 @@ def test_many_queries_are_in_one_row_group(model: Path, tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("harm", "sentence"),
     [
-        (lambda folder: shutil.rmtree(folder / "encoder"), "holds a model without its encoder: copy the whole folder"),
-        (lambda folder: (folder / "towers.safetensors").unlink(), "holds a model without its towers.safetensors: copy the whole folder"),
+        (
+            lambda folder: shutil.rmtree(folder / "encoder"),
+            "holds a model without its encoder: copy the whole folder",
+        ),
+        (
+            lambda folder: (folder / "towers.safetensors").unlink(),
+            "holds a model without its towers.safetensors: copy the whole folder",
+        ),
         (lambda folder: (folder / "encoder" / "config.json").unlink(), "m/encoder cannot be loaded"),
-        (lambda folder: edit(folder / "config.json", '"pincaption embedding 2"', '"pincaption embedding 1"'), "of the format 'pincaption embedding 1', this version reads"),
-        (lambda folder: edit(folder / "config.json", '"pincaption embedding 2"', '"something else"'), "holds no trained model"),
+        (
+            lambda folder: edit(
+                folder / "config.json", '"pincaption embedding 2"', '"pincaption embedding 1"'
+            ),
+            "of the format 'pincaption embedding 1', this version reads",
+        ),
+        (
+            lambda folder: edit(folder / "config.json", '"pincaption embedding 2"', '"something else"'),
+            "holds no trained model",
+        ),
     ],
 )
-def test_half_a_model_or_another_format_gets_a_sentence(model: Path, tmp_path: Path, harm: Callable[[Path], None], sentence: str) -> None:
+def test_half_a_model_or_another_format_gets_a_sentence(
+    model: Path, tmp_path: Path, harm: Callable[[Path], None], sentence: str
+) -> None:
     shutil.copytree(model, tmp_path / "m")
     harm(tmp_path / "m")
     done = captioner("queries", tmp_path / "m", "--out", tmp_path / "v.parquet", input="red mug\n")
@@ -152,21 +182,44 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def test_names_of_an_export_do_not_command_the_terminal(export: Path, model: Path, tmp_path: Path) -> None:
-    shutil.copytree(export, tmp_path / "strangers")  # datasets knows an export by the folder's name and the version in its card
+    # datasets knows an export by the folder's name and the version in its card
+    shutil.copytree(export, tmp_path / "strangers")
     for path in (tmp_path / "strangers" / "features").rglob("*.parquet"):
         table = pq.read_table(path)
-        pq.write_table(table.set_column(table.column_names.index("locale"), "locale", pa.array(["\x1b[31mde-DE"] * len(table))), path)
+        pq.write_table(
+            table.set_column(
+                table.column_names.index("locale"), "locale", pa.array(["\x1b[31mde-DE"] * len(table))
+            ),
+            path,
+        )
     done = captioner("recall", model, tmp_path / "strangers")
     assert "language: \ufffd[31mde" in done.stdout
     assert "\x1b" not in done.output
 
 
 def test_what_a_training_shows(export: Path, tmp_path: Path) -> None:
-    command = ["train", export, tmp_path / "m", "--epochs", 1, "--workers", 0, "--width", 32, "--dims", "8,16"]
+    command = [
+        "train",
+        export,
+        tmp_path / "m",
+        "--epochs",
+        1,
+        "--workers",
+        0,
+        "--width",
+        32,
+        "--dims",
+        "8,16",
+    ]
     done = captioner(*command)
     assert done.exit_code == 0, done.output
     shown = done.stderr.splitlines()
-    assert [name for name in (QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, OWN_WORDS) if name in shown[0]] == [QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, OWN_WORDS]
+    assert [name for name in (QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, OWN_WORDS) if name in shown[0]] == [
+        QUERY_PIN,
+        QUERY_PRODUCT,
+        QUERY_QUERY,
+        OWN_WORDS,
+    ]
     assert shown[1].split() == ["step", "loss", "r@10", "loss", "r@10", "loss", "r@10", "loss"]
     assert max(len(line) for line in done.output.splitlines() if str(tmp_path) not in line) <= 80
     assert Model.load(tmp_path / "m").sizes == replace(SMALL_SIZES, width=32, encoder_width=32, dims=(8, 16))
@@ -177,8 +230,29 @@ def test_what_a_training_shows(export: Path, tmp_path: Path) -> None:
 def test_what_a_training_shows_on_a_terminal(export: Path, tmp_path: Path) -> None:
     controller, terminal = pty.openpty()
     code = "from pincaption.cli import cli; cli()"
-    command = [sys.executable, "-c", code, "embed", "train", str(export), str(tmp_path / "m"), "--epochs", "1", "--workers", "0", "--width", "32", "--dims", "8,16"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=terminal, env=os.environ | {"TERM": "xterm", "COLUMNS": "120"}) as process:
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "embed",
+        "train",
+        str(export),
+        str(tmp_path / "m"),
+        "--epochs",
+        "1",
+        "--workers",
+        "0",
+        "--width",
+        "32",
+        "--dims",
+        "8,16",
+    ]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=terminal,
+        env=os.environ | {"TERM": "xterm", "COLUMNS": "120"},
+    ) as process:
         os.close(terminal)
         shown = b""
         with contextlib.suppress(OSError):  # what a terminal that was closed gives
@@ -203,8 +277,24 @@ def test_what_befalls_another_process_alone_is_told_with_its_number(export: Path
     [
         (["train", "{export}", "{new}", "--fields", "colour"], "--fields takes names out of"),
         (["train", "{export}", "{new}", "--mix", "query-pin"], "--mix takes TASK=WEIGHT"),
-        (["train", "{export}", "{new}", "--mix", "query-pin=0", "--mix", "query-product=0", "--mix", "query-query=0"], "no task with pairs has a weight above 0"),
-        (["train", "{export}", "{new}", "--compatible", "itemsage"], "the export has no vectors of that name (pinsage)"),
+        (
+            [
+                "train",
+                "{export}",
+                "{new}",
+                "--mix",
+                "query-pin=0",
+                "--mix",
+                "query-product=0",
+                "--mix",
+                "query-query=0",
+            ],
+            "no task with pairs has a weight above 0",
+        ),
+        (
+            ["train", "{export}", "{new}", "--compatible", "itemsage"],
+            "the export has no vectors of that name (pinsage)",
+        ),
         (["train", "{export}", "{new}", "--dims", "0,x"], "--dims takes numbers from 1 to 8192"),
         (["train", "{new}", "{new}"], "is no export: write one with"),
         (["train", "{export}", "{new}", "--encoder", "/nowhere"], "cannot be loaded as a text encoder"),
@@ -212,13 +302,19 @@ def test_what_befalls_another_process_alone_is_told_with_its_number(export: Path
         (["recall", "{export}", "{new}"], "is no export"),
         (["export-encoder", "{new}", "{new}"], "holds no trained model"),
         (["train", "{export}", "{new}", "--seed", "-1"], "-1 is not in the range 0<=x<=2147483647"),
-        (["train", "{export}", "{new}", "--width", "40"], "--width takes a multiple of 32, for instance 64; it got 40"),
+        (
+            ["train", "{export}", "{new}", "--width", "40"],
+            "--width takes a multiple of 32, for instance 64; it got 40",
+        ),
         (["queries", "{new}"], "Parquet is nothing to look at"),
     ],
 )
 def test_mistakes_get_a_sentence(export: Path, tmp_path: Path, arguments: list[str], sentence: str) -> None:
     names = {"export": export, "new": tmp_path / "new"}
-    done = captioner(*(argument.format(**names) for argument in arguments), *(["--json"] if arguments[0] == "queries" else []))
+    done = captioner(
+        *(argument.format(**names) for argument in arguments),
+        *(["--json"] if arguments[0] == "queries" else []),
+    )
     assert done.exit_code in (1, 2)
     assert sentence in sentences(done)
     assert not (tmp_path / "new").exists()

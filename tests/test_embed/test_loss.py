@@ -17,7 +17,9 @@ def test_over_all_items_with_even_sampling_it_is_cross_entropy() -> None:
     logits, positive = torch.randn(50, 30), torch.randint(30, (50,))
     expected = F.cross_entropy(logits, positive, reduction="none")
     torch.testing.assert_close(sampled_softmax(logits, positive), expected)
-    torch.testing.assert_close(sampled_softmax(logits, positive, log_q=torch.full((30,), -math.log(30))), expected)
+    torch.testing.assert_close(
+        sampled_softmax(logits, positive, log_q=torch.full((30,), -math.log(30))), expected
+    )
 
 
 def test_a_correction_takes_log_q_from_every_logit_and_a_positives_own_in_its_place() -> None:
@@ -25,14 +27,20 @@ def test_a_correction_takes_log_q_from_every_logit_and_a_positives_own_in_its_pl
     logits, positive, log_q, own = torch.randn(8, 5), torch.randint(5, (8,)), torch.randn(5), torch.randn(8)
     for i in range(8):
         z = [float(logits[i, j] - log_q[j]) for j in range(5)]
-        assert float(sampled_softmax(logits, positive, log_q=log_q)[i]) == pytest.approx(math.log(sum(map(math.exp, z))) - z[positive[i]], abs=1e-5)
+        assert float(sampled_softmax(logits, positive, log_q=log_q)[i]) == pytest.approx(
+            math.log(sum(map(math.exp, z))) - z[positive[i]], abs=1e-5
+        )
         z[positive[i]] = float(logits[i, positive[i]] - own[i])
-        assert float(sampled_softmax(logits, positive, log_q=log_q, log_q_positive=own)[i]) == pytest.approx(math.log(sum(map(math.exp, z))) - z[positive[i]], abs=1e-5)
+        assert float(sampled_softmax(logits, positive, log_q=log_q, log_q_positive=own)[i]) == pytest.approx(
+            math.log(sum(map(math.exp, z))) - z[positive[i]], abs=1e-5
+        )
 
 
 def test_candidates_left_out_do_not_count_but_the_right_one_always_does() -> None:
     logits, positive = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([0])
-    assert float(sampled_softmax(logits, positive, left_out=torch.tensor([[True, False, True]]))) == pytest.approx(math.log(1 + math.e))
+    assert float(
+        sampled_softmax(logits, positive, left_out=torch.tensor([[True, False, True]]))
+    ) == pytest.approx(math.log(1 + math.e))
     assert float(sampled_softmax(logits, positive, left_out=torch.tensor([[True, True, True]]))) == 0
 
 
@@ -48,11 +56,26 @@ def test_one_task_loss_is_the_mean_of_the_two_terms_over_the_dimensions() -> Non
         q, p, n = (F.normalize(x[:, :dim], dim=1).tolist() for x in (queries, positives, negatives))
         for i in range(4):
             once = [j for j in range(4) if j == i or (keys[j] != keys[i] and keys[j] not in keys[:j])]
-            batch = {j: sum(a * b for a, b in zip(q[i], p[j], strict=True)) / 0.07 - math.log(1 - (1 - share[int(keys[j])]) ** 4) for j in once}
-            random = [sum(a * b for a, b in zip(q[i], n[j], strict=True)) / 0.07 for j in range(6) if others[j] != keys[i]]
+            batch = {
+                j: sum(a * b for a, b in zip(q[i], p[j], strict=True)) / 0.07
+                - math.log(1 - (1 - share[int(keys[j])]) ** 4)
+                for j in once
+            }
+            random = [
+                sum(a * b for a, b in zip(q[i], n[j], strict=True)) / 0.07
+                for j in range(6)
+                if others[j] != keys[i]
+            ]
             own = sum(a * b for a, b in zip(q[i], p[i], strict=True)) / 0.07
-            total += weight * (math.log(sum(math.exp(z) for z in batch.values())) - batch[i] + math.log(sum(math.exp(z) for z in [own, *random])) - own)
-    assert float(loss(queries, torch.arange(4), positives, keys, negatives, others)) == pytest.approx(total / 4 / 4, rel=1e-5)
+            total += weight * (
+                math.log(sum(math.exp(z) for z in batch.values()))
+                - batch[i]
+                + math.log(sum(math.exp(z) for z in [own, *random]))
+                - own
+            )
+    assert float(loss(queries, torch.arange(4), positives, keys, negatives, others)) == pytest.approx(
+        total / 4 / 4, rel=1e-5
+    )
 
 
 def test_items_without_a_fixed_vector_are_no_candidates_and_their_pairs_do_not_count() -> None:
@@ -61,10 +84,15 @@ def test_items_without_a_fixed_vector_are_no_candidates_and_their_pairs_do_not_c
     loss = Loss(LossOptions({8: 1.0}, sketch_width=64))
     loss.counts.add(torch.arange(3), torch.arange(3))
     has = torch.tensor([True, False, True]), torch.tensor([True, True, False, True])
-    found = loss(queries, torch.arange(3), positives, torch.arange(3), negatives, torch.arange(10, 14), has=has)
+    found = loss(
+        queries, torch.arange(3), positives, torch.arange(3), negatives, torch.arange(10, 14), has=has
+    )
     positives[1], negatives[2] = torch.nan, 77.0
     positives[1] = 0.0
-    assert torch.equal(found, loss(queries, torch.arange(3), positives, torch.arange(3), negatives, torch.arange(10, 14), has=has))
+    assert torch.equal(
+        found,
+        loss(queries, torch.arange(3), positives, torch.arange(3), negatives, torch.arange(10, 14), has=has),
+    )
 
 
 def test_the_temperature_is_learned_within_its_bounds() -> None:
@@ -89,11 +117,16 @@ def test_a_sketch_never_counts_too_little_and_too_much_within_its_bound() -> Non
     assert (error > math.e / 4096 * len(stream)).mean() <= math.exp(-2)
     again = CountMinSketch(width=4096, depth=2)
     again.load_state_dict(sketch.state_dict())
-    assert torch.equal(again.log_inclusion(torch.arange(100), 10), sketch.log_inclusion(torch.arange(100), 10))
+    assert torch.equal(
+        again.log_inclusion(torch.arange(100), 10), sketch.log_inclusion(torch.arange(100), 10)
+    )
 
 
 def learned(correction: str, *, mask_known: bool = False, steps: int = 3000, batch: int = 128) -> float:
-    """Mean total variation between P(item | query) and what free logits learn of pairs drawn by it. "share": every occurrence of an item counts, corrected by its share."""
+    """Mean total variation between P(item | query) and what free logits learn of pairs drawn by it.
+
+    "share": every occurrence of an item counts, corrected by its share.
+    """
     rng = np.random.default_rng(0)
     n_queries, n_items = 20, 60
     popularity = 1 / np.arange(1, n_items + 1) ** 1.5
@@ -119,11 +152,17 @@ def learned(correction: str, *, mask_known: bool = False, steps: int = 3000, bat
             left_out = left_out | repeated(i)
         if mask_known:
             left_out = left_out | known[q][:, i]
-        own = math.log(batch) + pairs.count(q << 32 | i).log() - asked.count(q).log() if correction == "conditional" else None
+        own = (
+            math.log(batch) + pairs.count(q << 32 | i).log() - asked.count(q).log()
+            if correction == "conditional"
+            else None
+        )
         loss = sampled_softmax(
             table[q][:, i],
             torch.arange(batch),
-            log_q=None if correction == "none" else sketch.log_inclusion(i, 1 if correction == "share" else batch),
+            log_q=None
+            if correction == "none"
+            else sketch.log_inclusion(i, 1 if correction == "share" else batch),
             log_q_positive=own,
             left_out=left_out,
         ).mean()

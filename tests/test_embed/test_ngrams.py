@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from pincaption.embed.ngrams import KINDS, Grams, Vocabulary, grams, words
 from pincaption.filters.text import normalise
 
-ODD = "aBß İıſςΣé9٣ \t_-!'’＇ʼ`\u0301\u0308\u0345\u093f\u3099\u00ad\u200b\u200c\u200d\ufeff赤いカﾞ각ﬁⅣ①²\ufdfa\U0001d6a6\U0001f469\U00013430"  # what normalise takes apart, joins or drops
+# what normalise takes apart, joins or drops
+ODD = "aBß İıſςΣé9٣ \t_-!'’＇ʼ`\u0301\u0308\u0345\u093f\u3099\u00ad\u200b\u200c\u200d\ufeff赤いカﾞ각ﬁⅣ①²\ufdfa\U0001d6a6\U0001f469\U00013430"
 SAMPLES = [
     "Women’s SHOES",
     "don't",
@@ -33,7 +34,9 @@ SAMPLES = [
     "don't " * 400,
     "ß" * 2100,
 ]
-TEXTS = st.lists(st.none() | st.text(max_size=30) | st.text(ODD, max_size=12) | st.sampled_from(SAMPLES), max_size=8)
+TEXTS = st.lists(
+    st.none() | st.text(max_size=30) | st.text(ODD, max_size=12) | st.sampled_from(SAMPLES), max_size=8
+)
 
 
 def plain_words(text: str | None) -> list[str]:
@@ -68,7 +71,12 @@ def test_words_are_those_of_normalise_for_every_code_point_and_every_two_of_asci
         pa.array(["x", "RED", None, "mug's", "Tür"]).slice(1),
         pa.array(["RED", None, "mug's", "Tür"], pa.large_string()),
         pa.array(["RED", None, "mug's", "Tür"]).dictionary_encode(),
-        pa.StringArray.from_buffers(4, pa.py_buffer(np.array([0, 3, 6, 11, 15], np.int32)), pa.py_buffer("REDbadmug'sTür".encode()), pa.py_buffer(b"\x0d")),
+        pa.StringArray.from_buffers(
+            4,
+            pa.py_buffer(np.array([0, 3, 6, 11, 15], np.int32)),
+            pa.py_buffer("REDbadmug'sTür".encode()),
+            pa.py_buffer(b"\x0d"),
+        ),
     ],
     ids=["slice", "large", "dictionary", "bytes below a null"],
 )
@@ -85,13 +93,26 @@ def test_words_bigrams_and_trigrams_are_those_of_plain_python(texts: list[str | 
     wanted = [plain_words(text) for text in texts]
     assert found["unigram"].rows.tolist() == [row for row, some in enumerate(wanted) for _ in some]
     assert found["bigram"].rows.tolist() == [row for row, some in enumerate(wanted) for _ in some[1:]]
-    trigrams = [(row, f"\1{word}\2"[i : i + 3]) for row, some in enumerate(wanted) for word in some for i in range(len(word))]
+    trigrams = [
+        (row, f"\1{word}\2"[i : i + 3])
+        for row, some in enumerate(wanted)
+        for word in some
+        for i in range(len(word))
+    ]
     assert [
-        (row, "".join(chr(code >> shift & 0x1FFFFF) for shift in (42, 21, 0))) for row, code in zip(found["trigram"].rows.tolist(), map(int, found["trigram"].codes), strict=True)
+        (row, "".join(chr(code >> shift & 0x1FFFFF) for shift in (42, 21, 0)))
+        for row, code in zip(found["trigram"].rows.tolist(), map(int, found["trigram"].codes), strict=True)
     ] == trigrams
     # the same code for the same words, and another one for others
-    for kind, texts_of in (("unigram", [w for some in wanted for w in some]), ("bigram", [pair for some in wanted for pair in itertools.pairwise(some)])):
-        assert len(set(texts_of)) == len(np.unique(found[kind].codes)) == len(set(zip(texts_of, found[kind].codes.tolist(), strict=True)))
+    for kind, texts_of in (
+        ("unigram", [w for some in wanted for w in some]),
+        ("bigram", [pair for some in wanted for pair in itertools.pairwise(some)]),
+    ):
+        assert (
+            len(set(texts_of))
+            == len(np.unique(found[kind].codes))
+            == len(set(zip(texts_of, found[kind].codes.tolist(), strict=True)))
+        )
 
 
 def test_lists_belong_to_their_rows_and_no_bigram_crosses_two_texts() -> None:
@@ -102,7 +123,9 @@ def test_lists_belong_to_their_rows_and_no_bigram_crosses_two_texts() -> None:
 
 def test_a_vocabulary_keeps_the_most_frequent_and_ids_are_laid_out_row_by_row(tmp_path: Path) -> None:
     texts = pa.array(["red mug", None, "red mug red", "boat"])
-    vocabulary = Vocabulary.build([[grams(texts)], [grams(pa.array(["red"]))]], {"trigram": 0, "unigram": 1, "bigram": 5})
+    vocabulary = Vocabulary.build(
+        [[grams(texts)], [grams(pa.array(["red"]))]], {"trigram": 0, "unigram": 1, "bigram": 5}
+    )
     assert vocabulary.sizes == {"trigram": 0, "unigram": 1, "bigram": 1}
     ids, starts = vocabulary.ids(grams(texts), 4)
     assert ids.tolist() == [0, 1, 0, 0, 1]
@@ -113,15 +136,25 @@ def test_a_vocabulary_keeps_the_most_frequent_and_ids_are_laid_out_row_by_row(tm
 
 
 @settings(deadline=None)
-@given(st.lists(st.text("ab ", max_size=12), max_size=12), st.integers(1, 4), st.integers(1, 3), st.integers(0, 40), st.integers(1, 3))
-def test_a_vocabulary_is_what_counting_gives_however_batches_are_cut_and_merged(texts: list[str], cut: int, together: int, waiting: int, least: int) -> None:
+@given(
+    st.lists(st.text("ab ", max_size=12), max_size=12),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(0, 40),
+    st.integers(1, 3),
+)
+def test_a_vocabulary_is_what_counting_gives_however_batches_are_cut_and_merged(
+    texts: list[str], cut: int, together: int, waiting: int, least: int
+) -> None:
     parts = [grams(pa.array(texts[i : i + cut], pa.string())) for i in range(0, len(texts), cut)]
     batches = [parts[i : i + together] for i in range(0, len(parts), together)]
     sizes = {"trigram": 5, "unigram": 3, "bigram": 4}
     vocabulary = Vocabulary.build(batches, sizes, least=least, waiting=waiting)
     for kind, size in sizes.items():
         counts = Counter(code for part in parts for code in part[kind].codes.tolist())
-        frequent = sorted((code for code, count in counts.items() if count >= least), key=lambda code: (-counts[code], code))
+        frequent = sorted(
+            (code for code, count in counts.items() if count >= least), key=lambda code: (-counts[code], code)
+        )
         assert vocabulary.known[kind].tolist() == sorted(frequent[:size])
         assert vocabulary.known[kind].dtype == np.uint64
 
@@ -139,7 +172,8 @@ def test_no_more_ngrams_wait_than_may() -> None:
             most = max(most, sum(codes() is not None for codes in alive))
 
     Vocabulary.build(batches(), waiting=12)
-    assert 3 <= most <= 5  # three batches that wait, and the one that is being read, and the one that is being made
+    # three batches that wait, and the one that is being read, and the one that is being made
+    assert 3 <= most <= 5
 
 
 @given(st.lists(st.text("abc ", max_size=12), min_size=1, max_size=10))
@@ -154,10 +188,14 @@ def test_ids_count_every_known_gram_of_every_row(texts: list[str]) -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 3, 1000, 4095, 4096])
 def test_a_code_has_its_place_among_the_known_as_id_and_others_have_none(n: int) -> None:
-    codes = np.random.default_rng(n).permutation(np.unique(np.random.default_rng(0).integers(0, 1 << 63, 2 * n, np.uint64)))
+    codes = np.random.default_rng(n).permutation(
+        np.unique(np.random.default_rng(0).integers(0, 1 << 63, 2 * n, np.uint64))
+    )
     vocabulary = Vocabulary({"unigram": np.sort(codes[:n])}, {})
     nothing = Grams(np.empty(0, np.int64), np.empty(0, np.uint64))
-    ids, starts = vocabulary.ids({"trigram": nothing, "unigram": Grams(np.arange(len(codes)), codes), "bigram": nothing}, len(codes))
+    ids, starts = vocabulary.ids(
+        {"trigram": nothing, "unigram": Grams(np.arange(len(codes)), codes), "bigram": nothing}, len(codes)
+    )
     assert ids.dtype == starts.dtype == np.int64
     assert ids.tolist() == np.searchsorted(vocabulary.known["unigram"], codes[:n]).tolist()
     assert starts.tolist() == [min(row, n) for row in range(len(codes))]

@@ -16,34 +16,70 @@ from hypothesis import strategies as st
 from pincaption.embed.bm25 import BM25
 from pincaption.embed.data import QUERY_PIN, QUERY_QUERY, Export, Pairs, Task
 from pincaption.embed.ngrams import grams
-from pincaption.embed.recall import Index, bm25_scores, fused, groups, known_positives, mean_and_interval, measures, ranks, summaries
+from pincaption.embed.recall import (
+    Index,
+    bm25_scores,
+    fused,
+    groups,
+    known_positives,
+    mean_and_interval,
+    measures,
+    ranks,
+    summaries,
+)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_ranks_are_those_of_a_count_by_hand(data: st.DataObject) -> None:
     n_queries, n_items = 4, 7
-    pairs = data.draw(st.lists(st.tuples(st.integers(0, n_queries - 1), st.integers(0, n_items - 1)), min_size=1, max_size=12))
-    table = np.array(data.draw(st.lists(st.lists(st.integers(0, 3), min_size=n_items, max_size=n_items), min_size=n_queries, max_size=n_queries)), float)
+    pairs = data.draw(
+        st.lists(
+            st.tuples(st.integers(0, n_queries - 1), st.integers(0, n_items - 1)), min_size=1, max_size=12
+        )
+    )
+    table = np.array(
+        data.draw(
+            st.lists(
+                st.lists(st.integers(0, 3), min_size=n_items, max_size=n_items),
+                min_size=n_queries,
+                max_size=n_queries,
+            )
+        ),
+        float,
+    )
     more = data.draw(st.sets(st.tuples(st.integers(0, n_queries - 1), st.integers(0, n_items - 1))))
     index = sorted({item for _, item in pairs} | data.draw(st.sets(st.integers(0, n_items - 1))))
-    task = Task(QUERY_PIN, *(np.array(x) for x in zip(*pairs, strict=True)), np.ones(len(pairs)), np.arange(n_items))
+    task = Task(
+        QUERY_PIN, *(np.array(x) for x in zip(*pairs, strict=True)), np.ones(len(pairs)), np.arange(n_items)
+    )
     known = np.array(sorted({q << 32 | i for q, i in [*pairs, *more]}))
     found = ranks(lambda some: torch.from_numpy(table[some][:, index]), task, Index(np.array(index)), known)
     for (query, item), rank in zip(pairs, found, strict=True):
         others = [i for i in index if i != item and (query, i) not in {*pairs, *more}]
-        higher, equal = sum(table[query, i] > table[query, item] for i in others), sum(table[query, i] == table[query, item] for i in others)
+        higher, equal = (
+            sum(table[query, i] > table[query, item] for i in others),
+            sum(table[query, i] == table[query, item] for i in others),
+        )
         assert rank == 1 + higher + equal / 2
 
 
 def test_a_score_that_is_no_number_ranks_last() -> None:
     task = Task(QUERY_PIN, np.array([0, 0]), np.array([0, 1]), np.ones(2), np.arange(5))
-    found = ranks(lambda some: torch.tensor([[torch.nan, 3.0, 2.0, torch.nan, 9.0]]), task, Index(np.arange(5)), task.known)
-    assert found.tolist() == [1 + 2 + 1 / 2, 1 + 1]  # the others are 2, 3 and 4, of which 3 scores no number either
+    found = ranks(
+        lambda some: torch.tensor([[torch.nan, 3.0, 2.0, torch.nan, 9.0]]),
+        task,
+        Index(np.arange(5)),
+        task.known,
+    )
+    # the others are 2, 3 and 4, of which 3 scores no number either
+    assert found.tolist() == [1 + 2 + 1 / 2, 1 + 1]
 
 
 def test_measures_of_ranks() -> None:
-    found = {name: value.tolist() for name, value in measures(np.array([1.0, 1.5, 10.0, 10.5, 100.0])).items()}
+    found = {
+        name: value.tolist() for name, value in measures(np.array([1.0, 1.5, 10.0, 10.5, 100.0])).items()
+    }
     assert found["recall@1"] == [1, 0, 0, 0, 0]
     assert found["recall@10"] == [1, 1, 1, 0, 0]
     assert found["recall@100"] == [1, 1, 1, 1, 1]
@@ -63,9 +99,15 @@ def test_intervals_resample_queries_not_pairs() -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.lists(st.sampled_from(["red", "mug", "boat", "tea"]), max_size=6), min_size=1, max_size=6), st.lists(st.sampled_from(["red", "mug", "tea", "none"]), max_size=4))
+@given(
+    st.lists(st.lists(st.sampled_from(["red", "mug", "boat", "tea"]), max_size=6), min_size=1, max_size=6),
+    st.lists(st.sampled_from(["red", "mug", "tea", "none"]), max_size=4),
+)
 def test_bm25_is_lucenes_formula(documents: list[list[str]], query: list[str]) -> None:
-    words, asked = grams(pa.array([" ".join(words) for words in documents], pa.string()))["unigram"], pa.array([" ".join(query)])
+    words, asked = (
+        grams(pa.array([" ".join(words) for words in documents], pa.string()))["unigram"],
+        pa.array([" ".join(query)]),
+    )
     half = len(words.rows) // 2
     parts = [(words.rows[:half], words.codes[:half]), (words.rows[half:], words.codes[half:])]
     found = BM25(parts, len(documents), asked).scores(asked).tolist()[0]
@@ -88,7 +130,9 @@ def test_bm25_reads_every_field_and_only_those(export: Path) -> None:
     every = bm25_scores(Export(export), pairs, task, index)(some)
     titles = bm25_scores(Export(export, ["title"]), pairs, task, index)(some)
     assert (every > 0).sum() > (titles > 0).sum() > 0
-    without_title = torch.from_numpy(np.array([row["title"] is None for row in Export(export).rows[index.rows].to_pylist()]))
+    without_title = torch.from_numpy(
+        np.array([row["title"] is None for row in Export(export).rows[index.rows].to_pylist()])
+    )
     assert titles[:, without_title].sum() == 0
 
 

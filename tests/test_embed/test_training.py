@@ -1,4 +1,6 @@
-"""Training on a small export: the same every time, exactly resumed, the same in two processes, and better than chance."""
+"""Training on a small export: the same every time, exactly resumed, the same in two processes, and better
+than chance.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +22,45 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
 from pincaption.cli import cli
-from pincaption.embed.data import MIX, OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, Batches, Export, ExportError, Items, Pairs, batch_shares
+from pincaption.embed.data import (
+    MIX,
+    OWN_WORDS,
+    QUERY_PIN,
+    QUERY_PRODUCT,
+    QUERY_QUERY,
+    Batches,
+    Export,
+    ExportError,
+    Items,
+    Pairs,
+    batch_shares,
+)
 from pincaption.embed.ngrams import Vocabulary, grams
 from pincaption.embed.queries import export_encoder
 from pincaption.embed.recall import encode_items
 from pincaption.embed.towers import Model, Sizes, _small
-from pincaption.embed.training import CHECKPOINT, Objective, TrainOptions, Validation, make_model, split_validation, train
+from pincaption.embed.training import (
+    CHECKPOINT,
+    Objective,
+    TrainOptions,
+    Validation,
+    make_model,
+    split_validation,
+    train,
+)
 from pincaption.filters.text import normalise
 
-TINY = Sizes(rows=500, width=32, hidden=(32,), dims=(8, 16), encoder_width=32, encoder_layers=1, encoder_vocabulary=300)
-OPTIONS = TrainOptions(encoder="small", sizes=TINY, epochs=2, batch=72, every=10, compatible=("pinsage",), validation=0.1)
-COMMON = [f"{a} {b}" for a in ("red", "blue", "green", "a small", "one large") for b in ("mug", "boat on the water", "lamp", "flower garden", "kitchen chairs", "tree")]
+TINY = Sizes(
+    rows=500, width=32, hidden=(32,), dims=(8, 16), encoder_width=32, encoder_layers=1, encoder_vocabulary=300
+)
+OPTIONS = TrainOptions(
+    encoder="small", sizes=TINY, epochs=2, batch=72, every=10, compatible=("pinsage",), validation=0.1
+)
+COMMON = [
+    f"{a} {b}"
+    for a in ("red", "blue", "green", "a small", "one large")
+    for b in ("mug", "boat on the water", "lamp", "flower garden", "kitchen chairs", "tree")
+]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -130,7 +160,12 @@ def test_held_out_queries_are_on_no_item_and_in_no_pair(export: Path) -> None:
     assert on_items == everything - hidden
     for name, task in kept.tasks.items():
         asked = set(kept.queries.take(pa.array(task.queries)).to_pylist())
-        asked |= set(kept.queries.take(pa.array(task.items)).to_pylist()) | set(kept.queries.take(pa.array(task.pool)).to_pylist()) if name == QUERY_QUERY else set()
+        asked |= (
+            set(kept.queries.take(pa.array(task.items)).to_pylist())
+            | set(kept.queries.take(pa.array(task.pool)).to_pylist())
+            if name == QUERY_QUERY
+            else set()
+        )
         assert not asked & hidden
         assert set(held_out.queries.take(pa.array(held_out.tasks[name].queries)).to_pylist()) <= hidden
     assert set(kept.asked.to_pylist()) <= set(kept.queries.to_pylist()) - hidden
@@ -147,10 +182,26 @@ def test_where_nothing_would_be_left_to_learn_from_nothing_is_held_out(export: P
 
 def test_an_export_of_json_lines_gives_the_same_items(tmp_path: Path) -> None:
     store = tmp_path / "my.db"
-    (tmp_path / "pins.jsonl").write_text("".join(json.dumps({"pin_id": f"p{i}", "title": f"mug {i}"}) + "\n" for i in range(9)))
-    (tmp_path / "log.jsonl").write_text("".join(json.dumps({"pin_id": f"p{i}", "query": "a mug", "action": "save", "date": f"2026-06-0{1 + i % 5}"}) + "\n" for i in range(9)))
-    commands = [["ingest", "pins", store, tmp_path / "pins.jsonl"], ["aggregate", "queries", store, "--log", tmp_path / "log.jsonl"]]
-    commands += [["export", store, tmp_path / form, "--format", form, "--as-of", "2026-06-02", "--pairs"] for form in ("parquet", "jsonl")]
+    (tmp_path / "pins.jsonl").write_text(
+        "".join(json.dumps({"pin_id": f"p{i}", "title": f"mug {i}"}) + "\n" for i in range(9))
+    )
+    (tmp_path / "log.jsonl").write_text(
+        "".join(
+            json.dumps(
+                {"pin_id": f"p{i}", "query": "a mug", "action": "save", "date": f"2026-06-0{1 + i % 5}"}
+            )
+            + "\n"
+            for i in range(9)
+        )
+    )
+    commands = [
+        ["ingest", "pins", store, tmp_path / "pins.jsonl"],
+        ["aggregate", "queries", store, "--log", tmp_path / "log.jsonl"],
+    ]
+    commands += [
+        ["export", store, tmp_path / form, "--format", form, "--as-of", "2026-06-02", "--pairs"]
+        for form in ("parquet", "jsonl")
+    ]
     for command in commands:
         done = CliRunner().invoke(cli, [str(a) for a in command])
         assert done.exit_code == 0, done.output
@@ -158,30 +209,49 @@ def test_an_export_of_json_lines_gives_the_same_items(tmp_path: Path) -> None:
     for form in ("parquet", "jsonl"):
         data = Export(tmp_path / form)
         order = np.argsort(data.pin_ids.to_pylist())
-        texts.append({name: (column.to_pylist(), parents.tolist()) for name, (column, parents) in data.texts(order, data.fields).items()})
+        texts.append(
+            {
+                name: (column.to_pylist(), parents.tolist())
+                for name, (column, parents) in data.texts(order, data.fields).items()
+            }
+        )
         assert len(data.with_text) == 9
-        assert train(tmp_path / form, tmp_path / f"{form}-model", replace(OPTIONS, compatible=(), epochs=1), workers=0)["done"]
+        assert train(
+            tmp_path / form, tmp_path / f"{form}-model", replace(OPTIONS, compatible=(), epochs=1), workers=0
+        )["done"]
     assert texts[0] == texts[1]
 
 
-def test_vectors_that_a_model_reads_may_be_missing_of_an_export_but_not_of_another_size(export: Path, trained: Path) -> None:
+def test_vectors_that_a_model_reads_may_be_missing_of_an_export_but_not_of_another_size(
+    export: Path, trained: Path
+) -> None:
     model, data = Model.load(trained), Export(export)
     data._stored = {}
     without = encode_items(model, data)
     assert torch.allclose(without.norm(dim=1), torch.ones(len(data)), atol=1e-5)
     rows = data.rows.to_pandas()
     missing = torch.from_numpy(rows["pinsage"].isna().to_numpy())
-    torch.testing.assert_close(without[missing], encode_items(model, Export(export))[missing], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        without[missing], encode_items(model, Export(export))[missing], atol=1e-5, rtol=0
+    )
     data._stored = {"pinsage": 8}
     with pytest.raises(ExportError, match="vectors pinsage of 8 numbers, the model was trained on 16"):
         encode_items(model, data)
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_made(export: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_made(
+    export: Path, tmp_path: Path
+) -> None:
     (tmp_path / "file").write_text("mine")
     seen: list[str] = []
     with pytest.raises(ExportError, match="cannot be written"):
-        train(export, tmp_path / "file" / "m", OPTIONS, workers=0, on_step=lambda what, done, total: seen.append(what))
+        train(
+            export,
+            tmp_path / "file" / "m",
+            OPTIONS,
+            workers=0,
+            on_step=lambda what, done, total: seen.append(what),
+        )
     assert seen == []
 
 
@@ -195,7 +265,9 @@ def test_own_words_are_words_of_the_item_in_their_order_whoever_picks_them(expor
         return torch.zeros(len(texts), 1), torch.ones(len(texts), 1)
 
     def batches(rank: int, ranks: int) -> Batches:
-        return Batches(data, pairs, vocabulary, tokenise, shares={OWN_WORDS: 40}, steps=3, rank=rank, ranks=ranks)
+        return Batches(
+            data, pairs, vocabulary, tokenise, shares={OWN_WORDS: 40}, steps=3, rank=rank, ranks=ranks
+        )
 
     whole = batches(0, 1)[2][OWN_WORDS]
     halves = [batches(rank, 2)[2][OWN_WORDS] for rank in range(2)]
@@ -203,7 +275,12 @@ def test_own_words_are_words_of_the_item_in_their_order_whoever_picks_them(expor
     assert torch.equal(whole.positive_keys, torch.cat([half.positive_keys for half in halves]))
     assert torch.equal(whole.negative_keys, torch.cat([half.negative_keys for half in halves]))
     for query, row in zip(seen[0], whole.positive_keys.tolist(), strict=True):
-        texts = [text for column, _ in data.texts(np.array([row]), data.fields).values() for text in column.to_pylist() if text]
+        texts = [
+            text
+            for column, _ in data.texts(np.array([row]), data.fields).values()
+            for text in column.to_pylist()
+            if text
+        ]
         assert 1 <= len(query.split()) <= 5
         assert any(is_subsequence(query.split(), normalise(text).split()) for text in texts)
 
@@ -218,7 +295,12 @@ def test_the_small_encoders_vocabulary_is_the_same_in_every_process(tmp_path: Pa
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_training import COMMON, TINY, _small
 print(_small(COMMON, TINY)[0].backend_tokenizer.to_str())"""
-    made = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True).stdout for _ in range(3)]
+    made = [
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True
+        ).stdout
+        for _ in range(3)
+    ]
     assert len(set(made)) == 1
     assert len(json.loads(made[0])["model"]["vocab"]) == TINY.encoder_vocabulary
 
@@ -230,7 +312,9 @@ def test_the_small_encoders_words_begin_as_the_item_towers(export: Path) -> None
     ids, starts = model.vocabulary.ids(grams(pa.array(["boat"])), 1)
     with torch.no_grad():
         wanted = model.items.ngrams(torch.from_numpy(ids), torch.from_numpy(starts))[0]
-        torch.testing.assert_close(model.queries.encoder.get_input_embeddings().weight[token], wanted / wanted.norm())
+        torch.testing.assert_close(
+            model.queries.encoder.get_input_embeddings().weight[token], wanted / wanted.norm()
+        )
 
 
 @pytest.fixture(scope="module")
@@ -238,12 +322,21 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """In the published layout: a small BERT, one of twelve positions, and a decoder."""
     folder = tmp_path_factory.mktemp("encoders")
     tokeniser = _small(COMMON, TINY)[0]
-    common = {"vocab_size": len(tokeniser), "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    common = {
+        "vocab_size": len(tokeniser),
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
     torch.manual_seed(0)
     for name, model in (
         ("bert", BertModel(BertConfig(**common))),
         ("short", BertModel(BertConfig(**common, max_position_embeddings=12))),
-        ("decoder", GPT2Model(GPT2Config(vocab_size=len(tokeniser), n_embd=32, n_layer=1, n_head=2, n_positions=64))),
+        (
+            "decoder",
+            GPT2Model(GPT2Config(vocab_size=len(tokeniser), n_embd=32, n_layer=1, n_head=2, n_positions=64)),
+        ),
     ):
         model.save_pretrained(folder / name)
         tokeniser.save_pretrained(folder / name)
@@ -251,14 +344,18 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["bert", "short"])
-def test_an_encoder_of_transformers_trains_and_loads(export: Path, encoders: Path, tmp_path: Path, name: str) -> None:
+def test_an_encoder_of_transformers_trains_and_loads(
+    export: Path, encoders: Path, tmp_path: Path, name: str
+) -> None:
     options = replace(OPTIONS, encoder=str(encoders / name), epochs=0.2)
     found = train(export, tmp_path / "m", options, workers=0)
     assert OWN_WORDS not in found["loss"]
     model = Model.load(tmp_path / "m")
     ids, _ = model.tokenise(["red mug " * 100])
     assert ids.shape[1] == model.most_tokens == {"bert": 64, "short": 12}[name]
-    assert model.queries(*model.tokenise(["red mug", "tea " * 100])).norm(dim=1).tolist() == pytest.approx([1, 1], abs=1e-5)
+    assert model.queries(*model.tokenise(["red mug", "tea " * 100])).norm(dim=1).tolist() == pytest.approx(
+        [1, 1], abs=1e-5
+    )
     assert export_encoder(model, tmp_path / "encoder.pt2") < 1e-4
 
 
@@ -273,7 +370,14 @@ def test_bfloat16_learns_nearly_the_same(export: Path) -> None:
     model = make_model(data, pairs, OPTIONS)
     objective = Objective(model, OPTIONS, pairs, len(data))
     state = {name: value.clone() for name, value in objective.state_dict().items()}
-    batch = Batches(data, pairs, model.vocabulary, model.tokenise, shares=batch_shares(pairs, 72, 1, OPTIONS.weights), steps=1)[0]
+    batch = Batches(
+        data,
+        pairs,
+        model.vocabulary,
+        model.tokenise,
+        shares=batch_shares(pairs, 72, 1, OPTIONS.weights),
+        steps=1,
+    )[0]
     losses, gradients = [], []
     for enabled in (False, True):
         objective.load_state_dict(state)
@@ -289,36 +393,64 @@ def test_bfloat16_learns_nearly_the_same(export: Path) -> None:
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.98
 
 
-def test_a_model_that_is_done_is_left_alone_and_another_one_never_overwritten(export: Path, trained: Path, tmp_path: Path) -> None:
+def test_a_model_that_is_done_is_left_alone_and_another_one_never_overwritten(
+    export: Path, trained: Path, tmp_path: Path
+) -> None:
     before = (trained / "config.json").stat().st_mtime_ns
     assert train(export, trained, OPTIONS, workers=0)["done"]
     assert (trained / "config.json").stat().st_mtime_ns == before
-    with pytest.raises(ExportError, match="trained on another export, with other options or by another version"):
+    with pytest.raises(
+        ExportError, match="trained on another export, with other options or by another version"
+    ):
         train(export, trained, replace(OPTIONS, epochs=3), workers=0)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ExportError, match="something else than a training"):
         train(export, tmp_path, OPTIONS, workers=0)
 
 
-@pytest.mark.parametrize("changes", [{"correction": "conditional"}, {"correction": "none", "mask_known": True}, {"hashed": True, "keep_own_query": True}, {"validation": 0.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"correction": "conditional"},
+        {"correction": "none", "mask_known": True},
+        {"hashed": True, "keep_own_query": True},
+        {"validation": 0.0},
+    ],
+)
 def test_every_option_trains(export: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
     found = train(export, tmp_path / "m", replace(OPTIONS, epochs=0.1, **changes), workers=0)
     assert all(np.isfinite(value) for value in found["loss"].values())
-    assert set(found["loss"]) == {OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, f"{QUERY_PIN} pinsage", f"{QUERY_PRODUCT} pinsage"}
+    assert set(found["loss"]) == {
+        OWN_WORDS,
+        QUERY_PIN,
+        QUERY_PRODUCT,
+        QUERY_QUERY,
+        f"{QUERY_PIN} pinsage",
+        f"{QUERY_PRODUCT} pinsage",
+    }
 
 
 def test_a_batch_has_its_shares_and_a_pairs_own_query_is_not_among_its_items_queries(export: Path) -> None:
     data = Export(export)
     pairs = Pairs.load(data, "train")
     vocabulary = Vocabulary.build(data.grams(pairs.queries), least=1)
-    made = Batches(data, pairs, vocabulary, lambda texts: (torch.zeros(len(texts), 1), torch.ones(len(texts), 1)), shares=batch_shares(pairs, 56, 1, MIX), steps=3)
+    made = Batches(
+        data,
+        pairs,
+        vocabulary,
+        lambda texts: (torch.zeros(len(texts), 1), torch.ones(len(texts), 1)),
+        shares=batch_shares(pairs, 56, 1, MIX),
+        steps=3,
+    )
     assert made.shares == {QUERY_PIN: 32, QUERY_PRODUCT: 16, QUERY_QUERY: 8}
     part = made[2][QUERY_PIN]
     assert len(part.positive_keys) == 32
     assert len(part.negative_keys) == 128
     assert not data.products[part.positive_keys.numpy()].any()
     task = pairs.tasks[QUERY_PIN]
-    assert {(int(q) << 32 | int(i)) for q, i in zip(part.query_keys, part.positive_keys, strict=True)} <= set(task.known.tolist())
+    assert {(int(q) << 32 | int(i)) for q, i in zip(part.query_keys, part.positive_keys, strict=True)} <= set(
+        task.known.tolist()
+    )
     own = pairs.queries.take(part.query_keys.numpy())
     texts, parents = data.texts(part.positive_keys.numpy(), ["engaged_queries"], own)["engaged_queries"]
     every, _ = data.texts(part.positive_keys.numpy(), ["engaged_queries"])["engaged_queries"]
@@ -339,7 +471,11 @@ def test_items_with_any_pattern_of_missing_fields_have_an_embedding(export: Path
     vectors = encode_items(model, data)
     assert torch.allclose(vectors.norm(dim=1), torch.ones(len(data)), atol=1e-5)
     nothing = Items(
-        {name: (torch.empty(0, dtype=torch.int64), torch.zeros(2, dtype=torch.int64)) for name in data.fields}, {"pinsage": (torch.zeros(2, 16), torch.zeros(2, dtype=torch.bool))}
+        {
+            name: (torch.empty(0, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
+            for name in data.fields
+        },
+        {"pinsage": (torch.zeros(2, 16), torch.zeros(2, dtype=torch.bool))},
     )
     found = model.items(nothing)
     assert torch.isfinite(found).all()

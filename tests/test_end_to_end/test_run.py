@@ -48,7 +48,12 @@ def captioner(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]
 
 
 def start(store: Path, *words: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([*CAPTIONER, "run", str(store), "--model", "builtin", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [*CAPTIONER, "run", str(store), "--model", "builtin", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def query(store: Path, sql: str) -> list[tuple[object, ...]]:
@@ -71,24 +76,46 @@ def wait_for_captions(store: Path, process: subprocess.Popen[str], n: int) -> No
 
 def test_fills_in_what_is_missing_and_says_so(store: Path) -> None:
     found = json.loads(captioner("run", store, "--model", "builtin", "--json").stdout)
-    assert list(found) == ["recipe_id", "selected", "captioned", "rejected", "failed", "shared", "remaining", "seconds", "images_per_second"]
+    assert list(found) == [
+        "recipe_id",
+        "selected",
+        "captioned",
+        "rejected",
+        "failed",
+        "shared",
+        "remaining",
+        "seconds",
+        "images_per_second",
+    ]
     assert found["selected"] == 240 == found["captioned"] + found["rejected"] + found["shared"]
     assert found["remaining"] == found["failed"] == 0
     assert found["images_per_second"] == pytest.approx(240 / found["seconds"], rel=0.01)
-    assert count(store, "SELECT count(*) FROM enriched_features WHERE caption LIKE 'a%' OR caption LIKE 't%'") == found["captioned"] + found["shared"]
-    assert query(store, "SELECT DISTINCT recipe_id, model, dtype FROM recipes") == [(found["recipe_id"], "builtin", choose_dtype("auto", "cpu"))]
+    assert (
+        count(store, "SELECT count(*) FROM enriched_features WHERE caption LIKE 'a%' OR caption LIKE 't%'")
+        == found["captioned"] + found["shared"]
+    )
+    assert query(store, "SELECT DISTINCT recipe_id, model, dtype FROM recipes") == [
+        (found["recipe_id"], "builtin", choose_dtype("auto", "cpu"))
+    ]
 
 
 def test_nothing_to_do_says_so_at_once_and_loads_no_model(store: Path) -> None:
     captioner("run", store, "--model", "builtin")
-    done = subprocess.run([sys.executable, "-X", "importtime", "-m", "pincaption.cli", "run", str(store)], capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "pincaption.cli", "run", str(store)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
     assert done.returncode == 0
     assert "nothing to do" in done.stdout
     assert "torch" not in done.stderr
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130)])
-def test_ctrl_c_finishes_the_batch_says_how_to_go_on_and_goes_on(store: Path, number: signal.Signals, code: int) -> None:
+def test_ctrl_c_finishes_the_batch_says_how_to_go_on_and_goes_on(
+    store: Path, number: signal.Signals, code: int
+) -> None:
     process = start(store, "--batch-size", "4")
     wait_for_captions(store, process, 8)
     process.send_signal(number)
@@ -114,7 +141,9 @@ def test_kill_nine_again_and_again_loses_and_repeats_nothing(store: Path) -> Non
         process.kill()
         process.communicate()
         assert query(store, "PRAGMA integrity_check") == [("ok",)]
-        rows = {row[0]: row for row in query(store, "SELECT pin_id, text, updated_at, attempts FROM captions")}
+        rows = {
+            row[0]: row for row in query(store, "SELECT pin_id, text, updated_at, attempts FROM captions")
+        }
         assert all(rows[pin_id] == row for pin_id, row in seen.items())
         seen = rows
     found = json.loads(captioner("run", store, "--json").stdout)
@@ -136,7 +165,11 @@ def test_two_processes_share_the_work_from_the_first_batches_on(store: Path) -> 
 
 
 def test_a_device_list_runs_a_process_each(store: Path) -> None:
-    found = json.loads(captioner("run", store, "--model", "builtin", "--device", "cpu,cpu", "--batch-size", "4", "--json").stdout)
+    found = json.loads(
+        captioner(
+            "run", store, "--model", "builtin", "--device", "cpu,cpu", "--batch-size", "4", "--json"
+        ).stdout
+    )
     assert found["captioned"] + found["rejected"] + found["shared"] == 240
     assert found["remaining"] == 0
     assert count(store, "SELECT count(*) FROM runs WHERE command = 'run'") >= 1
@@ -146,8 +179,18 @@ def test_a_table_with_paths_or_bytes_or_text_of_its_own(tmp_path: Path, pictures
     files = sorted(pictures.iterdir())
     shutil.copytree(pictures, tmp_path / "images")
     rows = [
-        {"pin_id": "1", "title": "Red mug", "description": "A mug that is red.", "image": f"images/{files[0].name}"},
-        {"pin_id": "2", "title": "IMG_2041.JPG", "description": "No description available", "image": f"images/{files[1].name}"},
+        {
+            "pin_id": "1",
+            "title": "Red mug",
+            "description": "A mug that is red.",
+            "image": f"images/{files[0].name}",
+        },
+        {
+            "pin_id": "2",
+            "title": "IMG_2041.JPG",
+            "description": "No description available",
+            "image": f"images/{files[1].name}",
+        },
         {"pin_id": "3", "title": "Only a title", "description": None, "image": f"images/{files[2].name}"},
         {"pin_id": "4", "title": None, "description": " ", "image": "images/gone.jpg"},
         {"pin_id": "5", "title": None, "description": "🎉", "image": f"images/{files[1].name}"},
@@ -156,13 +199,35 @@ def test_a_table_with_paths_or_bytes_or_text_of_its_own(tmp_path: Path, pictures
     store = tmp_path / "table.db"
     captioner("ingest", "pins", store, tmp_path / "pins.jsonl")
     found = json.loads(captioner("run", store, "--model", "builtin", "--json").stdout)
-    assert {k: found[k] for k in ("selected", "captioned", "shared", "failed", "remaining")} == {"selected": 4, "captioned": 2, "shared": 1, "failed": 1, "remaining": 0}
-    assert query(store, "SELECT pin_id, reason FROM captions WHERE status = 'failed'") == [("4", "image file not found")]
-    assert query(store, "SELECT pin_id FROM enriched_features WHERE caption IS NULL ORDER BY 1") == [("1",), ("4",)]
+    assert {k: found[k] for k in ("selected", "captioned", "shared", "failed", "remaining")} == {
+        "selected": 4,
+        "captioned": 2,
+        "shared": 1,
+        "failed": 1,
+        "remaining": 0,
+    }
+    assert query(store, "SELECT pin_id, reason FROM captions WHERE status = 'failed'") == [
+        ("4", "image file not found")
+    ]
+    assert query(store, "SELECT pin_id FROM enriched_features WHERE caption IS NULL ORDER BY 1") == [
+        ("1",),
+        ("4",),
+    ]
 
     in_bytes = pa.table({"sku": [7, 8], "photo": [f.read_bytes() for f in files[1:3]]})
     pq.write_table(in_bytes, tmp_path / "bytes.parquet")
-    captioner("ingest", "pins", store, tmp_path / "bytes.parquet", "--map", "pin_id=sku", "--map", "image=photo", "--kind", "product")
+    captioner(
+        "ingest",
+        "pins",
+        store,
+        tmp_path / "bytes.parquet",
+        "--map",
+        "pin_id=sku",
+        "--map",
+        "image=photo",
+        "--kind",
+        "product",
+    )
     found = json.loads(captioner("run", store, "--json").stdout)
     assert found["shared"] == 2  # the same bytes had their captions from the files
     captions = dict(query(store, "SELECT pin_id, caption FROM enriched_features"))  # type: ignore[arg-type]
@@ -223,7 +288,9 @@ def test_prompts_per_run_and_per_row(tmp_path: Path, pictures: Path) -> None:
     texts = dict(query(store, "SELECT pin_id, caption FROM enriched_features"))  # type: ignore[arg-type]
     assert texts["plain"]
     assert not str(texts["own"]).startswith("a photo of")
-    assert query(store, "SELECT reason FROM captions WHERE pin_id = 'long'") == [("the prompt is too long for the model",)]
+    assert query(store, "SELECT reason FROM captions WHERE pin_id = 'long'") == [
+        ("the prompt is too long for the model",)
+    ]
 
 
 def test_the_first_run_must_name_a_model_and_learns_which_there_are(store: Path, tmp_path: Path) -> None:
@@ -237,5 +304,7 @@ def test_the_first_run_must_name_a_model_and_learns_which_there_are(store: Path,
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
 def test_output_that_cannot_be_written_is_no_traceback(store: Path) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*CAPTIONER, "stats", str(store)], stdout=full, stderr=subprocess.PIPE, text=True, timeout=200)
+        done = subprocess.run(
+            [*CAPTIONER, "stats", str(store)], stdout=full, stderr=subprocess.PIPE, text=True, timeout=200
+        )
     assert done.returncode != 0

@@ -1,12 +1,15 @@
-"""Published worked examples of agreement, intervals and the sign test: facts and figures, and where they stand.
+"""Published worked examples of agreement, intervals and the sign test: facts and figures, and where they
+stand.
 
-How each was checked is said beside it. "Computed twice" means by `reference.py` and, by hand in a throw-away environment, by a package of other people
-(krippendorff 0.9, irrCAC 0.4.4, statsmodels 0.15), which print the published figure.
+How each was checked is said beside it. "Computed twice" means by `reference.py` and, by hand in a throw-away
+environment, by a package of other people (krippendorff 0.9, irrCAC 0.4.4, statsmodels 0.15), which print the
+published figure.
 """
 
 from typing import NamedTuple
 
-Ratings = list[list[float | None]]  # one list per observer, one place per unit; None where the observer did not rate it
+# one list per observer, one place per unit; None where the observer did not rate it
+Ratings = list[list[float | None]]
 
 
 class Agreement(NamedTuple):
@@ -18,8 +21,15 @@ class Agreement(NamedTuple):
 
 
 def by_table(table: list[list[int]]) -> Ratings:
-    """Two observers from their contingency table: row = what the first chose, column = what the second chose, counted from 1."""
-    pairs = [(row + 1, column + 1) for row, line in enumerate(table) for column, count in enumerate(line) for _ in range(count)]
+    """Two observers from their contingency table: row = what the first chose, column = what the second chose,
+    counted from 1.
+    """
+    pairs = [
+        (row + 1, column + 1)
+        for row, line in enumerate(table)
+        for column, count in enumerate(line)
+        for _ in range(count)
+    ]
     return [[float(a) for a, _ in pairs], [float(b) for _, b in pairs]]
 
 
@@ -47,7 +57,8 @@ THREE_OBSERVERS: Ratings = [
 ]
 
 AGREEMENT = {
-    # Figures: krippendorff's documentation (which cites p. 8) and three public test suites that cite the paper; computed twice.
+    # Figures: krippendorff's documentation (which cites p. 8) and three public test suites that cite the
+    # paper; computed twice.
     "krippendorff-2011-four-observers": Agreement(
         "Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, example C, pp. 4-8, https://repository.upenn.edu/asc_papers/43",
         FOUR_OBSERVERS,
@@ -55,7 +66,8 @@ AGREEMENT = {
         {"alpha_nominal": 0.743, "alpha_ordinal": 0.815, "alpha_interval": 0.849},
         3,
     ),
-    # Figure: a public test suite that cites the page; computed twice. Of two categories all three metrics make the same.
+    # Figure: a public test suite that cites the page; computed twice. Of two categories all three metrics
+    # make the same.
     "krippendorff-2011-meg-and-owen": Agreement(
         "Krippendorff 2011, as above, example A (two observers, binary), pp. 2-3",
         [[0, 1, 0, 0, 0, 0, 0, 0, 1, 0], [1, 1, 1, 0, 0, 1, 0, 0, 0, 0]],
@@ -71,7 +83,8 @@ AGREEMENT = {
         {"alpha_nominal": 0.692},
         3,
     ),
-    # Figures: krippendorff's documentation prints both to six places. One unit has no rating and one has a single rating.
+    # Figures: krippendorff's documentation prints both to six places. One unit has no rating and one has a
+    # single rating.
     "wikipedia-three-observers": Agreement(
         "Wikipedia, Krippendorff's alpha, A computational example, https://en.wikipedia.org/wiki/Krippendorff%27s_alpha",
         THREE_OBSERVERS,
@@ -79,7 +92,8 @@ AGREEMENT = {
         {"alpha_nominal": 0.691358, "alpha_interval": 0.810845},
         6,
     ),
-    # Figures: the vignette prints AC1 0.77544 and alpha 0.74342. One unit has a single rating: it counts for chance, not for agreement.
+    # Figures: the vignette prints AC1 0.77544 and alpha 0.74342. One unit has a single rating: it counts for
+    # chance, not for agreement.
     "irrcac-raw4raters": Agreement(
         "Gwet 2019, irrCAC vignette Calculating Chance-corrected Agreement Coefficients, cac.raw4raters, https://cran.r-project.org/package=irrCAC",
         FOUR_OBSERVERS,
@@ -87,7 +101,8 @@ AGREEMENT = {
         {"ac1": 0.77544, "alpha_nominal": 0.74342},
         5,
     ),
-    # Figures: the vignette prints all four to seven places; its interval alpha is "Krippendorff's alpha" under quadratic weights.
+    # Figures: the vignette prints all four to seven places; its interval alpha is "Krippendorff's alpha"
+    # under quadratic weights.
     "simplyagree-raw4raters": Agreement(
         "Caldwell, SimplyAgree, vignette on reliability, agree_coef on the same ratings with quadratic weights, https://aaroncaldwell.us/SimplyAgree/",
         FOUR_OBSERVERS,
@@ -129,7 +144,8 @@ AGREEMENT = {
         {"ac1": 0.8493305, "alpha_nominal": 0.7972585},
         7,
     ),
-    # The paradox that AC1 is for: 67.5% agree, Cohen's kappa is 0.022 (printed in the paper). AC1 and alpha: computed twice, not read in the paper.
+    # The paradox that AC1 is for: 67.5% agree, Cohen's kappa is 0.022 (printed in the paper). AC1 and alpha:
+    # computed twice, not read in the paper.
     "kappa-paradox-spine-surgeons": Agreement(
         "Table 1 of https://pmc.ncbi.nlm.nih.gov/articles/PMC7222679 (kappa and its limitation, AC1), hypothetical: 200 MRIs, two surgeons",
         by_table([[130, 56], [9, 5]]),
@@ -137,18 +153,28 @@ AGREEMENT = {
         {"ac1": 0.53258, "alpha_nominal": -0.064},
         5,
     ),
-    # Nearly all captions good looks like this: 94.4% agree, kappa is below zero. Computed twice: no publication of AC1 for it was found.
-    "nearly-all-of-one-kind": Agreement("two raters, 125 items, 118 and 0 on the diagonal", by_table([[118, 5], [2, 0]]), [1, 2], {"ac1": 0.94078, "alpha_nominal": -0.02469}, 5),
+    # Nearly all captions good looks like this: 94.4% agree, kappa is below zero. Computed twice: no
+    # publication of AC1 for it was found.
+    "nearly-all-of-one-kind": Agreement(
+        "two raters, 125 items, 118 and 0 on the diagonal",
+        by_table([[118, 5], [2, 0]]),
+        [1, 2],
+        {"ac1": 0.94078, "alpha_nominal": -0.02469},
+        5,
+    ),
 }
 
-# Newcombe 1998, Two-sided confidence intervals for the single proportion, Statistics in Medicine 17:857-872, Table I, method 3:
-# hits, items, low, high. Figures: six public test suites that cite the table; computed twice.
+# Newcombe 1998, Two-sided confidence intervals for the single proportion, Statistics in Medicine 17:857-872,
+# Table I, method 3: hits, items, low, high. Figures: six public test suites that cite the table; computed
+# twice.
 WILSON = [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
 
 # wins, losses, two-sided p.
 SIGN_TEST = [
-    # Zar 1999, Biostatistical Analysis (deer: hind leg longer than foreleg in 8 of 10), as told in Wikipedia, Sign test; 2 * 56 / 1024.
+    # Zar 1999, Biostatistical Analysis (deer: hind leg longer than foreleg in 8 of 10), as told in Wikipedia,
+    # Sign test; 2 * 56 / 1024.
     (8, 2, 0.109375),
-    # Lane, HyperStat, https://davidmlane.com/hyperstat/B168076.html: 7 of 8, one-tailed 0.03516. Its doubled figure there, 0.0732, is a slip for 0.0703.
+    # Lane, HyperStat, https://davidmlane.com/hyperstat/B168076.html: 7 of 8, one-tailed 0.03516. Its doubled
+    # figure there, 0.0732, is a slip for 0.0703.
     (7, 1, 2 * 0.03515625),
 ]

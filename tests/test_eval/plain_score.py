@@ -1,6 +1,8 @@
-"""What `captioner eval score STORE SHEET... --json` has to report, in plain Python: slow, one loop per figure, from the filled sheets as they lie on the disk.
+"""What `captioner eval score STORE SHEET... --json` has to report, in plain Python: slow, one loop per
+figure, from the filled sheets as they lie on the disk.
 
-Of the store it reads what was drawn (samples, sample_items, sheet_rows), never the ratings: those it gathers itself. Written from the issue, not from our code.
+Of the store it reads what was drawn (samples, sample_items, sheet_rows), never the ratings: those it gathers
+itself. Written from the issue, not from our code.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ VALUES = {
 }
 ASKED = {"captions": ["relevance", "quality"], "comparison": ["better"]}
 CANNOT = "cannot judge"
-Row = dict[str, Any]  # what a rater said in one row of a sheet: a question's answer, "comment", "seconds"; None where nothing was said
+# what a rater said in one row of a sheet: a question's answer, "comment", "seconds"; None where nothing was
+# said
+Row = dict[str, Any]
 
 
 class Drawn(NamedTuple):
@@ -48,26 +52,54 @@ class Place(NamedTuple):
 
 
 def expected(conn: sqlite3.Connection, calls: Sequence[Sequence[Path]]) -> dict[str, Any]:
-    """The JSON after several calls of `score`, each with some sheets of one sample; the report is that of the last call."""
-    places = {row[0]: Place(*row) for row in conn.execute("SELECT item_id, rater, item, is_repeat, swapped FROM sheet_rows ORDER BY rowid")}
+    """The JSON after several calls of `score`, each with some sheets of one sample; the report is that of the
+    last call.
+    """
+    places = {
+        row[0]: Place(*row)
+        for row in conn.execute(
+            "SELECT item_id, rater, item, is_repeat, swapped FROM sheet_rows ORDER BY rowid"
+        )
+    }
     said = gathered(calls)
-    named = {places[item_id].rater for path in calls[-1] for item_id in read(path)} or {places[item_id].rater for item_id in said}
+    named = {places[item_id].rater for path in calls[-1] for item_id in read(path)} or {
+        places[item_id].rater for item_id in said
+    }
     some_row = next(item_id for call in calls for path in call for item_id in read(path))
     (sample_id,) = conn.execute("SELECT sample_id FROM sheet_rows WHERE item_id = ?", [some_row]).fetchone()
-    kind, strata = conn.execute("SELECT kind, strata FROM samples WHERE sample_id = ?", [sample_id]).fetchone()
+    kind, strata = conn.execute(
+        "SELECT kind, strata FROM samples WHERE sample_id = ?", [sample_id]
+    ).fetchone()
     captions = {stratum["stratum"]: stratum["captions"] for stratum in json.loads(strata)}
     items = {}
     for item, pin_id, stratum, weight, relevance, quality in conn.execute(
-        "SELECT item, pin_id, stratum, weight, gold_relevance, gold_quality FROM sample_items WHERE sample_id = ? ORDER BY item", [sample_id]
+        "SELECT item, pin_id, stratum, weight, gold_relevance, gold_quality FROM sample_items WHERE sample_id = ? ORDER BY item",
+        [sample_id],
     ):
         items[item] = Drawn(
-            item, pin_id, stratum, None if weight is None else captions[stratum], {name: right for name, right in (("relevance", relevance), ("quality", quality)) if right}
+            item,
+            pin_id,
+            stratum,
+            None if weight is None else captions[stratum],
+            {name: right for name, right in (("relevance", relevance), ("quality", quality)) if right},
         )
-    rows = [(place, {name: turned(said[place.item_id].get(name), place.swapped) for name in [*VALUES, "seconds", "comment"]}) for place in places.values() if place.item_id in said]
+    rows = [
+        (
+            place,
+            {
+                name: turned(said[place.item_id].get(name), place.swapped)
+                for name in [*VALUES, "seconds", "comment"]
+            },
+        )
+        for place in places.values()
+        if place.item_id in said
+    ]
     rows = [(place, row) for place, row in rows if place.rater in named]
     raters = [
         rater
-        for (rater,) in conn.execute("SELECT rater FROM sheet_rows WHERE sample_id = ? GROUP BY rater ORDER BY min(rowid)", [sample_id])
+        for (rater,) in conn.execute(
+            "SELECT rater FROM sheet_rows WHERE sample_id = ? GROUP BY rater ORDER BY min(rowid)", [sample_id]
+        )
         if rater in {place.rater for place, _ in rows}
     ]
 
@@ -77,14 +109,29 @@ def expected(conn: sqlite3.Connection, calls: Sequence[Sequence[Path]]) -> dict[
         if place.item in first and not place.is_repeat and any(row[question] for question in ASKED[kind]):
             first[place.item][place.rater] = row
 
-    found: dict[str, Any] = {"sample_id": sample_id, "kind": kind, "items": len(first), "ratings": sum(map(len, first.values()))}
+    found: dict[str, Any] = {
+        "sample_id": sample_id,
+        "kind": kind,
+        "items": len(first),
+        "ratings": sum(map(len, first.values())),
+    }
     if kind == "captions":
         found |= shares_of_captions(items, first, json.loads(strata))
     else:
         found |= shares_of_comparison(items, first)
-    found["questions"] = {question: about_question(question, items, first, raters) for question in ASKED[kind]}
-    found["by_rater"] = {rater: about_rater(rater, ASKED[kind], items, first, [(place, row) for place, row in rows if place.rater == rater]) for rater in raters}
-    found["answers"] = {items[item].pin_id: {rater: {q: row[q] for q in ASKED[kind] if row[q]} for rater, row in of.items()} for item, of in first.items()}
+    found["questions"] = {
+        question: about_question(question, items, first, raters) for question in ASKED[kind]
+    }
+    found["by_rater"] = {
+        rater: about_rater(
+            rater, ASKED[kind], items, first, [(place, row) for place, row in rows if place.rater == rater]
+        )
+        for rater in raters
+    }
+    found["answers"] = {
+        items[item].pin_id: {rater: {q: row[q] for q in ASKED[kind] if row[q]} for rater, row in of.items()}
+        for item, of in first.items()
+    }
     return found
 
 
@@ -97,7 +144,9 @@ def gathered(calls: Sequence[Sequence[Path]]) -> dict[str, Row]:
     for call in calls:
         for item_id, row in taken_together(call).items():
             if any(row.get(name) is not None for name in (*VALUES, "comment")):
-                said[item_id] = said.get(item_id, {}) | {name: value for name, value in row.items() if value is not None}
+                said[item_id] = said.get(item_id, {}) | {
+                    name: value for name, value in row.items() if value is not None
+                }
     return said
 
 
@@ -111,7 +160,11 @@ def read(path: Path) -> dict[str, Row]:
     for cells in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
         row = {name.strip().lower(): (cell or "").strip() for name, cell in cells.items() if name}
         said: Row = {question: row[question].lower() or None for question in VALUES if question in row}
-        said |= {"comment": row.get("comment") or None, "answered_at": row.get("answered_at") or None, "seconds": None}
+        said |= {
+            "comment": row.get("comment") or None,
+            "answered_at": row.get("answered_at") or None,
+            "seconds": None,
+        }
         if re.fullmatch(r"\d+([.,]\d+)?", row.get("seconds", "")):
             said["seconds"] = float(row["seconds"].replace(",", "."))
         found[row["item_id"]] = said
@@ -138,7 +191,9 @@ def turned(said: Any, swapped: bool) -> Any:
 
 
 def weights_of(answered: Sequence[Drawn]) -> list[float]:
-    """How many captions each of these items stands for: those of its stratum, by the items of it that were answered. Who draws five and hears of two has two to tell by."""
+    """How many captions each of these items stands for: those of its stratum, by the items of it that were
+    answered. Who draws five and hears of two has two to tell by.
+    """
     return [item.captions / sum(other.stratum == item.stratum for other in answered) for item in answered]
 
 
@@ -152,15 +207,29 @@ def share_and_interval(hits: list[bool], weights: list[float], strata: list[Any]
     if effective < 0.999 * len(hits) and effective * min(share, 1 - share) < 10:
         low, high = max(0.0, share - 0.5 / effective), min(1.0, share + 0.5 / effective)
     low, high = wilson(low, effective)[0], wilson(high, effective)[1]
-    return {"share": share, "low": max(0.0, low), "high": min(1.0, high), "items": len(hits), "effective_items": effective}
+    return {
+        "share": share,
+        "low": max(0.0, low),
+        "high": min(1.0, high),
+        "items": len(hits),
+        "effective_items": effective,
+    }
 
 
-def shares_of_captions(items: dict[int, Drawn], first: dict[int, dict[str, Row]], drawn: list[dict[str, Any]]) -> dict[str, Any]:
+def shares_of_captions(
+    items: dict[int, Drawn], first: dict[int, dict[str, Row]], drawn: list[dict[str, Any]]
+) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for name, wanted in (("relevant_and_good", ("relevant", "good")), ("irrelevant_and_poor", ("not", "poor"))):
+    for name, wanted in (
+        ("relevant_and_good", ("relevant", "good")),
+        ("irrelevant_and_poor", ("not", "poor")),
+    ):
         judged, hits = [], []
         for item, of in first.items():
-            answers = [tuple(None if row[q] == CANNOT else row[q] for q in ("relevance", "quality")) for row in of.values()]
+            answers = [
+                tuple(None if row[q] == CANNOT else row[q] for q in ("relevance", "quality"))
+                for row in of.values()
+            ]
             if (hit := verdict(answers, wanted)) is not None:
                 judged.append(items[item])
                 hits.append(hit)
@@ -169,11 +238,22 @@ def shares_of_captions(items: dict[int, Drawn], first: dict[int, dict[str, Row]]
         if name == "relevant_and_good":
             found["strata"] = []
             for stratum in drawn:
-                within = [hit for item, hit in zip(judged, hits, strict=True) if item.stratum == stratum["stratum"]]
+                within = [
+                    hit for item, hit in zip(judged, hits, strict=True) if item.stratum == stratum["stratum"]
+                ]
                 of = share_and_interval(within, [1.0] * len(within), [""] * len(within))
-                size = sum(item.stratum == stratum["stratum"] and item.captions is not None for item in items.values())
+                size = sum(
+                    item.stratum == stratum["stratum"] and item.captions is not None
+                    for item in items.values()
+                )
                 found["strata"].append(
-                    {"stratum": stratum["stratum"], "captions": stratum["captions"], "items": size, "judged": len(within)} | {k: of[k] for k in ("share", "low", "high")}
+                    {
+                        "stratum": stratum["stratum"],
+                        "captions": stratum["captions"],
+                        "items": size,
+                        "judged": len(within),
+                    }
+                    | {k: of[k] for k in ("share", "low", "high")}
                 )
     return found
 
@@ -188,11 +268,22 @@ def shares_of_comparison(items: dict[int, Drawn], first: dict[int, dict[str, Row
     judged = [items[item] for item in verdicts]
     weight = dict(zip(verdicts, weights_of(judged), strict=True))
     names = ("first", "no_difference", "second")
-    shares = {name: share_and_interval([verdict == name for verdict in verdicts.values()], list(weight.values()), [item.stratum for item in judged]) for name in names}
+    shares = {
+        name: share_and_interval(
+            [verdict == name for verdict in verdicts.values()],
+            list(weight.values()),
+            [item.stratum for item in judged],
+        )
+        for name in names
+    }
     wins = {name: list(verdicts.values()).count(name) for name in names}
     # Who sees no difference has answered: a decided item stands for no more captions than before.
     decided = [items[item] for item, verdict in verdicts.items() if verdict != "no_difference"]
-    preference = share_and_interval([verdicts[i.item] == "first" for i in decided], [weight[i.item] for i in decided], [i.stratum for i in decided])
+    preference = share_and_interval(
+        [verdicts[i.item] == "first" for i in decided],
+        [weight[i.item] for i in decided],
+        [i.stratum for i in decided],
+    )
     return {
         "judged": len(judged),
         "wins": wins,
@@ -206,9 +297,14 @@ def shares_of_comparison(items: dict[int, Drawn], first: dict[int, dict[str, Row
 # Questions
 
 
-def about_question(question: str, items: dict[int, Drawn], first: dict[int, dict[str, Row]], raters: list[str]) -> dict[str, Any]:
+def about_question(
+    question: str, items: dict[int, Drawn], first: dict[int, dict[str, Row]], raters: list[str]
+) -> dict[str, Any]:
     values = VALUES[question]
-    table = {item: {rater: values[row[question]] for rater, row in of.items() if row[question] in values} for item, of in first.items()}
+    table = {
+        item: {rater: values[row[question]] for rater, row in of.items() if row[question] in values}
+        for item, of in first.items()
+    }
     table = {item: of for item, of in table.items() if of}
     everything = [value for of in table.values() for value in of.values()]
     plain = [list(of.values()) for of in table.values()]
@@ -218,7 +314,10 @@ def about_question(question: str, items: dict[int, Drawn], first: dict[int, dict
     found["ac1"], found["ac2"] = ac(plain, [0, 1, 2], False), ac(plain, [0, 1, 2], True)
     weight = dict(zip(table, weights_of([items[item] for item in table]), strict=True))
     found["distribution"] = {
-        answer: sum(weight[item] * list(of.values()).count(value) / len(of) for item, of in table.items()) / sum(weight.values()) if table else None
+        answer: sum(weight[item] * list(of.values()).count(value) / len(of) for item, of in table.items())
+        / sum(weight.values())
+        if table
+        else None
         for answer, value in values.items()
     }
     found["answers"] = {answer: everything.count(value) for answer, value in values.items()}
@@ -237,7 +336,13 @@ def mean(values: Sequence[float]) -> float | None:
 # Raters
 
 
-def about_rater(rater: str, questions: list[str], items: dict[int, Drawn], first: dict[int, dict[str, Row]], rows: list[tuple[Place, Row]]) -> dict[str, Any]:
+def about_rater(
+    rater: str,
+    questions: list[str],
+    items: dict[int, Drawn],
+    first: dict[int, dict[str, Row]],
+    rows: list[tuple[Place, Row]],
+) -> dict[str, Any]:
     own = {item: of[rater] for item, of in first.items() if rater in of}
     found: dict[str, Any] = {
         "judged": sum(any(row[q] in VALUES[q] for q in questions) for row in own.values()),
@@ -262,7 +367,11 @@ def about_rater(rater: str, questions: list[str], items: dict[int, Drawn], first
     for question in questions:
         values, apart = VALUES[question], []
         for item, row in own.items():
-            others = [values[other[question]] for name, other in first[item].items() if name != rater and other[question] in values]
+            others = [
+                values[other[question]]
+                for name, other in first[item].items()
+                if name != rater and other[question] in values
+            ]
             if row[question] in values and others:
                 apart.append(values[row[question]] - sum(others) / len(others))
         found["deviation"][question] = mean(apart)

@@ -1,7 +1,9 @@
-"""The statistics of the judging sheets in plain Python, slowly, by explicit pairs and exact fractions: what `eval/` is held against.
+"""The statistics of the judging sheets in plain Python, slowly, by explicit pairs and exact fractions: what
+`eval/` is held against.
 
-Written from the literature, not from our code. Krippendorff's alpha: Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability".
-AC1 and AC2 with missing ratings: Gwet 2014, "Handbook of Inter-Rater Reliability", 4th edition.
+Written from the literature, not from our code. Krippendorff's alpha: Krippendorff 2011, "Computing
+Krippendorff's Alpha-Reliability". AC1 and AC2 with missing ratings: Gwet 2014, "Handbook of Inter-Rater
+Reliability", 4th edition.
 """
 
 import math
@@ -9,11 +11,15 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 Table = Sequence[Sequence[float]]  # items; each the ratings it got, in any order, missing ones left out
-Answer = tuple[str | None, str | None]  # one rater's relevance and quality; None where missing or "cannot judge"
+# one rater's relevance and quality; None where missing or "cannot judge"
+Answer = tuple[str | None, str | None]
 
 
 def alpha(table: Table, metric: str) -> float | None:
-    """Krippendorff's alpha; None where nothing can be paired or nothing varies. A value alone in its item has no pair and counts nowhere."""
+    """Krippendorff's alpha; None where nothing can be paired or nothing varies.
+
+    A value alone in its item has no pair and counts nowhere.
+    """
     items = [[Fraction(value) for value in item] for item in table if len(item) >= 2]
     pool = [value for item in items for value in item]
 
@@ -49,7 +55,10 @@ def alpha(table: Table, metric: str) -> float | None:
 
 
 def ac(table: Table, categories: Sequence[float], quadratic: bool) -> float | None:
-    """Gwet's AC1 (identity weights) or AC2 (quadratic weights); None where no item has two ratings. `categories` are all that could be chosen."""
+    """Gwet's AC1 (identity weights) or AC2 (quadratic weights); None where no item has two ratings.
+
+    `categories` are all that could be chosen.
+    """
     paired = [item for item in table if len(item) >= 2]
     if not paired:
         return None
@@ -59,7 +68,10 @@ def ac(table: Table, categories: Sequence[float], quadratic: bool) -> float | No
     def weight(a: float, b: float) -> Fraction:
         if not quadratic:
             return Fraction(a == b)
-        return 1 - (Fraction(a) - Fraction(b)) ** 2 / (Fraction(max(categories)) - Fraction(min(categories))) ** 2
+        return (
+            1
+            - (Fraction(a) - Fraction(b)) ** 2 / (Fraction(max(categories)) - Fraction(min(categories))) ** 2
+        )
 
     agreement = Fraction(0)
     for item in paired:
@@ -68,7 +80,10 @@ def ac(table: Table, categories: Sequence[float], quadratic: bool) -> float | No
     agreement /= len(paired)
 
     rated = [item for item in table if item]
-    shares = [sum((Fraction(list(item).count(k), len(item)) for item in rated), Fraction(0)) / len(rated) for k in categories]
+    shares = [
+        sum((Fraction(list(item).count(k), len(item)) for item in rated), Fraction(0)) / len(rated)
+        for k in categories
+    ]
     total_weight = sum(weight(a, b) for a in categories for b in categories)
     q = len(categories)
     chance = Fraction(total_weight, q * (q - 1)) * sum(share * (1 - share) for share in shares)
@@ -76,7 +91,9 @@ def ac(table: Table, categories: Sequence[float], quadratic: bool) -> float | No
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
-    """Wilson's 95% interval: the shares p whose z-test does not reject what was seen, (share - p)^2 = z^2 p (1 - p) / n, solved for p."""
+    """Wilson's 95% interval: the shares p whose z-test does not reject what was seen, (share - p)^2 = z^2 p
+    (1 - p) / n, solved for p.
+    """
     z = 1.959963984540054
     a, b, c = 1 + z * z / n, -(2 * share + z * z / n), share * share
     root = math.sqrt(max(0.0, b * b - 4 * a * c))
@@ -88,9 +105,12 @@ def kish(weights: Sequence[float]) -> float:
     return sum(weights) ** 2 / sum(weight * weight for weight in weights)
 
 
-def stratified_share(hits: Sequence[bool], weights: Sequence[float], strata: Sequence[str]) -> tuple[float, float]:
-    """A weighted share and its effective size: the smaller of Kish's and of p(1-p)/V, V the textbook variance of a stratified share
-    (Cochran 1977, "Sampling Techniques", chapter 5, without the correction for finite strata, and with n for n - 1, so that one stratum gives n itself)."""
+def stratified_share(
+    hits: Sequence[bool], weights: Sequence[float], strata: Sequence[str]
+) -> tuple[float, float]:
+    """A weighted share and its effective size: the smaller of Kish's and of p(1-p)/V, V the textbook variance
+    of a stratified share (Cochran 1977, "Sampling Techniques", chapter 5, without the correction for finite
+    strata, and with n for n - 1, so that one stratum gives n itself)."""
     total = sum(weights)
     share = sum(weight for hit, weight in zip(hits, weights, strict=True) if hit) / total
     variance = 0.0
@@ -104,13 +124,17 @@ def stratified_share(hits: Sequence[bool], weights: Sequence[float], strata: Seq
 
 
 def sign_test(wins: int, losses: int) -> Fraction:
-    """The exact two-sided p of the sign test: twice the chance of a coin being as lopsided or more to the rarer side."""
+    """The exact two-sided p of the sign test: twice the chance of a coin being as lopsided or more to the
+    rarer side.
+    """
     n = wins + losses
     tail = sum(Fraction(math.comb(n, x), 2**n) for x in range(min(wins, losses) + 1))
     return min(Fraction(1), 2 * tail)
 
 
 def verdict(answers: Sequence[Answer], wanted: tuple[str, str]) -> bool | None:
-    """Whether more than half of the raters who answered both questions gave the wanted pair; None where nobody answered both."""
+    """Whether more than half of the raters who answered both questions gave the wanted pair; None where
+    nobody answered both.
+    """
     valid = [answer for answer in answers if answer[0] is not None and answer[1] is not None]
     return 2 * sum(answer == wanted for answer in valid) > len(valid) if valid else None

@@ -26,24 +26,42 @@ HOSTILE = [
 ]
 
 
-def make_shop(path: Path, captions: Sequence[str], *, others: Sequence[str] = (), categories: Sequence[str | None] = ("mugs",), pictures: Path | None = None) -> None:
-    """Pins pin-0, pin-1, ... with these captions by recipe-a, `others` by the older recipe-b; pictures of one colour, or paths where there is none."""
+def make_shop(
+    path: Path,
+    captions: Sequence[str],
+    *,
+    others: Sequence[str] = (),
+    categories: Sequence[str | None] = ("mugs",),
+    pictures: Path | None = None,
+) -> None:
+    """Pins pin-0, pin-1, ... with these captions by recipe-a, `others` by the older recipe-b; pictures of one
+    colour, or paths where there is none.
+    """
     if pictures:
         pictures.mkdir(parents=True, exist_ok=True)
     conn = open_store(path, create=True)
     with transaction(conn):
         for recipe in ("recipe-a", "recipe-b"):
-            conn.execute("INSERT OR IGNORE INTO recipes VALUES (?, ?, NULL, '', '', '{}', '{}', 'float32')", [recipe, f"model of {recipe}"])
+            conn.execute(
+                "INSERT OR IGNORE INTO recipes VALUES (?, ?, NULL, '', '', '{}', '{}', 'float32')",
+                [recipe, f"model of {recipe}"],
+            )
         for i, caption in enumerate(captions):
             image, digest = Path(f"/nowhere/{i}.jpg"), f"digest {i}"
             if pictures:
                 image = pictures / f"{i}.png"
                 Image.new("RGB", (40 + i, 30), (7 * i % 256, 80, 120)).save(image)
                 digest = hashlib.sha256(image.read_bytes()).hexdigest()
-            conn.execute("INSERT INTO pins (pin_id, category, image, image_sha256) VALUES (?, ?, ?, ?)", [f"pin-{i}", categories[i % len(categories)], str(image), digest])
-            rows = [("recipe-a", caption, "2026-02-01")] + ([("recipe-b", others[i], "2026-01-01")] if others else [])
+            conn.execute(
+                "INSERT INTO pins (pin_id, category, image, image_sha256) VALUES (?, ?, ?, ?)",
+                [f"pin-{i}", categories[i % len(categories)], str(image), digest],
+            )
+            rows = [("recipe-a", caption, "2026-02-01")] + (
+                [("recipe-b", others[i], "2026-01-01")] if others else []
+            )
             for recipe, text, moment in rows:
                 conn.execute(
-                    "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, ?, 'ok', ?, ?, ?)", [f"pin-{i}", recipe, text, digest, moment]
+                    "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, ?, 'ok', ?, ?, ?)",
+                    [f"pin-{i}", recipe, text, digest, moment],
                 )
     conn.close()

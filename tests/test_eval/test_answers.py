@@ -30,7 +30,12 @@ def captioner(*arguments: Any) -> Result:
 def shop(tmp_path: Path) -> Path:
     """A store of 40 captions, and sheets/ with all of them for two raters."""
     make_shop(tmp_path / "my.db", [f"caption {i}" for i in range(40)])
-    assert captioner("eval", "sample", tmp_path / "my.db", tmp_path / "sheets", "--raters", 2, "--duplicates", 0.1).exit_code == 0
+    assert (
+        captioner(
+            "eval", "sample", tmp_path / "my.db", tmp_path / "sheets", "--raters", 2, "--duplicates", 0.1
+        ).exit_code
+        == 0
+    )
     return tmp_path / "my.db"
 
 
@@ -60,7 +65,8 @@ def score(shop: Path, *sheets: Path) -> dict[str, Any]:
 def refused(shop: Path, *sheets: Path) -> str:
     result = captioner("eval", "score", shop, *sheets)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert sqlite3.connect(shop).execute("SELECT count(*) FROM ratings").fetchone() == (0,)  # nothing is half taken in
+    # nothing is half taken in
+    assert sqlite3.connect(shop).execute("SELECT count(*) FROM ratings").fetchone() == (0,)
     assert result.stderr.count("\n") == 1
     return result.stderr
 
@@ -68,20 +74,40 @@ def refused(shop: Path, *sheets: Path) -> str:
 WAYS: dict[str, Callable[[Path, Rows], Path]] = {
     "as it was written": lambda path, rows: written(path, rows, encoding="utf-8-sig", quoting=csv.QUOTE_ALL),
     "Excel, with semicolons": lambda path, rows: written(path, rows, encoding="utf-8-sig", delimiter=";"),
-    "Excel, in the code page of Western Europe": lambda path, rows: written(path, [row | {"comment": "schön grün"} for row in rows], encoding="cp1252", delimiter=";"),
+    "Excel, in the code page of Western Europe": lambda path, rows: written(
+        path, [row | {"comment": "schön grün"} for row in rows], encoding="cp1252", delimiter=";"
+    ),
     "Excel, as Unicode text": lambda path, rows: written(path, rows, encoding="utf-16", delimiter="\t"),
     "LibreOffice": lambda path, rows: written(path, rows, lineterminator="\n"),
     "another order of rows": lambda path, rows: written(path, rows[::-1]),
-    "another order of columns": lambda path, rows: written(path, [dict(reversed(row.items())) for row in rows]),
+    "another order of columns": lambda path, rows: written(
+        path, [dict(reversed(row.items())) for row in rows]
+    ),
     "more columns": lambda path, rows: written(path, [{"mine": "=1", **row, "": "x"} for row in rows]),
-    "fewer columns": lambda path, rows: written(path, [{name: row[name] for name in ("item_id", "relevance", "quality")} for row in rows]),
-    "names in capitals": lambda path, rows: written(path, [{f" {name.upper()} ": cell for name, cell in row.items()} for row in rows]),
-    "answers in capitals": lambda path, rows: written(path, [row | {"relevance": " Relevant ", "quality": "GOOD."} for row in rows]),
-    "empty rows at the end": lambda path, rows: written(path, [*rows, *[dict.fromkeys(rows[0], "") for _ in range(3)]]),
-    "a title above the header": lambda path, rows: (path.write_text("Our captions\n\n" + written(path, rows).read_text()), path)[1],
+    "fewer columns": lambda path, rows: written(
+        path, [{name: row[name] for name in ("item_id", "relevance", "quality")} for row in rows]
+    ),
+    "names in capitals": lambda path, rows: written(
+        path, [{f" {name.upper()} ": cell for name, cell in row.items()} for row in rows]
+    ),
+    "answers in capitals": lambda path, rows: written(
+        path, [row | {"relevance": " Relevant ", "quality": "GOOD."} for row in rows]
+    ),
+    "empty rows at the end": lambda path, rows: written(
+        path, [*rows, *[dict.fromkeys(rows[0], "") for _ in range(3)]]
+    ),
+    "a title above the header": lambda path, rows: (
+        path.write_text("Our captions\n\n" + written(path, rows).read_text()),
+        path,
+    )[1],
     "UTF-16 that does not say so": lambda path, rows: written(path, rows, encoding="utf-16-le"),
-    "a line that names the separator": lambda path, rows: (path.write_text("sep=;\n" + written(path, rows, delimiter=";").read_text()), path)[1],
-    "times as a spreadsheet writes them": lambda path, rows: written(path, [row | {"seconds": "3,5", "answered_at": "25.11.2026 10:00"} for row in rows]),
+    "a line that names the separator": lambda path, rows: (
+        path.write_text("sep=;\n" + written(path, rows, delimiter=";").read_text()),
+        path,
+    )[1],
+    "times as a spreadsheet writes them": lambda path, rows: written(
+        path, [row | {"seconds": "3,5", "answered_at": "25.11.2026 10:00"} for row in rows]
+    ),
 }
 
 
@@ -113,34 +139,62 @@ def test_sheets_may_come_one_by_one(shop: Path, tmp_path: Path) -> None:
     both = json.loads(captioner("eval", "score", shop, "--json").stdout)
     assert (one["raters"], two["raters"], both["raters"]) == (1, 1, 2)
     assert (one["relevant_and_good"]["share"], two["irrelevant_and_poor"]["share"]) == (1, 1)
-    assert (both["relevant_and_good"]["share"], both["irrelevant_and_poor"]["share"]) == (0, 0)  # ties count for nothing
+    # ties count for nothing
+    assert (both["relevant_and_good"]["share"], both["irrelevant_and_poor"]["share"]) == (0, 0)
 
 
 def test_of_two_answers_the_later_one_counts(shop: Path, tmp_path: Path) -> None:
-    early = written(tmp_path / "early.csv", [row | {"answered_at": "2026-11-25T10:00:00Z"} for row in filled(shop, 1, "not", "poor")])
-    late = written(tmp_path / "late.csv", [row | {"answered_at": "2026-11-25T11:00:00Z"} for row in filled(shop)])
+    early = written(
+        tmp_path / "early.csv",
+        [row | {"answered_at": "2026-11-25T10:00:00Z"} for row in filled(shop, 1, "not", "poor")],
+    )
+    late = written(
+        tmp_path / "late.csv", [row | {"answered_at": "2026-11-25T11:00:00Z"} for row in filled(shop)]
+    )
     assert score(shop, late, early)["relevant_and_good"]["share"] == 1
 
 
 def test_an_earlier_download_changes_nothing_once_a_later_one_was_read(shop: Path, tmp_path: Path) -> None:
-    late = score(shop, written(tmp_path / "late.csv", [row | {"answered_at": "2026-11-25T11:00:00Z"} for row in filled(shop)]))
-    early = score(shop, written(tmp_path / "early.csv", [row | {"answered_at": "2026-11-25T10:00:00Z"} for row in filled(shop, 1, "not", "poor")]))
+    late = score(
+        shop,
+        written(
+            tmp_path / "late.csv", [row | {"answered_at": "2026-11-25T11:00:00Z"} for row in filled(shop)]
+        ),
+    )
+    early = score(
+        shop,
+        written(
+            tmp_path / "early.csv",
+            [row | {"answered_at": "2026-11-25T10:00:00Z"} for row in filled(shop, 1, "not", "poor")],
+        ),
+    )
     assert early["read"] == {"new": 0, "changed": 0, "unchanged": 44}
     assert early["relevant_and_good"] == late["relevant_and_good"]
 
 
 def test_cells_that_were_sorted_apart_are_refused(shop: Path, tmp_path: Path) -> None:
     rows = filled(shop)
-    sorted_ids = [row | {"item_id": item_id} for row, item_id in zip(rows, sorted(row["item_id"] for row in rows), strict=True)]
+    sorted_ids = [
+        row | {"item_id": item_id}
+        for row, item_id in zip(rows, sorted(row["item_id"] for row in rows), strict=True)
+    ]
     assert "does not belong to the" in refused(shop, written(tmp_path / "a.csv", sorted_ids))
-    sorted_captions = [row | {"caption": caption} for row, caption in zip(rows, sorted(row["caption"] for row in rows), strict=True)]
-    assert "does not belong to the caption beside it: were cells moved or sorted apart?" in refused(shop, written(tmp_path / "b.csv", sorted_captions))
+    sorted_captions = [
+        row | {"caption": caption}
+        for row, caption in zip(rows, sorted(row["caption"] for row in rows), strict=True)
+    ]
+    assert "does not belong to the caption beside it: were cells moved or sorted apart?" in refused(
+        shop, written(tmp_path / "b.csv", sorted_captions)
+    )
     score(shop, written(tmp_path / "c.csv", [row | {"caption": f"{row['caption']}, mended"} for row in rows]))
 
 
 def test_answers_that_contradict_are_refused(shop: Path, tmp_path: Path) -> None:
     a, b = written(tmp_path / "a.csv", filled(shop)), written(tmp_path / "b.csv", filled(shop, 1, "not"))
-    assert refused(shop, a, b) == f"Error: {a}, row 2 says 'relevant' and {b}, row 2 says 'not' for the same item, and neither says that it is later: leave out one of the two\n"
+    assert (
+        refused(shop, a, b)
+        == f"Error: {a}, row 2 says 'relevant' and {b}, row 2 says 'not' for the same item, and neither says that it is later: leave out one of the two\n"
+    )
 
 
 def test_an_edited_item_id_is_refused_with_its_row(shop: Path, tmp_path: Path) -> None:
@@ -188,13 +242,18 @@ def test_what_is_no_sheet(shop: Path, tmp_path: Path, content: bytes, said: str)
 def test_an_answer_that_is_none_is_named(shop: Path, tmp_path: Path) -> None:
     rows = filled(shop)
     rows[8]["quality"] = "godo"
-    assert refused(shop, written(tmp_path / "typo.csv", rows)).endswith("typo.csv, row 10: quality is 'godo'; it takes good, acceptable, poor or cannot judge\n")
+    assert refused(shop, written(tmp_path / "typo.csv", rows)).endswith(
+        "typo.csv, row 10: quality is 'godo'; it takes good, acceptable, poor or cannot judge\n"
+    )
 
 
 def test_sheets_that_hold_answers_are_not_written_over(shop: Path, tmp_path: Path) -> None:
     again = ["eval", "sample", shop, tmp_path / "sheets", "--raters", 2, "--duplicates", 0.1]
     written(tmp_path / "sheets" / "rater-2.csv", filled(shop, 2))
-    assert captioner(*again).stderr == f"Error: {tmp_path}/sheets/rater-2.csv holds answers already: they would be lost; name another folder, or move the file\n"
+    assert (
+        captioner(*again).stderr
+        == f"Error: {tmp_path}/sheets/rater-2.csv holds answers already: they would be lost; name another folder, or move the file\n"
+    )
     assert "is a sheet of another sample" in captioner(*again, "--seed", 1).stderr
     assert sqlite3.connect(shop).execute("SELECT count(*) FROM samples").fetchone() == (1,)
     assert sheet(shop, 2) == filled(shop, 2)
@@ -210,7 +269,14 @@ def test_no_cell_is_a_formula_and_every_text_comes_back(text: str) -> None:
 
 def test_comments_arrive_as_they_were_typed(shop: Path, tmp_path: Path) -> None:
     comments = ["=cmd()|' /C calc'!A0", "'quoted'", "- a dash; =1+1", 'two\nlines, "quotes"', "أحمر"]
-    rows = [row | {"comment": defused(comments[i])} if i < len(comments) else row for i, row in enumerate(filled(shop))]
+    rows = [
+        row | {"comment": defused(comments[i])} if i < len(comments) else row
+        for i, row in enumerate(filled(shop))
+    ]
     score(shop, written(tmp_path / "comments.csv", rows))
-    kept = dict(sqlite3.connect(shop).execute("SELECT item_id, comment FROM ratings WHERE comment IS NOT NULL").fetchall())
+    kept = dict(
+        sqlite3.connect(shop)
+        .execute("SELECT item_id, comment FROM ratings WHERE comment IS NOT NULL")
+        .fetchall()
+    )
     assert [kept[row["item_id"]] for row in rows[: len(comments)]] == comments

@@ -1,7 +1,9 @@
-"""How often the interval of a share contains the truth: a thousand studies per setting, drawn with fixed seeds. 95% are meant, 93% must be reached.
+"""How often the interval of a share contains the truth: a thousand studies per setting, drawn with fixed
+seeds. 95% are meant, 93% must be reached.
 
-93% leaves room for the luck of a thousand draws (two standard errors are 1.4 points) and for the teeth of a discrete distribution, and for nothing else.
-Shares: 87.84% and 1.16% are those of the paper (relevant and good; irrelevant), 0.5% is about one hit in a sample of 200.
+93% leaves room for the luck of a thousand draws (two standard errors are 1.4 points) and for the teeth of a
+discrete distribution, and for nothing else. Shares: 87.84% and 1.16% are those of the paper (relevant and
+good; irrelevant), 0.5% is about one hit in a sample of 200.
 """
 
 import math
@@ -17,12 +19,15 @@ SIZES = [200, 300, 1000]
 
 
 def zipf(exponent: int) -> np.ndarray:
-    """Ten strata as uneven as boards: with 1 the largest has 34% of the items and the smallest 3.4%, with 2 it is 65% and 0.6%. Each gets a tenth of the sample."""
+    """Ten strata as uneven as boards: with 1 the largest has 34% of the items and the smallest 3.4%, with 2
+    it is 65% and 0.6%. Each gets a tenth of the sample.
+    """
     sizes = np.arange(1.0, 11.0) ** -exponent
     return sizes / sizes.sum()
 
 
-# Where the rarer answer is, from the largest stratum to the smallest: how much likelier it is in one than in another.
+# Where the rarer answer is, from the largest stratum to the smallest: how much likelier it is in one than in
+# another.
 WHERE = {
     "alike": np.ones(10),
     "a hundred times likelier in the smallest": np.arange(1, 11) ** 2.0,
@@ -33,7 +38,9 @@ WHERE = {
 
 
 def spread(share: float, parts: np.ndarray, odds: np.ndarray) -> np.ndarray:
-    """Shares of the strata that average to `share`, the rarer answer going to strata as `odds` say; a stratum that is full passes the rest on."""
+    """Shares of the strata that average to `share`, the rarer answer going to strata as `odds` say; a stratum
+    that is full passes the rest on.
+    """
     rare = min(share, 1 - share)
     low, high = 0.0, 1e9
     for _ in range(200):
@@ -58,10 +65,17 @@ def test_a_plain_sample(share: float, items: int) -> None:
     """Here no luck is needed: the chance of each number of hits is known."""
     covered = 0.0
     for hits in range(items + 1):
-        chance = math.exp(math.lgamma(items + 1) - math.lgamma(hits + 1) - math.lgamma(items - hits + 1) + hits * math.log(share) + (items - hits) * math.log1p(-share))
+        chance = math.exp(
+            math.lgamma(items + 1)
+            - math.lgamma(hits + 1)
+            - math.lgamma(items - hits + 1)
+            + hits * math.log(share)
+            + (items - hits) * math.log1p(-share)
+        )
         if chance > 1e-7 and contains(share, np.array([hits]), np.array([items]), np.array([1.0])):
             covered += chance
-    # Wilson's interval is known to dip where about one hit is expected: it stays the plain one here, and 92% are told.
+    # Wilson's interval is known to dip where about one hit is expected: it stays the plain one here, and 92%
+    # are told.
     assert covered >= (0.92 if (share, items) == (0.005, 200) else 0.93)
 
 
@@ -74,5 +88,7 @@ def test_a_stratified_sample(exponent: int, where: str, share: float, items: int
     drawn = np.random.default_rng(items).binomial(sizes, spread(share, parts, WHERE[where]), (STUDIES, 10))
     # Which items are hits does not matter, only how many in each stratum: studies alike are computed once.
     found, studies = np.unique(drawn, axis=0, return_counts=True)
-    covered = sum(count for hits, count in zip(found, studies, strict=True) if contains(share, hits, sizes, parts))
+    covered = sum(
+        count for hits, count in zip(found, studies, strict=True) if contains(share, hits, sizes, parts)
+    )
     assert covered >= 0.93 * STUDIES

@@ -13,7 +13,15 @@ from click.testing import CliRunner, Result
 
 from pincaption.cli import cli
 
-ROWS = [("1", "a", "fit", 1), ("1", "b", "fit", 2), ("2", "a", "fit", 2), ("2", "b", "fit", 2), ("3", "a", "fit", 3), ("1", "a", "style", 0), ("2", "b", "style", 1)]
+ROWS = [
+    ("1", "a", "fit", 1),
+    ("1", "b", "fit", 2),
+    ("2", "a", "fit", 2),
+    ("2", "b", "fit", 2),
+    ("3", "a", "fit", 3),
+    ("1", "a", "style", 0),
+    ("2", "b", "style", 1),
+]
 HEADER = ["item", "rater", "question", "value"]
 
 
@@ -35,7 +43,17 @@ def test_the_shape_of_the_result(tmp_path: Path) -> None:
     (tmp_path / "r.csv").write_text(csv_of(ROWS))
     found = scored(tmp_path / "r.csv")
     assert list(found) == ["fit", "style"]
-    assert set(found["fit"]) == {"items", "ratings", "mean", "alpha_nominal", "alpha_ordinal", "alpha_interval", "ac1", "ac2", "by_rater"}
+    assert set(found["fit"]) == {
+        "items",
+        "ratings",
+        "mean",
+        "alpha_nominal",
+        "alpha_ordinal",
+        "alpha_interval",
+        "ac1",
+        "ac2",
+        "by_rater",
+    }
     assert (found["fit"]["items"], found["fit"]["ratings"], found["fit"]["mean"]) == (3, 5, 2.0)
     assert found["fit"]["by_rater"] == {"a": {"ratings": 3, "mean": 2.0}, "b": {"ratings": 2, "mean": 2.0}}
     assert found["style"]["alpha_nominal"] is None  # no item was rated twice
@@ -51,13 +69,21 @@ def test_the_forms_of_a_table(tmp_path: Path, form: str) -> None:
     elif form == "decimal commas":
         path.write_text(csv_of([(*row[:3], f"{row[3]},0") for row in ROWS], ";"))
     else:
-        path.write_text(csv_of(ROWS, {"semicolons": ";", "tabs": "\t"}.get(form, ",")), encoding="utf-8-sig" if form == "a BOM" else "utf-8")
+        path.write_text(
+            csv_of(ROWS, {"semicolons": ";", "tabs": "\t"}.get(form, ",")),
+            encoding="utf-8-sig" if form == "a BOM" else "utf-8",
+        )
     (tmp_path / "plain.csv").write_text(csv_of(ROWS))
     assert scored(path) == scored(tmp_path / "plain.csv")
 
 
 def test_a_table_of_one_question_needs_not_name_it_and_gaps_are_fine(tmp_path: Path) -> None:
-    (tmp_path / "r.csv").write_text(csv_of([(1, "a", 3), (1, "b", 3), (2, "a", "NA"), (2, "b", ""), (3, "a", 1)], header=["item", "rater", "value"]))
+    (tmp_path / "r.csv").write_text(
+        csv_of(
+            [(1, "a", 3), (1, "b", 3), (2, "a", "NA"), (2, "b", ""), (3, "a", 1)],
+            header=["item", "rater", "value"],
+        )
+    )
     found = scored(tmp_path / "r.csv")
     assert list(found) == ["rating"]
     assert (found["rating"]["items"], found["rating"]["ratings"]) == (2, 3)
@@ -66,11 +92,23 @@ def test_a_table_of_one_question_needs_not_name_it_and_gaps_are_fine(tmp_path: P
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([(1, "a", "q", "good")], "line 2: the value 'good' is no number: agreement takes numbers of an ordinal scale"),
-        ([(1, "a", "q", 1), (1, "a", "q", 2)], "line 3: rater a has answered q for item 1 before: one answer each"),
+        (
+            [(1, "a", "q", "good")],
+            "line 2: the value 'good' is no number: agreement takes numbers of an ordinal scale",
+        ),
+        (
+            [(1, "a", "q", 1), (1, "a", "q", 2)],
+            "line 3: rater a has answered q for item 1 before: one answer each",
+        ),
         ([("", "a", "q", 1)], "line 2: no item"),
-        ([(1, "a", "q", "")], "holds no ratings: it takes a row for each, with the columns item, rater, question, value"),
-        ([(i, "a", "q", i / 7) for i in range(1500)], "have 1,500 different values: agreement is for scales of at most 1000"),
+        (
+            [(1, "a", "q", "")],
+            "holds no ratings: it takes a row for each, with the columns item, rater, question, value",
+        ),
+        (
+            [(i, "a", "q", i / 7) for i in range(1500)],
+            "have 1,500 different values: agreement is for scales of at most 1000",
+        ),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named(tmp_path: Path, rows: list[Any], said: str) -> None:

@@ -1,4 +1,6 @@
-"""`eval sample`, `eval compare`, `eval score` against the slow reference: random stores, options, raters and spreadsheet programs. And how items are drawn."""
+"""`eval sample`, `eval compare`, `eval score` against the slow reference: random stores, options, raters and
+spreadsheet programs. And how items are drawn.
+"""
 
 import csv
 import io
@@ -53,24 +55,41 @@ class Shop:
     """A store, and what a person would count in it."""
 
     path: Path
-    current: dict[str, dict[str, Any]]  # pins with a current caption: what each column of --stratify says of them
+    # pins with a current caption: what each column of --stratify says of them
+    current: dict[str, dict[str, Any]]
     in_vain: int  # pins that were tried and have none
     differ: int  # pins that the two recipes captioned differently
 
 
 def make_store(path: Path, rng: random.Random, pins: int) -> Shop:
-    """Pins of several categories, with captions of two recipes that are ok, rejected, failed, or of an image that was replaced since."""
+    """Pins of several categories, with captions of two recipes that are ok, rejected, failed, or of an image
+    that was replaced since.
+    """
     shop = Shop(path, {}, 0, 0)
     categories = rng.sample(CATEGORIES, rng.randint(1, len(CATEGORIES)))
     conn = open_store(path, create=True)
     with transaction(conn):
         for recipe in ("aaaa1111", "bbbb2222"):
-            conn.execute("INSERT INTO recipes VALUES (?, ?, NULL, '', '', '{}', '{}', 'float32')", [recipe, f"model {recipe[0]}"])
-        for i in range(pins):
-            pin = {"pin_id": f"pin-{i}", "kind": rng.choice(["pin", "pin", "product"]), "category": rng.choice(categories), "locale": rng.choice([None, "en", "de"])}
-            pin |= {"title": rng.choice([None, "a title"]), "image": f"/nowhere/{i}.jpg", "image_sha256": f"digest {i}", "deleted_at": rng.choice([None] * 9 + ["2026-01-01"])}
             conn.execute(
-                f"INSERT INTO pins ({', '.join(pin)}, has_title, has_description) VALUES ({', '.join('?' * len(pin))}, {int(pin['title'] is not None)}, 0)", list(pin.values())
+                "INSERT INTO recipes VALUES (?, ?, NULL, '', '', '{}', '{}', 'float32')",
+                [recipe, f"model {recipe[0]}"],
+            )
+        for i in range(pins):
+            pin = {
+                "pin_id": f"pin-{i}",
+                "kind": rng.choice(["pin", "pin", "product"]),
+                "category": rng.choice(categories),
+                "locale": rng.choice([None, "en", "de"]),
+            }
+            pin |= {
+                "title": rng.choice([None, "a title"]),
+                "image": f"/nowhere/{i}.jpg",
+                "image_sha256": f"digest {i}",
+                "deleted_at": rng.choice([None] * 9 + ["2026-01-01"]),
+            }
+            conn.execute(
+                f"INSERT INTO pins ({', '.join(pin)}, has_title, has_description) VALUES ({', '.join('?' * len(pin))}, {int(pin['title'] is not None)}, 0)",
+                list(pin.values()),
             )
             texts, newest, tried = [], None, False
             for recipe in ("aaaa1111", "bbbb2222"):
@@ -78,10 +97,23 @@ def make_store(path: Path, rng: random.Random, pins: int) -> Shop:
                 if status is None:
                     continue
                 tried = True
-                text = rng.choice([f"a {i % 7} mug, red", f'{recipe} "{i}"; a lamp\nand \'=1+1', "ランプ" * (i + 1)])
+                text = rng.choice(
+                    [f"a {i % 7} mug, red", f'{recipe} "{i}"; a lamp\nand \'=1+1', "ランプ" * (i + 1)]
+                )
                 moment = f"2026-0{rng.randint(1, 9)}-01"
-                row = [pin["pin_id"], recipe, status, None if status == "failed" else text, None if status == "ok" else "why not", f"digest {i}" if fresh else "earlier", moment]
-                conn.execute("INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+                row = [
+                    pin["pin_id"],
+                    recipe,
+                    status,
+                    None if status == "failed" else text,
+                    None if status == "ok" else "why not",
+                    f"digest {i}" if fresh else "earlier",
+                    moment,
+                ]
+                conn.execute(
+                    "INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    row,
+                )
                 if status == "ok" and fresh:
                     texts.append(text)
                     if newest is None or moment > newest[0]:
@@ -89,7 +121,13 @@ def make_store(path: Path, rng: random.Random, pins: int) -> Shop:
             if pin["deleted_at"]:
                 continue
             if newest:
-                strata = {"kind": pin["kind"], "category": (pin["category"] or "").strip(" ") or None, "locale": pin["locale"], "caption_recipe": newest[1], None: None}
+                strata = {
+                    "kind": pin["kind"],
+                    "category": (pin["category"] or "").strip(" ") or None,
+                    "locale": pin["locale"],
+                    "caption_recipe": newest[1],
+                    None: None,
+                }
                 shop.current[pin["pin_id"]] = strata | {"native_text": "with" if pin["title"] else "without"}
             elif tried:
                 shop.in_vain += 1
@@ -104,7 +142,9 @@ def gold_file(path: Path, rng: random.Random, pins: Sequence[str]) -> Path:
         writer = csv.writer(file)
         writer.writerow(["pin_id", "caption", "relevance", "quality"])
         for pin_id in rng.sample(pins, min(len(pins), rng.randint(1, 4))):
-            relevance, quality = rng.choice([("relevant", ""), ("", "poor"), ("not", "poor"), ("partly", "acceptable")])
+            relevance, quality = rng.choice(
+                [("relevant", ""), ("", "poor"), ("not", "poor"), ("partly", "acceptable")]
+            )
             writer.writerow([pin_id, rng.choice(["", "nothing of the kind"]), relevance, quality])
     return path
 
@@ -130,13 +170,59 @@ class Person:
     def any(cls, rng: random.Random, kind: str) -> "Person":
         odds = {}
         for question in ASKED[kind]:
-            odds[question] = rng.choice([[8, 2, 1, 1, 1], [20, 1, 1, 0, 0], [1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [0, 0, 1, 0, 0], [1, 0, 1, 2, 4], [0, 0, 0, 1, 3], [1, 3, 8, 1, 0]])
-        encoding, delimiter = rng.choice([("utf-8", ","), ("utf-8-sig", ","), ("utf-8-sig", ";"), ("utf-8", ";"), ("utf-8", "\t"), ("utf-16", "\t")])
-        without = rng.sample(["sample", "rater", "number", "caption", "first_caption", "comment", "seconds", "answered_at", *ASKED[kind]], rng.choice([0, 0, 1, 3]))
-        return cls(rng, odds, encoding, delimiter, rng.choice(["\n", "\r\n"]), rng.random() < 0.5, without, rng.random() < 0.3, rng.random() < 0.3)
+            odds[question] = rng.choice(
+                [
+                    [8, 2, 1, 1, 1],
+                    [20, 1, 1, 0, 0],
+                    [1, 1, 1, 1, 1],
+                    [1, 0, 0, 0, 0],
+                    [0, 0, 1, 0, 0],
+                    [1, 0, 1, 2, 4],
+                    [0, 0, 0, 1, 3],
+                    [1, 3, 8, 1, 0],
+                ]
+            )
+        encoding, delimiter = rng.choice(
+            [
+                ("utf-8", ","),
+                ("utf-8-sig", ","),
+                ("utf-8-sig", ";"),
+                ("utf-8", ";"),
+                ("utf-8", "\t"),
+                ("utf-16", "\t"),
+            ]
+        )
+        without = rng.sample(
+            [
+                "sample",
+                "rater",
+                "number",
+                "caption",
+                "first_caption",
+                "comment",
+                "seconds",
+                "answered_at",
+                *ASKED[kind],
+            ],
+            rng.choice([0, 0, 1, 3]),
+        )
+        return cls(
+            rng,
+            odds,
+            encoding,
+            delimiter,
+            rng.choice(["\n", "\r\n"]),
+            rng.random() < 0.5,
+            without,
+            rng.random() < 0.3,
+            rng.random() < 0.3,
+        )
 
     def fill(self, sheet: Path, filled: Path, skip: float = 0.0, day: int | None = None) -> Path:
-        """Fills a sheet in and saves it as `filled`; of the rows a share of `skip` is not answered (yet). Says when each was answered, where there is a `day`."""
+        """Fills a sheet in and saves it as `filled`; of the rows a share of `skip` is not answered (yet).
+
+        Says when each was answered, where there is a `day`.
+        """
         rng = self.rng
         rows = list(csv.DictReader(io.StringIO(sheet.read_bytes().decode("utf-8-sig"), newline="")))
         for row in rows:
@@ -146,8 +232,13 @@ class Person:
                 answer = rng.choices([*VALUES[question], CANNOT, ""], odds)[0]
                 row[question] = f"  {answer.upper()} " if self.shouting else answer
             seconds = rng.choice(["", "3", "0.5", "17.25", "17.25", "80"])
-            row |= {"comment": rng.choice(COMMENTS) or "", "seconds": seconds.replace(".", ",") if self.delimiter == ";" else seconds}
-            row["answered_at"] = f"2026-11-{day:02}T{rng.randint(0, 23):02}:15:{rng.randint(0, 59):02}Z" if day else ""
+            row |= {
+                "comment": rng.choice(COMMENTS) or "",
+                "seconds": seconds.replace(".", ",") if self.delimiter == ";" else seconds,
+            }
+            row["answered_at"] = (
+                f"2026-11-{day:02}T{rng.randint(0, 23):02}:15:{rng.randint(0, 59):02}Z" if day else ""
+            )
         if self.shuffled:
             rng.shuffle(rows)
         columns = [name for name in rows[0] if name not in self.without or (day and name == "answered_at")]
@@ -164,14 +255,41 @@ class Person:
         return filled
 
 
-def ways_to_score(rng: random.Random, people: Sequence[Person], sheets: Sequence[Path], folder: Path) -> list[list[Path]]:
-    """Calls of `score` with some sheets each: all at once, one by one, half a sheet before the whole, with answers that change, or without sheets at the end."""
+def ways_to_score(
+    rng: random.Random, people: Sequence[Person], sheets: Sequence[Path], folder: Path
+) -> list[list[Path]]:
+    """Calls of `score` with some sheets each: all at once, one by one, half a sheet before the whole, with
+    answers that change, or without sheets at the end.
+    """
     if rng.random() < 0.2:  # two sheets of each rater in one call: each answer says when it was given
-        return [[person.fill(sheet, folder / f"{day} {sheet.name}", 0.4, day) for day in rng.sample([3, 4], 2) for person, sheet in zip(people, sheets, strict=True)]]
-    whole = [person.fill(sheet, folder / sheet.name, rng.choice([0, 0, 0.1, 0.8])) for person, sheet in zip(people, sheets, strict=True)]
-    half = [person.fill(sheet, folder / f"half {sheet.name}", 0.5) for person, sheet in zip(people, sheets, strict=True)]
+        return [
+            [
+                person.fill(sheet, folder / f"{day} {sheet.name}", 0.4, day)
+                for day in rng.sample([3, 4], 2)
+                for person, sheet in zip(people, sheets, strict=True)
+            ]
+        ]
+    whole = [
+        person.fill(sheet, folder / sheet.name, rng.choice([0, 0, 0.1, 0.8]))
+        for person, sheet in zip(people, sheets, strict=True)
+    ]
+    half = [
+        person.fill(sheet, folder / f"half {sheet.name}", 0.5)
+        for person, sheet in zip(people, sheets, strict=True)
+    ]
     some = rng.sample(whole, rng.randint(1, len(whole)))
-    return rng.choice([[whole], [some], [*([sheet] for sheet in whole), []], [*([sheet] for sheet in whole), whole], [half, whole], [whole, half], [half, some, []], [whole, some]])
+    return rng.choice(
+        [
+            [whole],
+            [some],
+            [*([sheet] for sheet in whole), []],
+            [*([sheet] for sheet in whole), whole],
+            [half, whole],
+            [whole, half],
+            [half, some, []],
+            [whole, some],
+        ]
+    )
 
 
 # --- comparing ---
@@ -180,11 +298,20 @@ def ways_to_score(rng: random.Random, people: Sequence[Person], sheets: Sequence
 def differences(ours: Any, right: Any, where: str = "") -> list[str]:
     """Where what was printed differs from what is right; everything in `right` must be there."""
     if isinstance(right, dict) and isinstance(ours, dict):
-        right = {name: of for name, of in right.items() if name in ours or of != {"ratings": 0, "mean": None}}  # who said nothing to a question need not be named there
+        # who said nothing to a question need not be named there
+        right = {name: of for name, of in right.items() if name in ours or of != {"ratings": 0, "mean": None}}
         missing = [f"{where}.{name}: missing" for name in right.keys() - ours.keys()]
-        return missing + [found for name in right.keys() & ours.keys() for found in differences(ours[name], right[name], f"{where}.{name}")]
+        return missing + [
+            found
+            for name in right.keys() & ours.keys()
+            for found in differences(ours[name], right[name], f"{where}.{name}")
+        ]
     if isinstance(right, list) and isinstance(ours, list) and len(right) == len(ours):
-        return [found for i, (a, b) in enumerate(zip(ours, right, strict=True)) for found in differences(a, b, f"{where}[{i}]")]
+        return [
+            found
+            for i, (a, b) in enumerate(zip(ours, right, strict=True))
+            for found in differences(a, b, f"{where}[{i}]")
+        ]
     if isinstance(right, float) and isinstance(ours, int | float):
         allowed = 0.05 if where.endswith("effective_items") else 0  # which is printed with one decimal
         return [] if abs(ours - right) <= allowed + 1e-9 else [f"{where}: {ours} where {right} is right"]
@@ -197,22 +324,31 @@ def check(conn: sqlite3.Connection, ours: dict[str, Any], calls: list[list[Path]
     assert differences(ours, right) == []
     assert len(ours["by_rater"]) == len(right["by_rater"])
     for shown in ours["disputed"] + ours["worst"] if ours["kind"] == "captions" else ours["disputed"]:
-        given = {of["rater"]: {name: answer for name, answer in of.items() if name in VALUES} for of in shown["answers"]}
+        given = {
+            of["rater"]: {name: answer for name, answer in of.items() if name in VALUES}
+            for of in shown["answers"]
+        }
         assert given == answers[shown["pin_id"]]
     for of in ours["questions"].values():
         for measure, interval in of["intervals"].items():
             assert interval is None or interval[0] <= interval[1] <= 1, (measure, interval)
             assert interval is None or of[measure] is not None, measure
 
-    if ours.get("decided"):  # who sees no difference has answered: the shares of the two captions are to one another as the preference says
+    if ours.get("decided"):
+        # who sees no difference has answered: the shares of the two captions are to one another as the
+        # preference says
         first, second = (ours["shares"][name]["share"] for name in ("first", "second"))
         assert ours["preference"]["share"] == pytest.approx(first / (first + second))
 
-    taken = conn.execute("SELECT item_id, relevance, quality, better, comment, seconds FROM ratings").fetchall()
+    taken = conn.execute(
+        "SELECT item_id, relevance, quality, better, comment, seconds FROM ratings"
+    ).fetchall()
     said = gathered(calls)
     assert {row[0] for row in taken} == set(said)
     for item_id, *row in taken:
-        assert row == [said[item_id].get(name) for name in ("relevance", "quality", "better", "comment", "seconds")]
+        assert row == [
+            said[item_id].get(name) for name in ("relevance", "quality", "better", "comment", "seconds")
+        ]
 
 
 def ratings(path: Path) -> list[Any]:
@@ -240,15 +376,29 @@ def test_scores_are_those_of_the_reference(plan: int, tmp_path: Path) -> None:
         "--duplicates",
         rng.choice([0, 0.05, 0.3, 0.5]),
     ]
-    options += ["--allocation", rng.choice(["equal", "proportional"])] + (["--stratify", stratify] if stratify else [])
+    options += ["--allocation", rng.choice(["equal", "proportional"])] + (
+        ["--stratify", stratify] if stratify else []
+    )
     if kind == "captions":
         if rng.random() < 0.5:
             options += ["--gold", gold_file(tmp_path / "gold.csv", rng, list(shop.current))]
         drawn = captioner("eval", "sample", shop.path, tmp_path / "sheets", *options)
-        assert {s["stratum"]: s["captions"] for s in drawn["strata"]} == Counter(of[stratify] for of in shop.current.values())
+        assert {s["stratum"]: s["captions"] for s in drawn["strata"]} == Counter(
+            of[stratify] for of in shop.current.values()
+        )
         assert drawn["rejected"] + drawn["failed"] + drawn["stale"] == shop.in_vain
     else:
-        drawn = captioner("eval", "compare", shop.path, tmp_path / "sheets", "--recipe", "aaaa", "--recipe", "model b", *options)
+        drawn = captioner(
+            "eval",
+            "compare",
+            shop.path,
+            tmp_path / "sheets",
+            "--recipe",
+            "aaaa",
+            "--recipe",
+            "model b",
+            *options,
+        )
         assert drawn["captions"] == shop.differ
 
     sheets = sorted((tmp_path / "sheets").glob("*.csv"))
@@ -277,16 +427,39 @@ def test_scores_are_those_of_the_reference(plan: int, tmp_path: Path) -> None:
 def test_a_comparison_knows_which_side_was_which(tmp_path: Path) -> None:
     """Everybody prefers what the newer recipe wrote, wherever the sheet shows it."""
     shop = make_store(tmp_path / "my.db", random.Random(1), 100)
-    captioner("eval", "compare", shop.path, tmp_path / "sheets", "--recipe", "aaaa", "--recipe", "bbbb", "--n", 20, "--duplicates", 0.5)
+    captioner(
+        "eval",
+        "compare",
+        shop.path,
+        tmp_path / "sheets",
+        "--recipe",
+        "aaaa",
+        "--recipe",
+        "bbbb",
+        "--n",
+        20,
+        "--duplicates",
+        0.5,
+    )
     conn = sqlite3.connect(shop.path)
-    other = dict(conn.execute("SELECT item_id, other_caption FROM sheet_rows JOIN sample_items USING (sample_id, item)"))
+    other = dict(
+        conn.execute(
+            "SELECT item_id, other_caption FROM sheet_rows JOIN sample_items USING (sample_id, item)"
+        )
+    )
     conn.close()
     sheets = sorted((tmp_path / "sheets").glob("*.csv"))
     for sheet in sheets:
         rows = read_rows(sheet)
-        shown_first = {row["item_id"] for row in rows if row["first_caption"].replace("'=", "=") == other[row["item_id"]].replace("'=", "=")}
+        shown_first = {
+            row["item_id"]
+            for row in rows
+            if row["first_caption"].replace("'=", "=") == other[row["item_id"]].replace("'=", "=")
+        }
         assert 0 < len(shown_first) < len(rows)
-        write_rows(sheet, [row | {"better": "first" if row["item_id"] in shown_first else "second"} for row in rows])
+        write_rows(
+            sheet, [row | {"better": "first" if row["item_id"] in shown_first else "second"} for row in rows]
+        )
     found = captioner("eval", "score", shop.path, *sheets)
     assert found["wins"] == {"first": 0, "no_difference": 0, "second": 20}
     assert found["recipes"]["second"]["recipe"] == "bbbb2222"
@@ -299,7 +472,9 @@ def test_who_answered_nothing_is_not_among_those_who_judged(tmp_path: Path) -> N
     shop = make_store(tmp_path / "my.db", random.Random(1), 40)
     captioner("eval", "sample", shop.path, tmp_path / "sheets", "--n", 10)
     sheets = sorted((tmp_path / "sheets").glob("*.csv"))
-    write_rows(sheets[0], [row | {"relevance": "relevant", "quality": "good"} for row in read_rows(sheets[0])])
+    write_rows(
+        sheets[0], [row | {"relevance": "relevant", "quality": "good"} for row in read_rows(sheets[0])]
+    )
     found = captioner("eval", "score", shop.path, *sheets)
     assert found["raters"] == 1
     assert "3 people" not in found["sentence"]
@@ -315,12 +490,26 @@ def test_a_negative_seed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", [["early", "late"], ["late", "early"]])
 @pytest.mark.parametrize("together", [True, False])
-def test_the_later_answer_counts_whichever_sheet_comes_first(order: list[str], together: bool, tmp_path: Path) -> None:
+def test_the_later_answer_counts_whichever_sheet_comes_first(
+    order: list[str], together: bool, tmp_path: Path
+) -> None:
     shop = make_store(tmp_path / "my.db", random.Random(1), 40)
     captioner("eval", "sample", shop.path, tmp_path / "sheets", "--n", 10)
     rows = read_rows(tmp_path / "sheets" / "rater-1.csv")
-    write_rows(tmp_path / "early.csv", [row | {"relevance": "not", "quality": "poor", "answered_at": "2026-11-03T09:00:00Z"} for row in rows])
-    write_rows(tmp_path / "late.csv", [row | {"relevance": "relevant", "quality": "good", "answered_at": "2026-11-04T09:00:00Z"} for row in rows])
+    write_rows(
+        tmp_path / "early.csv",
+        [
+            row | {"relevance": "not", "quality": "poor", "answered_at": "2026-11-03T09:00:00Z"}
+            for row in rows
+        ],
+    )
+    write_rows(
+        tmp_path / "late.csv",
+        [
+            row | {"relevance": "relevant", "quality": "good", "answered_at": "2026-11-04T09:00:00Z"}
+            for row in rows
+        ],
+    )
     sheets = [tmp_path / f"{name}.csv" for name in order]
     for call in [sheets] if together else [[sheet] for sheet in sheets]:
         found = captioner("eval", "score", shop.path, *call)
@@ -365,12 +554,36 @@ def write_rows(sheet: Path, rows: Sequence[dict[str, str]]) -> None:
 def test_the_same_seed_on_a_copy_of_the_store_gives_the_same_bytes(command: str, tmp_path: Path) -> None:
     shop = make_store(tmp_path / "my.db", random.Random(2), 80)
     shutil.copy(shop.path, tmp_path / "copy.db")
-    options: list[object] = ["--n", 20, "--stratify", "category", "--allocation", "proportional", "--duplicates", 0.2]
-    options += ["--recipe", "aaaa", "--recipe", "bbbb"] if command == "compare" else ["--gold", gold_file(tmp_path / "gold.csv", random.Random(2), list(shop.current))]
+    options: list[object] = [
+        "--n",
+        20,
+        "--stratify",
+        "category",
+        "--allocation",
+        "proportional",
+        "--duplicates",
+        0.2,
+    ]
+    options += (
+        ["--recipe", "aaaa", "--recipe", "bbbb"]
+        if command == "compare"
+        else ["--gold", gold_file(tmp_path / "gold.csv", random.Random(2), list(shop.current))]
+    )
     folders = {name: tmp_path / name for name in ("first", "again", "copied", "other")}
     for name, folder in folders.items():
-        captioner("eval", command, tmp_path / ("copy.db" if name == "copied" else "my.db"), folder, *options, "--seed", 6 if name == "other" else 5)
-    bytes_of = {name: {path.name: path.read_bytes() for path in sorted(folder.iterdir())} for name, folder in folders.items()}
+        captioner(
+            "eval",
+            command,
+            tmp_path / ("copy.db" if name == "copied" else "my.db"),
+            folder,
+            *options,
+            "--seed",
+            6 if name == "other" else 5,
+        )
+    bytes_of = {
+        name: {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+        for name, folder in folders.items()
+    }
     assert len(bytes_of["first"]) == 1 + 2 * 3
     assert bytes_of["first"] == bytes_of["again"] == bytes_of["copied"]
     assert bytes_of["first"]["rater-1.csv"] != bytes_of["other"]["rater-1.csv"]
@@ -380,9 +593,16 @@ def test_the_same_seed_on_a_copy_of_the_store_gives_the_same_bytes(command: str,
 
 
 def too_uneven(counts: Sequence[int], draws: int, chance: float) -> float:
-    """How many standard deviations the chi-square of some counts lies above what a fair draw gives; each was to be counted with this chance in each draw."""
+    """How many standard deviations the chi-square of some counts lies above what a fair draw gives; each was
+    to be counted with this chance in each draw.
+    """
     free = len(counts) - 1
-    square = sum((count - draws * chance) ** 2 for count in counts) / (draws * chance * (1 - chance)) * free / len(counts)
+    square = (
+        sum((count - draws * chance) ** 2 for count in counts)
+        / (draws * chance * (1 - chance))
+        * free
+        / len(counts)
+    )
     return (square - free) / math.sqrt(2 * free)
 
 
@@ -390,7 +610,14 @@ def too_uneven(counts: Sequence[int], draws: int, chance: float) -> float:
 def test_every_caption_of_a_stratum_is_drawn_as_often_as_the_next(kind: str, tmp_path: Path) -> None:
     make_store(tmp_path / "my.db", random.Random(3), 200)
     conn = open_store(tmp_path / "my.db")
-    drawn, repeated, opened, swapped, pairs, seeds = Counter[str](), Counter[int](), Counter[int](), Counter[bool](), Counter[Any](), 300
+    drawn, repeated, opened, swapped, pairs, seeds = (
+        Counter[str](),
+        Counter[int](),
+        Counter[int](),
+        Counter[bool](),
+        Counter[Any](),
+        300,
+    )
     for seed in range(seeds):
         options = SampleOptions(n=20, seed=seed, stratify="locale", duplicates=0.2, raters=2)
         sample = draw(conn, options) if kind == "captions" else draw_pairs(conn, options, "aaaa", "bbbb")
@@ -419,23 +646,50 @@ def test_every_caption_of_a_stratum_is_drawn_as_often_as_the_next(kind: str, tmp
 def test_allocations_come_to_n_and_leave_no_stratum_out(allocation: str) -> None:
     rng = random.Random(4)
     for _ in range(1000):
-        captions = {name: rng.choice([1, 2, 3, 5, 40, 1000, rng.randint(1, 5000)]) for name in range(rng.randint(1, 9))}
+        captions = {
+            name: rng.choice([1, 2, 3, 5, 40, 1000, rng.randint(1, 5000)])
+            for name in range(rng.randint(1, 9))
+        }
         n = rng.randint(len(captions), rng.choice([len(captions), 60, 400]) + len(captions))
         items = allocate(captions, n, allocation)
         assert sum(items.values()) == min(n, sum(captions.values()))
         assert all(1 <= items[name] <= captions[name] for name in captions)
-        if allocation == "equal":  # a stratum has fewer than another only where it has no more; one item may be left over
-            assert all(items[name] == captions[name] or items[name] >= max(items.values()) - 1 for name in captions)
+        if allocation == "equal":
+            # a stratum has fewer than another only where it has no more; one item may be left over
+            assert all(
+                items[name] == captions[name] or items[name] >= max(items.values()) - 1 for name in captions
+            )
         elif n <= sum(captions.values()):
             enough = all(n * size >= sum(captions.values()) for size in captions.values())
-            assert not enough or all(abs(items[name] - n * size / sum(captions.values())) < 1 for name, size in captions.items())
+            assert not enough or all(
+                abs(items[name] - n * size / sum(captions.values())) < 1 for name, size in captions.items()
+            )
 
 
-@pytest.mark.parametrize(("n", "duplicates", "gold"), [(60, 0.05, 0), (60, 0.25, 10), (60, 0.5, 0), (30, 0.05, 0), (10, 0.5, 20), (4, 0.3, 0), (1, 0.5, 0), (60, 0, 3)])
+@pytest.mark.parametrize(
+    ("n", "duplicates", "gold"),
+    [
+        (60, 0.05, 0),
+        (60, 0.25, 10),
+        (60, 0.5, 0),
+        (30, 0.05, 0),
+        (10, 0.5, 20),
+        (4, 0.3, 0),
+        (1, 0.5, 0),
+        (60, 0, 3),
+    ],
+)
 def test_repeats_come_well_after_the_original(n: int, duplicates: float, gold: int, tmp_path: Path) -> None:
     make_store(tmp_path / "my.db", random.Random(5), 150)
     conn = open_store(tmp_path / "my.db")
-    known = [item.__class__(0, item.pin_id, None, None, None, "gold", gold_quality="poor") for item in draw(conn, SampleOptions(n=gold)).items] if gold else []
+    known = (
+        [
+            item.__class__(0, item.pin_id, None, None, None, "gold", gold_quality="poor")
+            for item in draw(conn, SampleOptions(n=gold)).items
+        ]
+        if gold
+        else []
+    )
     for seed in range(20):
         sample = draw(conn, SampleOptions(n=n, duplicates=duplicates, seed=seed), gold=known)
         assert len({row.item_id for row in sample.rows}) == len(sample.rows)
@@ -448,7 +702,8 @@ def test_repeats_come_well_after_the_original(n: int, duplicates: float, gold: i
             assert len({row.item for row in repeats}) == len(repeats)
             order = sorted(first, key=lambda item: first[item])
             quarter = (len(order) + math.floor(duplicates * n + 0.5)) / 4
-            room = sum(item <= n and i + quarter < len(order) - 1 for i, item in enumerate(order))  # items after which a quarter of the sheet is still to come
+            # items after which a quarter of the sheet is still to come
+            room = sum(item <= n and i + quarter < len(order) - 1 for i, item in enumerate(order))
             assert len(repeats) == min(room, math.floor(duplicates * n + 0.5))
             assert all(row.item <= n for row in repeats), "gold comes once"
             assert all(row.position - first[row.item] >= (n + gold) / 4 for row in repeats)
@@ -456,7 +711,13 @@ def test_repeats_come_well_after_the_original(n: int, duplicates: float, gold: i
 
 
 @pytest.mark.parametrize(
-    ("margin", "options"), [(0.1, []), (0.12, ["--stratify", "category"]), (0.2, ["--stratify", "locale"]), (0.15, ["--stratify", "category", "--allocation", "proportional"])]
+    ("margin", "options"),
+    [
+        (0.1, []),
+        (0.12, ["--stratify", "category"]),
+        (0.2, ["--stratify", "locale"]),
+        (0.15, ["--stratify", "category", "--allocation", "proportional"]),
+    ],
 )
 def test_a_margin_takes_as_few_items_as_it_can(margin: float, options: list[str], tmp_path: Path) -> None:
     shop = make_store(tmp_path / "my.db", random.Random(6), 400)

@@ -1,4 +1,6 @@
-"""The rating sheet in a real browser, opened from the disk: rated by keyboard, closed, opened again, downloaded, scored."""
+"""The rating sheet in a real browser, opened from the disk: rated by keyboard, closed, opened again,
+downloaded, scored.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,10 @@ from .shop import HOSTILE, make_shop
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install '.[browser]'")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,21 @@ def driver() -> Iterator[Any]:
 @pytest.fixture
 def sheets(tmp_path: Path) -> Path:
     make_shop(tmp_path / "my.db", captions=HOSTILE, pictures=tmp_path / "images")
-    found = CliRunner().invoke(cli, ["eval", "sample", str(tmp_path / "my.db"), str(tmp_path / "sheets"), "--n", "100", "--raters", "2", "--duplicates", "0.2"])
+    found = CliRunner().invoke(
+        cli,
+        [
+            "eval",
+            "sample",
+            str(tmp_path / "my.db"),
+            str(tmp_path / "sheets"),
+            "--n",
+            "100",
+            "--raters",
+            "2",
+            "--duplicates",
+            "0.2",
+        ],
+    )
     assert found.exit_code == 0, found.output
     shutil.rmtree(tmp_path / "images")  # a sheet needs nothing but itself
     return tmp_path / "sheets"
@@ -48,12 +67,21 @@ class Rater:
         self.open()
 
     def open(self) -> None:
-        self.context = self.driver.launch_persistent_context(self.profile, executable_path=CHROMIUM, args=["--no-sandbox"], offline=True, **self.options)
+        self.context = self.driver.launch_persistent_context(
+            self.profile, executable_path=CHROMIUM, args=["--no-sandbox"], offline=True, **self.options
+        )
         self.page = self.context.new_page()
         self.page.on("console", lambda message: self.trouble.append(message.text))
         self.page.on("pageerror", lambda error: self.trouble.append(str(error)))
         self.page.on("dialog", lambda dialog: self.trouble.append(f"dialog: {dialog.message}"))
-        self.page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:")) else self.trouble.append(request.url))
+        self.page.on(
+            "request",
+            lambda request: (
+                None
+                if request.url.startswith(("file:", "data:", "blob:"))
+                else self.trouble.append(request.url)
+            ),
+        )
         self.page.goto(self.sheet.as_uri())
 
     def press(self, *keys: str) -> None:
@@ -76,10 +104,17 @@ class Rater:
 
 @pytest.fixture
 def rater(driver: Any, sheets: Path, tmp_path: Path) -> Iterator[Rater]:
-    somebody = Rater(driver, tmp_path / "profile", sheets / "rater-1.html", viewport={"width": 1280, "height": 800}, accept_downloads=True)
+    somebody = Rater(
+        driver,
+        tmp_path / "profile",
+        sheets / "rater-1.html",
+        viewport={"width": 1280, "height": 800},
+        accept_downloads=True,
+    )
     yield somebody
     somebody.close()
-    assert somebody.trouble == []  # no script of a stranger, no request, nothing against the page's own policy
+    # no script of a stranger, no request, nothing against the page's own policy
+    assert somebody.trouble == []
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -119,11 +154,22 @@ def test_rate_by_keyboard_close_open_go_on_download_score(rater: Rater, sheets: 
     assert all(row["caption"] == other["caption"] for row, other in zip(filled, twin, strict=True))
     assert not [cell for row in filled for cell in row.values() if cell.startswith(tuple("=+-@"))]
 
-    found = CliRunner().invoke(cli, ["eval", "score", str(tmp_path / "my.db"), str(rater.profile / "rater-1.csv"), str(sheets / "rater-1.csv")])
+    found = CliRunner().invoke(
+        cli,
+        [
+            "eval",
+            "score",
+            str(tmp_path / "my.db"),
+            str(rater.profile / "rater-1.csv"),
+            str(sheets / "rater-1.csv"),
+        ],
+    )
     assert found.exit_code == 0, found.output
     conn = sqlite3.connect(tmp_path / "my.db")
     assert conn.execute("SELECT count(*) FROM ratings").fetchone() == (len(twin),)
-    assert conn.execute("SELECT comment FROM ratings WHERE comment IS NOT NULL").fetchall() == [("=cmd() says 1 \"quote\", 'g' and d",)]
+    assert conn.execute("SELECT comment FROM ratings WHERE comment IS NOT NULL").fetchall() == [
+        ("=cmd() says 1 \"quote\", 'g' and d",)
+    ]
 
 
 def test_captions_of_strangers_are_shown_as_they_are(rater: Rater, sheets: Path) -> None:
@@ -131,7 +177,9 @@ def test_captions_of_strangers_are_shown_as_they_are(rater: Rater, sheets: Path)
     for _ in rows_of(sheets / "rater-1.csv"):
         shown.append(rater.text("#caption-0"))
         assert rater.page.locator("#caption-0 *").count() == 0
-        assert rater.page.evaluate("document.getElementById('picture').complete && document.getElementById('picture').naturalWidth > 0")
+        assert rater.page.evaluate(
+            "document.getElementById('picture').complete && document.getElementById('picture').naturalWidth > 0"
+        )
         rater.press("ArrowRight")
     assert sorted(set(shown)) == sorted(HOSTILE)
 
@@ -140,7 +188,8 @@ def test_mouse_cannot_judge_and_second_thoughts(rater: Rater, sheets: Path) -> N
     page = rater.page
     page.get_by_text("cannot judge", exact=False).first.click()
     assert rater.text("#count").startswith("1 of")
-    page.locator("label.answer", has_text="partly").click()  # who can answer after all has not said "cannot judge" of the other question
+    # who can answer after all has not said "cannot judge" of the other question
+    page.locator("label.answer", has_text="partly").click()
     assert not page.get_by_label("cannot judge").is_checked()
     assert rater.text("#count").startswith("0 of")
     page.locator("label.answer", has_text="good").click()
@@ -173,8 +222,13 @@ def test_guidelines_are_one_key_away_and_names_are_there_for_screen_readers(rate
     assert not rater.page.get_by_role("dialog").is_visible()
     assert rater.text("#count").startswith("0 of")  # keys rate nothing while one reads
     page = rater.page
-    assert page.get_by_role("group", name="Is the caption relevant to the picture?").get_by_role("radio").count() == 3
-    assert page.get_by_role("group", name="Is it well written and specific?").get_by_role("radio").count() == 3
+    assert (
+        page.get_by_role("group", name="Is the caption relevant to the picture?").get_by_role("radio").count()
+        == 3
+    )
+    assert (
+        page.get_by_role("group", name="Is it well written and specific?").get_by_role("radio").count() == 3
+    )
     assert page.get_by_role("progressbar", name="Captions judged").is_visible()
     assert page.get_by_role("img", name="Picture 1 of").is_visible()
     assert page.get_by_role("textbox", name="Comment").is_visible()
@@ -185,7 +239,15 @@ def test_guidelines_are_one_key_away_and_names_are_there_for_screen_readers(rate
 
 
 def test_on_a_phone_everything_fits_beside_a_thumb(driver: Any, sheets: Path, tmp_path: Path) -> None:
-    phone = Rater(driver, tmp_path / "phone", sheets / "rater-2.html", viewport={"width": 360, "height": 740}, has_touch=True, is_mobile=True, device_scale_factor=3)
+    phone = Rater(
+        driver,
+        tmp_path / "phone",
+        sheets / "rater-2.html",
+        viewport={"width": 360, "height": 740},
+        has_touch=True,
+        is_mobile=True,
+        device_scale_factor=3,
+    )
     page = phone.page
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     for answer in page.locator("label.answer").all():
@@ -210,10 +272,15 @@ def test_it_works_with_five_hundred_pictures_as_large_as_they_get(driver: Any, t
         image = tmp_path / f"{i}.jpg"
         Image.fromarray(grain.integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(image, quality=80)
         digest = hashlib.sha256(image.read_bytes()).hexdigest()
-        conn.execute("UPDATE pins SET image = ?, image_sha256 = ? WHERE pin_id = ?", [str(image), digest, f"pin-{i}"])
+        conn.execute(
+            "UPDATE pins SET image = ?, image_sha256 = ? WHERE pin_id = ?", [str(image), digest, f"pin-{i}"]
+        )
         conn.execute("UPDATE captions SET image_sha256 = ? WHERE pin_id = ?", [digest, f"pin-{i}"])
     conn.commit()
-    found = CliRunner().invoke(cli, ["eval", "sample", str(tmp_path / "my.db"), str(tmp_path / "sheets"), "--n", "500", "--raters", "1"])
+    found = CliRunner().invoke(
+        cli,
+        ["eval", "sample", str(tmp_path / "my.db"), str(tmp_path / "sheets"), "--n", "500", "--raters", "1"],
+    )
     assert found.exit_code == 0, found.output
     sheet = tmp_path / "sheets" / "rater-1.html"
     assert 25_000_000 < sheet.stat().st_size < 525 * 60_000 * 4 / 3 + 1_000_000
@@ -229,9 +296,28 @@ def test_it_works_with_five_hundred_pictures_as_large_as_they_get(driver: Any, t
 
 
 def test_a_comparison_shows_both_captions_and_tells_nobodys(driver: Any, tmp_path: Path) -> None:
-    make_shop(tmp_path / "my.db", captions=HOSTILE, others=[f"other {i}" for i in range(len(HOSTILE))], pictures=tmp_path / "images")
+    make_shop(
+        tmp_path / "my.db",
+        captions=HOSTILE,
+        others=[f"other {i}" for i in range(len(HOSTILE))],
+        pictures=tmp_path / "images",
+    )
     found = CliRunner().invoke(
-        cli, ["eval", "compare", str(tmp_path / "my.db"), str(tmp_path / "pairs"), "--recipe", "recipe-a", "--recipe", "recipe-b", "--raters", "1", "--duplicates", "0"]
+        cli,
+        [
+            "eval",
+            "compare",
+            str(tmp_path / "my.db"),
+            str(tmp_path / "pairs"),
+            "--recipe",
+            "recipe-a",
+            "--recipe",
+            "recipe-b",
+            "--raters",
+            "1",
+            "--duplicates",
+            "0",
+        ],
     )
     assert found.exit_code == 0, found.output
     assert "recipe" not in (tmp_path / "pairs" / "rater-1.html").read_text()
@@ -239,11 +325,17 @@ def test_a_comparison_shows_both_captions_and_tells_nobodys(driver: Any, tmp_pat
     first_is_a = []
     for _ in HOSTILE:
         first_is_a.append(rater.text("#caption-0") in HOSTILE)
-        rater.press("1" if first_is_a[-1] else "3", "ArrowRight")  # the caption of recipe-a, on whichever side it stands
+        # the caption of recipe-a, on whichever side it stands
+        rater.press("1" if first_is_a[-1] else "3", "ArrowRight")
     assert len(set(first_is_a)) == 2
     rater.download()
-    scored = CliRunner().invoke(cli, ["eval", "score", str(tmp_path / "my.db"), str(tmp_path / "profile" / "rater-1.csv")])
+    scored = CliRunner().invoke(
+        cli, ["eval", "score", str(tmp_path / "my.db"), str(tmp_path / "profile" / "rater-1.csv")]
+    )
     assert scored.exit_code == 0, scored.output
-    assert "the captions of model of recipe-a are preferred to those of model of recipe-b for 100%" in " ".join(scored.output.split())
+    assert (
+        "the captions of model of recipe-a are preferred to those of model of recipe-b for 100%"
+        in " ".join(scored.output.split())
+    )
     rater.close()
     assert rater.trouble == []

@@ -1,4 +1,6 @@
-"""Agreement, intervals and the sign test against published examples (`examples.py`) and against the slow reference (`reference.py`)."""
+"""Agreement, intervals and the sign test against published examples (`examples.py`) and against the slow
+reference (`reference.py`).
+"""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +21,9 @@ quick = settings(max_examples=100, deadline=None)
 
 
 def counts_of(table: reference.Table, categories: Sequence[float]) -> np.ndarray:
-    return np.array([[list(item).count(k) for k in categories] for item in table], dtype=int).reshape(len(table), len(categories))
+    return np.array([[list(item).count(k) for k in categories] for item in table], dtype=int).reshape(
+        len(table), len(categories)
+    )
 
 
 def slowly(table: reference.Table, categories: Sequence[float]) -> dict[str, float | None]:
@@ -38,8 +42,14 @@ def units(example: Agreement) -> list[list[float]]:
 
 @st.composite
 def judgements(draw: st.DrawFn) -> tuple[list[list[float]], list[float]]:
-    """Items with none to five ratings each, on scales with steps of any size, of which some categories may never be chosen."""
-    categories = draw(st.sampled_from([[1.0], [0.0, 1.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0, 5.0], [-2.0, 0.0, 0.5, 10.0]]))
+    """Items with none to five ratings each, on scales with steps of any size, of which some categories may
+    never be chosen.
+    """
+    categories = draw(
+        st.sampled_from(
+            [[1.0], [0.0, 1.0], [1.0, 2.0, 3.0], [1.0, 2.0, 3.0, 4.0, 5.0], [-2.0, 0.0, 0.5, 10.0]]
+        )
+    )
     return draw(st.lists(st.lists(st.sampled_from(categories), max_size=5), max_size=12)), categories
 
 
@@ -77,7 +87,9 @@ def test_agreement_is_that_of_the_reference(judged: tuple[list[list[float]], lis
 
 @quick
 @given(judgements(), st.randoms(use_true_random=False))
-def test_neither_order_nor_unrated_items_nor_the_unit_of_the_scale_matter(judged: tuple[list[list[float]], list[float]], random: object) -> None:
+def test_neither_order_nor_unrated_items_nor_the_unit_of_the_scale_matter(
+    judged: tuple[list[list[float]], list[float]], random: object
+) -> None:
     table, categories = judged
     before = agreement(counts_of(table, categories), np.array(categories))
     shuffled = [*table, [], []]
@@ -100,10 +112,20 @@ def test_items_with_a_single_rating_tell_nothing_about_alpha_but_count_for_the_c
 def test_everybody_chose_the_same_category() -> None:
     """Alpha says nothing where nothing varies; AC1 says that all agree."""
     ours = agreement(np.array([[0, 3, 0], [0, 2, 0]]), np.array([1.0, 2.0, 3.0]))
-    assert ours == {"alpha_nominal": None, "alpha_ordinal": None, "alpha_interval": None, "ac1": 1.0, "ac2": 1.0}
+    assert ours == {
+        "alpha_nominal": None,
+        "alpha_ordinal": None,
+        "alpha_interval": None,
+        "ac1": 1.0,
+        "ac2": 1.0,
+    }
 
 
-@pytest.mark.parametrize("counts", [np.zeros((0, 3), dtype=int), np.zeros((4, 3), dtype=int), np.eye(3, dtype=int)], ids=["no items", "no ratings", "one rating each"])
+@pytest.mark.parametrize(
+    "counts",
+    [np.zeros((0, 3), dtype=int), np.zeros((4, 3), dtype=int), np.eye(3, dtype=int)],
+    ids=["no items", "no ratings", "one rating each"],
+)
 def test_without_any_item_rated_twice_there_is_no_agreement(counts: np.ndarray) -> None:
     values = np.array([1.0, 2.0, 3.0])
     assert agreement(counts, values) == dict.fromkeys(KEYS)
@@ -117,7 +139,12 @@ def test_alpha_is_that_of_the_krippendorff_package(metric: str) -> None:
     random = np.random.default_rng(0)
     for values in (np.array([0.0, 1.0]), np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([1.0, 2.0, 4.0, 8.0])):
         for _ in range(20):
-            counts = np.array([random.multinomial(raters, np.full(len(values), 1 / len(values))) for raters in random.integers(0, 5, 40)])
+            counts = np.array(
+                [
+                    random.multinomial(raters, np.full(len(values), 1 / len(values)))
+                    for raters in random.integers(0, 5, 40)
+                ]
+            )
             theirs = package.alpha(value_counts=counts, value_domain=values, level_of_measurement=metric)
             assert agreement(counts, values)[f"alpha_{metric}"] == pytest.approx(float(theirs), abs=1e-9)
 
@@ -134,7 +161,10 @@ def noisy(items: int, seed: int) -> np.ndarray:
 
 
 def test_the_bootstrap_resamples_items() -> None:
-    """Against drawing items one study at a time. Drawing single ratings instead would make the raters look independent and the intervals too narrow."""
+    """Against drawing items one study at a time.
+
+    Drawing single ratings instead would make the raters look independent and the intervals too narrow.
+    """
     counts, values = noisy(80, seed=1), np.array([1.0, 2.0, 3.0])
     random = np.random.default_rng(2)
     studies = [agreement(counts[random.integers(0, 80, 80)], values) for _ in range(1000)]
@@ -152,7 +182,11 @@ def test_the_bootstrap_brackets_the_estimate_narrows_with_items_and_repeats_with
         assert low < agreement(small, values)[key] < high  # type: ignore[operator]
         low_of_many, high_of_many = bootstrap(large, values)[key]  # type: ignore[misc]
         assert high_of_many - low_of_many < (high - low) / 2
-    assert bootstrap(small, values, seed=5) == bootstrap(small, values, seed=5) != bootstrap(small, values, seed=6)
+    assert (
+        bootstrap(small, values, seed=5)
+        == bootstrap(small, values, seed=5)
+        != bootstrap(small, values, seed=6)
+    )
 
 
 # Shares
@@ -184,7 +218,9 @@ def test_effective_size_is_that_of_kish(weights: list[float]) -> None:
 
 @st.composite
 def samples(draw: st.DrawFn) -> tuple[list[bool], list[float], list[str]]:
-    """Strata of at least two items, an item's weight being its stratum's size over its sample's, all in any order."""
+    """Strata of at least two items, an item's weight being its stratum's size over its sample's, all in any
+    order.
+    """
     rows = []
     for stratum in range(draw(st.integers(1, 5))):
         hits = draw(st.lists(st.booleans(), min_size=2, max_size=12))
@@ -207,13 +243,18 @@ def test_a_weighted_share_and_its_effective_size(sample: tuple[list[bool], list[
 
 @quick
 @given(samples())
-def test_the_interval_of_a_share_is_wilsons_on_the_effective_size(sample: tuple[list[bool], list[float], list[str]]) -> None:
+def test_the_interval_of_a_share_is_wilsons_on_the_effective_size(
+    sample: tuple[list[bool], list[float], list[str]],
+) -> None:
     hits, weights, strata = sample
     ours = share_of(np.array(hits), np.array(weights), strata)
     share, effective = reference.stratified_share(hits, weights, strata)
     few = effective < 0.999 * len(hits) and effective * min(share, 1 - share) < FEW
-    low, high = (max(share - 0.5 / effective, 0), min(share + 0.5 / effective, 1)) if few else (share, share)  # half an item to either side
-    assert (ours.low, ours.high) == pytest.approx((reference.wilson(low, effective)[0], reference.wilson(high, effective)[1]), abs=1e-6)
+    # half an item to either side
+    low, high = (max(share - 0.5 / effective, 0), min(share + 0.5 / effective, 1)) if few else (share, share)
+    assert (ours.low, ours.high) == pytest.approx(
+        (reference.wilson(low, effective)[0], reference.wilson(high, effective)[1]), abs=1e-6
+    )
 
 
 def test_a_plain_sample_gets_the_plain_interval_of_wilson() -> None:

@@ -30,7 +30,19 @@ COLUMNS = [
     "pin_id", "kind", "title", "description", "caption", "caption_recipe", "board_titles", "board_title_counts", "engaged_queries", "engaged_query_scores",
     "image_sha256", "category", "locale",
 ]  # fmt: skip
-NASTY = ['say "hi"', "back\\slash", "tab\tand\nline", "a,b", '","', "naïve 日本語 🍵", "[]", "null", "\x01", " ", "a\u2028b"]
+NASTY = [
+    'say "hi"',
+    "back\\slash",
+    "tab\tand\nline",
+    "a,b",
+    '","',
+    "naïve 日本語 🍵",
+    "[]",
+    "null",
+    "\x01",
+    " ",
+    "a\u2028b",
+]
 
 
 def captioner(*arguments: Any) -> Result:
@@ -42,7 +54,10 @@ def fill(path: Path, pins: int) -> Path:
     conn = open_store(path, create=True)
     with transaction(conn):
         for recipe in ("old", "new"):
-            conn.execute("INSERT OR IGNORE INTO recipes VALUES (?, ?, NULL, '', '', '{}', '{}', 'float32')", [recipe, f"model-{recipe}"])
+            conn.execute(
+                "INSERT OR IGNORE INTO recipes VALUES (?, ?, NULL, '', '', '{}', '{}', 'float32')",
+                [recipe, f"model-{recipe}"],
+            )
         for i in range(pins):
             text = NASTY[i % len(NASTY)]
             conn.execute(
@@ -60,7 +75,9 @@ def fill(path: Path, pins: int) -> Path:
                 ],
             )
             if i % 5:
-                for recipe, moment in (("old", "2026-01-01"), ("new", "2026-02-01")) if i % 2 else (("old", "2026-01-01"),):
+                for recipe, moment in (
+                    (("old", "2026-01-01"), ("new", "2026-02-01")) if i % 2 else (("old", "2026-01-01"),)
+                ):
                     conn.execute(
                         "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, ?, 'ok', ?, ?, ?)",
                         [f"pin {i}", recipe, f"{recipe} {text}x", f"sha {i}", moment],
@@ -68,9 +85,17 @@ def fill(path: Path, pins: int) -> Path:
             if i % 3:
                 texts = [NASTY[(i + k) % len(NASTY)] for k in range(i % 5)]
                 numbers = json.dumps([k + 1 for k in range(len(texts))])
-                conn.execute("INSERT INTO board_titles VALUES (?, ?, ?, ?)", [f"pin {i}", json.dumps(texts, ensure_ascii=bool(i % 2)), numbers, numbers])
-                scores = json.dumps([round(0.123456 * (k + 1), 6) for k in range(len(texts))], separators=(",", ":"))
-                conn.execute("INSERT INTO engaged_queries VALUES (?, ?, ?, ?, ?, ?)", [f"pin {i}", json.dumps(texts), numbers, scores, numbers, numbers])
+                conn.execute(
+                    "INSERT INTO board_titles VALUES (?, ?, ?, ?)",
+                    [f"pin {i}", json.dumps(texts, ensure_ascii=bool(i % 2)), numbers, numbers],
+                )
+                scores = json.dumps(
+                    [round(0.123456 * (k + 1), 6) for k in range(len(texts))], separators=(",", ":")
+                )
+                conn.execute(
+                    "INSERT INTO engaged_queries VALUES (?, ?, ?, ?, ?, ?)",
+                    [f"pin {i}", json.dumps(texts), numbers, scores, numbers, numbers],
+                )
         conn.execute("UPDATE pins SET deleted_at = '2026-01-01' WHERE pin_id = 'pin 7'")
     conn.close()
     return path
@@ -90,7 +115,9 @@ def expected(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def exported(folder: Path) -> list[dict[str, Any]]:
-    return [row for path in sorted((folder / "features").iterdir()) for row in pq.read_table(path).to_pylist()]
+    return [
+        row for path in sorted((folder / "features").iterdir()) for row in pq.read_table(path).to_pylist()
+    ]
 
 
 @pytest.fixture
@@ -109,14 +136,22 @@ def test_every_pin_of_the_view_once_with_all_that_it_has(store: Path, tmp_path: 
         scores = row.pop("engaged_query_scores")
         assert scores == pytest.approx(wanted[row["pin_id"]].pop("engaged_query_scores"), rel=1e-6)
         # "\x01" alone stands for nothing in the export: no text of people is that.
-        assert row == {name: value for name, value in wanted[row["pin_id"]].items() if name != "engaged_query_scores"}
+        assert row == {
+            name: value for name, value in wanted[row["pin_id"]].items() if name != "engaged_query_scores"
+        }
 
 
 def test_texts_that_hold_nul_are_kept(tmp_path: Path) -> None:
     conn = open_store(tmp_path / "my.db", create=True)
-    conn.execute("INSERT INTO pins (pin_id, title) VALUES ('a', 'x' || char(0) || 'y'), ('b', NULL), ('c', 'z')")
+    conn.execute(
+        "INSERT INTO pins (pin_id, title) VALUES ('a', 'x' || char(0) || 'y'), ('b', NULL), ('c', 'z')"
+    )
     assert captioner("export", tmp_path / "my.db", tmp_path / "out").exit_code == 0
-    assert {row["pin_id"]: row["title"] for row in exported(tmp_path / "out")} == {"a": "x\0y", "b": None, "c": "z"}
+    assert {row["pin_id"]: row["title"] for row in exported(tmp_path / "out")} == {
+        "a": "x\0y",
+        "b": None,
+        "c": "z",
+    }
 
 
 def test_an_empty_store_gives_an_empty_export(tmp_path: Path) -> None:
@@ -142,13 +177,20 @@ def test_one_line_in_datasets_pandas_polars_and_duckdb(store: Path, tmp_path: Pa
 def test_the_manifest_says_what_is_there_and_check_believes_nothing(store: Path, tmp_path: Path) -> None:
     captioner("export", store, tmp_path / "out", "--shards", 4, "--seed", 5)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert (manifest["rows"], manifest["seed"], manifest["as_of"], manifest["recipe"]) == (99, 5, None, "current")
+    assert (manifest["rows"], manifest["seed"], manifest["as_of"], manifest["recipe"]) == (
+        99,
+        5,
+        None,
+        "current",
+    )
     assert [f["rows"] for f in manifest["files"]] == [24, 25, 25, 25]  # even
     assert [c["name"] for c in manifest["columns"]] == COLUMNS
     assert manifest["recipes"] == {"new": 39, "old": 40}
     assert manifest["store_schema_version"] == len(manifest["store_migrations"])
     assert manifest["versions"]["pyarrow"]
-    assert captioner("export", "--check", tmp_path / "out").stdout.endswith("is as it was written: 4 files, 99 pins\n")
+    assert captioner("export", "--check", tmp_path / "out").stdout.endswith(
+        "is as it was written: 4 files, 99 pins\n"
+    )
     part = tmp_path / "out" / "features" / "part-00002.parquet"
     part.write_bytes(part.read_bytes()[:-1] + b"x")
     (tmp_path / "out" / "features" / "part-00001.parquet").unlink()
@@ -162,7 +204,10 @@ def test_the_manifest_says_what_is_there_and_check_believes_nothing(store: Path,
             "features/more.parquet is not named in the manifest",
         ],
     )
-    assert captioner("export", "--check", tmp_path).stderr == f"Error: {tmp_path} is no export: it has no manifest.json of ours, or not a whole one\n"
+    assert (
+        captioner("export", "--check", tmp_path).stderr
+        == f"Error: {tmp_path} is no export: it has no manifest.json of ours, or not a whole one\n"
+    )
 
 
 def test_the_same_store_and_seed_give_the_same_bytes(store: Path, tmp_path: Path) -> None:
@@ -173,20 +218,32 @@ def test_the_same_store_and_seed_give_the_same_bytes(store: Path, tmp_path: Path
     conn.close()
     for number, (path, seed) in enumerate([(store, 1), (store, 1), (copy, 1), (store, 2)]):
         captioner("export", path, tmp_path / f"out{number}", "--seed", seed, "--shards", 2)
-    trees = [{str(p.relative_to(tmp_path / f"out{n}")): p.read_bytes() for p in (tmp_path / f"out{n}").rglob("*") if p.is_file()} for n in range(4)]
+    trees = [
+        {
+            str(p.relative_to(tmp_path / f"out{n}")): p.read_bytes()
+            for p in (tmp_path / f"out{n}").rglob("*")
+            if p.is_file()
+        }
+        for n in range(4)
+    ]
     assert trees[0] == trees[1] == trees[2] != trees[3]
     orders = [[row["pin_id"] for row in exported(tmp_path / f"out{n}")] for n in (0, 3)]
     assert sorted(orders[0]) == sorted(orders[1])
     assert orders[0] != orders[1]
 
 
-def test_rows_are_shuffled_well_and_files_and_row_groups_are_even(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_are_shuffled_well_and_files_and_row_groups_are_even(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(exporting, "ROWS_PER_BUCKET", 100)
     monkeypatch.setattr(exporting, "ROWS_PER_GROUP", 150)
     fill(tmp_path / "my.db", 2001)
     assert captioner("export", tmp_path / "my.db", tmp_path / "out", "--shards", 3).exit_code == 0
     files = sorted((tmp_path / "out" / "features").iterdir())
-    groups = [[pq.ParquetFile(f).metadata.row_group(i).num_rows for i in range(pq.ParquetFile(f).num_row_groups)] for f in files]
+    groups = [
+        [pq.ParquetFile(f).metadata.row_group(i).num_rows for i in range(pq.ParquetFile(f).num_row_groups)]
+        for f in files
+    ]
     assert [sum(some) for some in groups] == [666, 667, 667]
     assert {n for some in groups for n in some} <= {133, 134}
     numbers = np.array([int(row["pin_id"].split()[1]) for row in exported(tmp_path / "out")])
@@ -198,7 +255,11 @@ def test_rows_are_shuffled_well_and_files_and_row_groups_are_even(tmp_path: Path
 def test_json_lines_hold_the_same(store: Path, tmp_path: Path) -> None:
     captioner("export", store, tmp_path / "a")
     captioner("export", store, tmp_path / "b", "--format", "jsonl")
-    lines = [json.loads(line) for line in (tmp_path / "b" / "features" / "part-00000.jsonl").read_text().split("\n") if line]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "b" / "features" / "part-00000.jsonl").read_text().split("\n")
+        if line
+    ]
     rows = exported(tmp_path / "a")
     assert [row["pin_id"] for row in lines] == [row["pin_id"] for row in rows]
     assert [row["board_titles"] for row in lines] == [row["board_titles"] for row in rows]
@@ -210,16 +271,27 @@ def test_one_recipe_in_place_of_the_current_captions(store: Path, tmp_path: Path
     captions = {row["pin_id"]: (row["caption_recipe"], row["caption"]) for row in exported(tmp_path / "out")}
     assert {recipe for recipe, _ in captions.values()} == {"old", None}
     assert captions["pin 1"] == ("old", "old back\\slashx")
-    assert "no recipe is called 'none'" in captioner("export", store, tmp_path / "out", "--recipe", "none").stderr
+    assert (
+        "no recipe is called 'none'"
+        in captioner("export", store, tmp_path / "out", "--recipe", "none").stderr
+    )
 
 
 def test_the_names_of_omnisearchsage(store: Path, tmp_path: Path) -> None:
     captioner("export", store, tmp_path / "out", "--schema", "omnisearchsage")
-    assert set(exported(tmp_path / "out")[0]) >= {"title", "description", "board_title", "navboost", "image_caption"}
+    assert set(exported(tmp_path / "out")[0]) >= {
+        "title",
+        "description",
+        "board_title",
+        "navboost",
+        "image_caption",
+    }
 
 
 def test_vectors_come_along_as_lists_of_fixed_size(store: Path, tmp_path: Path) -> None:
-    (tmp_path / "v.jsonl").write_text("".join(json.dumps({"pin_id": f"pin {i}", "vector": [i, 0.5, -1]}) + "\n" for i in range(0, 100, 2)))
+    (tmp_path / "v.jsonl").write_text(
+        "".join(json.dumps({"pin_id": f"pin {i}", "vector": [i, 0.5, -1]}) + "\n" for i in range(0, 100, 2))
+    )
     assert captioner("ingest", "embeddings", store, tmp_path / "v.jsonl", "--name", "pinsage").exit_code == 0
     assert captioner("export", store, tmp_path / "out").exit_code == 0
     table = pq.read_table(tmp_path / "out" / "features" / "part-00000.parquet")
@@ -228,7 +300,11 @@ def test_vectors_come_along_as_lists_of_fixed_size(store: Path, tmp_path: Path) 
     assert found["pin 4"] == [4, 0.5, -1]
     assert found["pin 5"] is None
     assert captioner("export", store, tmp_path / "lines", "--format", "jsonl").exit_code == 0
-    lines = [json.loads(line) for line in (tmp_path / "lines" / "features" / "part-00000.jsonl").read_text().split("\n") if line]
+    lines = [
+        json.loads(line)
+        for line in (tmp_path / "lines" / "features" / "part-00000.jsonl").read_text().split("\n")
+        if line
+    ]
     assert {row["pin_id"]: row["pinsage"] for row in lines} == found
 
 
@@ -246,16 +322,29 @@ def test_what_is_no_export_is_never_replaced(store: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("moment", ["scratch", "part-00000.parquet", "README.md"])
-def test_killed_at_any_moment_a_reader_sees_the_old_export_or_the_new_one(tmp_path: Path, moment: str) -> None:
+def test_killed_at_any_moment_a_reader_sees_the_old_export_or_the_new_one(
+    tmp_path: Path, moment: str
+) -> None:
     store, out = fill(tmp_path / "my.db", 3000), tmp_path / "out"
     assert captioner("export", store, out, "--seed", 1).exit_code == 0
     before = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
-    process = subprocess.Popen([str(CAPTIONER), "export", str(store), str(out), "--seed", "2"], stdout=subprocess.DEVNULL)
-    while process.poll() is None and not any(name.startswith(moment) for folder, folders, files in os.walk(tmp_path) if folder != str(out) for name in (*folders, *files)):
+    process = subprocess.Popen(
+        [str(CAPTIONER), "export", str(store), str(out), "--seed", "2"], stdout=subprocess.DEVNULL
+    )
+    while process.poll() is None and not any(
+        name.startswith(moment)
+        for folder, folders, files in os.walk(tmp_path)
+        if folder != str(out)
+        for name in (*folders, *files)
+    ):
         os.sched_yield()
     process.send_signal(signal.SIGKILL)
     process.wait()
-    now = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()} if out.exists() else None
+    now = (
+        {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+        if out.exists()
+        else None
+    )
     done = captioner("export", store, out, "--seed", 2)
     assert done.exit_code == 0, done.output
     after = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
@@ -266,7 +355,12 @@ def test_killed_at_any_moment_a_reader_sees_the_old_export_or_the_new_one(tmp_pa
 
 def test_only_leftovers_of_the_same_target_are_cleared_away(tmp_path: Path) -> None:
     store = fill(tmp_path / "my.db", 20)
-    kept = [".out.2024.notes", ".out.v1.99999.keep", ".out.more.99999999.unfinished", ".other.99999999.unfinished"]
+    kept = [
+        ".out.2024.notes",
+        ".out.v1.99999.keep",
+        ".out.more.99999999.unfinished",
+        ".other.99999999.unfinished",
+    ]
     for name in (*kept, ".out.99999999.unfinished"):
         (tmp_path / name).mkdir()
     assert captioner("export", store, tmp_path / "out").exit_code == 0
@@ -290,10 +384,15 @@ def test_what_somebody_put_beside_an_export_is_not_lost(tmp_path: Path) -> None:
     assert refused.exit_code == 1
     assert "also holds what no export wrote (notes.txt)" in refused.stderr
     assert (out / "notes.txt").read_text() == "mine"
-    assert [row[0] for row in sqlite3.connect(store).execute("SELECT count(*) FROM runs WHERE finished_at IS NULL")] == [0]
+    assert [
+        row[0]
+        for row in sqlite3.connect(store).execute("SELECT count(*) FROM runs WHERE finished_at IS NULL")
+    ] == [0]
 
 
-def test_the_folder_that_one_stands_in_is_not_swapped_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_that_one_stands_in_is_not_swapped_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = fill(tmp_path / "my.db", 20)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -313,14 +412,25 @@ from pincaption.cli import main; import sys; sys.argv = ["captioner", "export", 
 
 def test_texts_longer_together_than_sqlite_allows_are_read_in_parts(store: Path) -> None:
     conn = open_store(store)
-    whole = [row for table in scan(conn, "pins", {"pin_id": "pin_id", "description": "description"}) for row in table.to_pylist()]
+    whole = [
+        row
+        for table in scan(conn, "pins", {"pin_id": "pin_id", "description": "description"})
+        for row in table.to_pylist()
+    ]
     conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1000)
-    assert [row for table in scan(conn, "pins", {"pin_id": "pin_id", "description": "description"}) for row in table.to_pylist()] == whole
+    assert [
+        row
+        for table in scan(conn, "pins", {"pin_id": "pin_id", "description": "description"})
+        for row in table.to_pylist()
+    ] == whole
 
 
 def test_vectors_of_two_sizes_under_one_name_are_refused(store: Path, tmp_path: Path) -> None:
     conn = open_store(store)
-    conn.executemany("INSERT INTO embeddings (pin_id, name, dim, vector) VALUES (?, 'e', ?, ?)", [("pin 1", 2, bytes(4)), ("pin 2", 3, bytes(6))])
+    conn.executemany(
+        "INSERT INTO embeddings (pin_id, name, dim, vector) VALUES (?, 'e', ?, ?)",
+        [("pin 1", 2, bytes(4)), ("pin 2", 3, bytes(6))],
+    )
     refused = captioner("export", store, tmp_path / "out")
     assert refused.exit_code == 1
     assert "vectors of one name and of other sizes" in refused.stderr
@@ -335,19 +445,32 @@ def test_check_misses_the_card_and_counts_the_rows(store: Path, tmp_path: Path) 
     (out / "manifest.json").write_text(json.dumps(manifest | {"rows": 5}))
     found = captioner("export", "--check", out)
     assert found.exit_code == 1
-    assert found.stdout.splitlines() == ["README.md is missing or changed: datasets finds the files by it", "manifest.json says 5 rows, and 99 where it names the files"]
-    for broken in ({"format": manifest["format"]}, manifest | {"files": 5}, manifest | {"format": "pincaption features 9"}):
+    assert found.stdout.splitlines() == [
+        "README.md is missing or changed: datasets finds the files by it",
+        "manifest.json says 5 rows, and 99 where it names the files",
+    ]
+    for broken in (
+        {"format": manifest["format"]},
+        manifest | {"files": 5},
+        manifest | {"format": "pincaption features 9"},
+    ):
         (out / "manifest.json").write_text(json.dumps(broken))
         assert captioner("export", "--check", out).stderr.startswith("Error: ")
 
 
-def test_datasets_never_takes_an_earlier_export_of_the_same_name_for_this_one(store: Path, tmp_path: Path) -> None:
+def test_datasets_never_takes_an_earlier_export_of_the_same_name_for_this_one(
+    store: Path, tmp_path: Path
+) -> None:
     import datasets
 
     found = []
     for folder, seed in ((tmp_path / "a", 0), (tmp_path / "b", 1)):
         folder.mkdir()
         assert captioner("export", store, folder / "out", "--seed", seed).exit_code == 0
-        found.append(datasets.load_dataset(str(folder / "out"), cache_dir=str(tmp_path / "cache"))["train"]["pin_id"][:])
+        found.append(
+            datasets.load_dataset(str(folder / "out"), cache_dir=str(tmp_path / "cache"))["train"]["pin_id"][
+                :
+            ]
+        )
         assert found[-1] == pd.read_parquet(folder / "out" / "features")["pin_id"].tolist()
     assert found[0] != found[1]

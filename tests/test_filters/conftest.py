@@ -27,12 +27,37 @@ def db(tmp_path: Path, two_pins: Path) -> Path:
 
 @pytest.fixture
 def boards(tmp_path: Path) -> Path:
-    return write(tmp_path / "boards.csv", boards_table({"a": "Kitchen!!  IDEAS", "b": "kitchen ideas", "c": "Tea Time", "d": "♡♡", "e": "My Stuff", "f": "mail me@example.com"}))
+    return write(
+        tmp_path / "boards.csv",
+        boards_table(
+            {
+                "a": "Kitchen!!  IDEAS",
+                "b": "kitchen ideas",
+                "c": "Tea Time",
+                "d": "♡♡",
+                "e": "My Stuff",
+                "f": "mail me@example.com",
+            }
+        ),
+    )
 
 
 @pytest.fixture
 def saves(tmp_path: Path) -> Path:
-    return write(tmp_path / "saves.csv", saves_table(("1", "a"), ("1", "b"), ("1", "c"), ("1", "d"), ("1", "e"), ("1", "f"), ("9", "c"), ("9", "unknown"), ("", "c")))
+    return write(
+        tmp_path / "saves.csv",
+        saves_table(
+            ("1", "a"),
+            ("1", "b"),
+            ("1", "c"),
+            ("1", "d"),
+            ("1", "e"),
+            ("1", "f"),
+            ("9", "c"),
+            ("9", "unknown"),
+            ("", "c"),
+        ),
+    )
 
 
 @pytest.fixture

@@ -1,4 +1,6 @@
-"""Board titles and engaged queries in plain Python, slowly, straight from the formulas of the design: what the aggregator is held against."""
+"""Board titles and engaged queries in plain Python, slowly, straight from the formulas of the design: what
+the aggregator is held against.
+"""
 
 import math
 import re
@@ -49,7 +51,12 @@ def normalise(text: str) -> str:
         if c in APOSTROPHES:
             before = text[i - 1] if i > 0 else " "
             after = text[i + 1] if i + 1 < len(text) else " "
-            inside = _is(before, "LMN") and before not in APOSTROPHES and _is(after, "L") and after not in APOSTROPHES
+            inside = (
+                _is(before, "LMN")
+                and before not in APOSTROPHES
+                and _is(after, "L")
+                and after not in APOSTROPHES
+            )
             kept += "'" if inside else " "
         elif _is(c, "LMN"):
             kept += c
@@ -71,7 +78,8 @@ def personal(text: str) -> bool:
 def title_reason(raw: str | None, options: TitleChoice) -> str | None:
     """Why no board may bring this title, whatever the other boards are called; None when one may."""
     title = normalise(raw or "")
-    if title == "" or all(character in "\ufe0e\ufe0f\u20e3 " for character in title):  # titles of emoji alone: the issue goes beyond the formula
+    if title == "" or all(character in "\ufe0e\ufe0f\u20e3 " for character in title):
+        # titles of emoji alone: the issue goes beyond the formula
         return "empty"
     if personal(raw or ""):
         return "personal"
@@ -97,7 +105,11 @@ def known_boards(boards: Iterable[Board]) -> dict[str, str | None]:
 def passed_boards(boards: Iterable[Board], options: TitleChoice) -> dict[str, str]:
     """board_id -> normalised title, of the boards whose title passed every filter."""
     known = known_boards(boards)
-    passed = {board_id: normalise(raw or "") for board_id, raw in known.items() if title_reason(raw, options) is None}
+    passed = {
+        board_id: normalise(raw or "")
+        for board_id, raw in known.items()
+        if title_reason(raw, options) is None
+    }
     if len(known) < 1000:
         return passed
     limit = Fraction(str(options.max_board_share)) * len(known)
@@ -105,7 +117,9 @@ def passed_boards(boards: Iterable[Board], options: TitleChoice) -> dict[str, st
     return {board_id: title for board_id, title in passed.items() if uses[title] <= limit}
 
 
-def board_titles(boards: Sequence[Board], saves: Sequence[Save], options: TitleChoice) -> dict[str, list[RankedTitle]]:
+def board_titles(
+    boards: Sequence[Board], saves: Sequence[Save], options: TitleChoice
+) -> dict[str, list[RankedTitle]]:
     passed = passed_boards(boards, options)
     uses = Counter(passed.values())  # boards(t)
     df = Counter(word for title in passed.values() for word in set(title.split(" ")))
@@ -142,7 +156,9 @@ def unknown_boards(boards: Sequence[Board], saves: Sequence[Save]) -> int:
     return len({(pin_id, board_id) for pin_id, board_id in saves if board_id not in known})
 
 
-def engaged_queries(rows: Sequence[LogRow], options: QueryChoice, today: date) -> dict[str, list[RankedQuery]]:
+def engaged_queries(
+    rows: Sequence[LogRow], options: QueryChoice, today: date
+) -> dict[str, list[RankedQuery]]:
     readable = [row for row in rows if row[4] >= 1]  # "a bad row (... count below 1)"
     as_of = options.as_of
     if as_of is None:
@@ -159,15 +175,23 @@ def engaged_queries(rows: Sequence[LogRow], options: QueryChoice, today: date) -
             groups.setdefault((pin_id, query), []).append(row)
     found: dict[str, list[tuple[str, int, Fraction, date, date]]] = {}
     for (pin_id, query), group in groups.items():
-        score = sum((Fraction(str(options.weights[action])) * count for _, _, action, _, count, _ in group), Fraction(0))
+        score = sum(
+            (Fraction(str(options.weights[action])) * count for _, _, action, _, count, _ in group),
+            Fraction(0),
+        )
         engagements = sum(count for _, _, _, _, count, _ in group)
         days = [day for _, _, _, day, _, _ in group]
         users = {user for _, _, _, _, _, user in group if user}
-        if engagements < options.min_engagements or (options.min_users > 1 and len(users) < options.min_users):
+        if engagements < options.min_engagements or (
+            options.min_users > 1 and len(users) < options.min_users
+        ):
             continue
         found.setdefault(pin_id, []).append((query, engagements, score, min(days), max(days)))
     result = {}
     for pin_id, queries in found.items():
         queries.sort(key=lambda item: (-rank(float(item[2])), -item[4].toordinal(), item[0]))
-        result[pin_id] = [(query, n, six_digits(float(score)), first.isoformat(), last.isoformat()) for query, n, score, first, last in queries[: options.top]]
+        result[pin_id] = [
+            (query, n, six_digits(float(score)), first.isoformat(), last.isoformat())
+            for query, n, score, first, last in queries[: options.top]
+        ]
     return result

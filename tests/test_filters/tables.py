@@ -32,7 +32,9 @@ def captioner(*arguments: object, stdin: str | bytes | None = None) -> Result:
     return CliRunner().invoke(cli, [str(a) for a in arguments], input=stdin)
 
 
-def process(*arguments: Any, stdin: bytes | None = None, cwd: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+def process(
+    *arguments: Any, stdin: bytes | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run([CAPTIONER, *arguments], input=stdin, capture_output=True, cwd=cwd)
 
 
@@ -63,11 +65,17 @@ def write(path: Path, columns: Columns) -> Path:
     kind = path.name.removesuffix(".gz").rpartition(".")[2]
     if kind in ("csv", "tsv"):
         text = io.StringIO(newline="")
-        csv.writer(text, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n").writerows([tuple(columns), *lines])
+        csv.writer(text, delimiter="\t" if kind == "tsv" else ",", lineterminator="\n").writerows(
+            [tuple(columns), *lines]
+        )
         content = text.getvalue()
     else:
         rows = [dict(zip(columns, line, strict=True)) for line in lines]
-        content = json.dumps(rows) if kind == "json" else "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        content = (
+            json.dumps(rows)
+            if kind == "json"
+            else "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        )
     path.write_bytes(gzip.compress(content.encode()) if path.suffix == ".gz" else content.encode())
     return path
 
@@ -82,34 +90,52 @@ def saves_table(*saves: tuple[Any, Any]) -> Columns:
     return {"pin_id": [pin for pin, _ in saves], "board_id": [board for _, board in saves]}
 
 
-def log_table(*rows: tuple[Any, ...], names: Sequence[str] = ("pin_id", "query", "action", "date")) -> Columns:
+def log_table(
+    *rows: tuple[Any, ...], names: Sequence[str] = ("pin_id", "query", "action", "date")
+) -> Columns:
     return {name: [row[i] for row in rows] for i, name in enumerate(names)}
 
 
 def titles(store: Path) -> dict[str, list[str]]:
     with closing(sqlite3.connect(store)) as conn:
-        return {pin: json.loads(found) for pin, found in conn.execute("SELECT pin_id, titles FROM board_titles ORDER BY pin_id")}
+        return {
+            pin: json.loads(found)
+            for pin, found in conn.execute("SELECT pin_id, titles FROM board_titles ORDER BY pin_id")
+        }
 
 
 def queries(store: Path) -> dict[str, list[str]]:
     with closing(sqlite3.connect(store)) as conn:
-        return {pin: json.loads(found) for pin, found in conn.execute("SELECT pin_id, queries FROM engaged_queries ORDER BY pin_id")}
+        return {
+            pin: json.loads(found)
+            for pin, found in conn.execute("SELECT pin_id, queries FROM engaged_queries ORDER BY pin_id")
+        }
 
 
 def engagements(store: Path) -> dict[str, dict[str, int]]:
     with closing(sqlite3.connect(store)) as conn:
-        rows = conn.execute("SELECT pin_id, queries, engagements FROM engaged_queries ORDER BY pin_id").fetchall()
-    return {pin: dict(zip(json.loads(texts), json.loads(numbers), strict=True)) for pin, texts, numbers in rows}
+        rows = conn.execute(
+            "SELECT pin_id, queries, engagements FROM engaged_queries ORDER BY pin_id"
+        ).fetchall()
+    return {
+        pin: dict(zip(json.loads(texts), json.loads(numbers), strict=True)) for pin, texts, numbers in rows
+    }
 
 
 def rejected(store: Path) -> list[tuple[str, int, str]]:
     with closing(sqlite3.connect(store)) as conn:
-        return conn.execute("SELECT source, line, reason FROM rejected_rows ORDER BY run_id, source, line").fetchall()
+        return conn.execute(
+            "SELECT source, line, reason FROM rejected_rows ORDER BY run_id, source, line"
+        ).fetchall()
 
 
 def shown(output: str) -> dict[str, str]:
     """label -> number of a table of counts."""
-    return {match[1].strip(): match[2] for line in output.splitlines() if (match := re.fullmatch(r"(.*\S)\s+([\d,]+)", line))}
+    return {
+        match[1].strip(): match[2]
+        for line in output.splitlines()
+        if (match := re.fullmatch(r"(.*\S)\s+([\d,]+)", line))
+    }
 
 
 def fits(output: str) -> bool:

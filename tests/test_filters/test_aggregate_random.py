@@ -1,4 +1,6 @@
-"""`aggregate boards` and `aggregate queries` against the slow reference: random rows, options, forms of file and orders of increments."""
+"""`aggregate boards` and `aggregate queries` against the slow reference: random rows, options, forms of file
+and orders of increments.
+"""
 
 import csv
 import io
@@ -22,13 +24,36 @@ from pincaption.filters.boards import BoardOptions, aggregate_boards
 from pincaption.filters.queries import QueryOptions, aggregate_queries
 from pincaption.store import open_store
 
-from .reference import Board, LogRow, QueryChoice, Save, TitleChoice, board_titles, engaged_queries, known_boards, passed_boards, unknown_boards
+from .reference import (
+    Board,
+    LogRow,
+    QueryChoice,
+    Save,
+    TitleChoice,
+    board_titles,
+    engaged_queries,
+    known_boards,
+    passed_boards,
+    unknown_boards,
+)
 
 Row = Sequence[Any]
 
-RANDOM = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
-BOARD_FILES, SAVE_FILES, LOG_FILES = [f"boards-{i}" for i in range(3)], [f"saves-{i}" for i in range(3)], [f"log-{i}" for i in range(4)]
-BOARD_COLUMNS, SAVE_COLUMNS, LOG_COLUMNS = ("board_id", "title"), ("pin_id", "board_id"), ("pin_id", "query", "action", "date", "count", "user_id")
+RANDOM = settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+BOARD_FILES, SAVE_FILES, LOG_FILES = (
+    [f"boards-{i}" for i in range(3)],
+    [f"saves-{i}" for i in range(3)],
+    [f"log-{i}" for i in range(4)],
+)
+BOARD_COLUMNS, SAVE_COLUMNS, LOG_COLUMNS = (
+    ("board_id", "title"),
+    ("pin_id", "board_id"),
+    ("pin_id", "query", "action", "date", "count", "user_id"),
+)
 UNSAID = "nobody ever called a board this"
 
 # --- what is drawn ---
@@ -53,9 +78,56 @@ WORDS = [
     "straße",
     "STRASSE",
 ]
-WORDS += ["80's", "rock'n'roll", "ΣΑΣ", "σας", "चाय", "ชา", "شاي", "שָׁלוֹם", "お茶", "ｶﾞ", "차", "te\u200da", "no\u00adel", "①", "½", "♡", "👩\u200d👩\u200d👧"]
-ODD = ["", " ", "!!!", "♡ ♡", "🍵", "☕\ufe0f", "☕\ufe0f☕\ufe0f", "1\ufe0f\u20e3", "\u200d", "\u0301", "'", "a''b", "'tis", "mothers'", "5'7", "a'\u02bcb", "x'\u0301y", "ŉ"]
-ODD += ["me@example.com", "mail me@example.com now", "me example com", "me@home", "https://example.com/tea", "https example com tea", "www.tea.com", "www tea com", "WWW.tea.com"]
+WORDS += [
+    "80's",
+    "rock'n'roll",
+    "ΣΑΣ",
+    "σας",
+    "चाय",
+    "ชา",
+    "شاي",
+    "שָׁלוֹם",
+    "お茶",
+    "ｶﾞ",
+    "차",
+    "te\u200da",
+    "no\u00adel",
+    "①",
+    "½",
+    "♡",
+    "👩\u200d👩\u200d👧",
+]
+ODD = [
+    "",
+    " ",
+    "!!!",
+    "♡ ♡",
+    "🍵",
+    "☕\ufe0f",
+    "☕\ufe0f☕\ufe0f",
+    "1\ufe0f\u20e3",
+    "\u200d",
+    "\u0301",
+    "'",
+    "a''b",
+    "'tis",
+    "mothers'",
+    "5'7",
+    "a'\u02bcb",
+    "x'\u0301y",
+    "ŉ",
+]
+ODD += [
+    "me@example.com",
+    "mail me@example.com now",
+    "me example com",
+    "me@home",
+    "https://example.com/tea",
+    "https example com tea",
+    "www.tea.com",
+    "www tea com",
+    "WWW.tea.com",
+]
 ODD += [
     "call +1-555-123-4567",
     "call 1 555 123 4567",
@@ -73,21 +145,52 @@ ODD += [
     "true",
     "nan",
 ]
-ODD += ["x" * 60, "x" * 61, "x" * 100, "x" * 101, "!" * 120 + "tea", "ﬁ" * 31, "a b c d e f g h i j", "a b c d e f g h i j k", "My Stuff", "my  stuff!!", "random"]
-ODD += ['tea, "green"', "tea\ngreen", "tea\tgreen", " tea ", "tea; green", "#tea", "\\tea", "{tea}", "[1]", "a", "é", "e\u0301", "茶"]
+ODD += [
+    "x" * 60,
+    "x" * 61,
+    "x" * 100,
+    "x" * 101,
+    "!" * 120 + "tea",
+    "ﬁ" * 31,
+    "a b c d e f g h i j",
+    "a b c d e f g h i j k",
+    "My Stuff",
+    "my  stuff!!",
+    "random",
+]
+ODD += [
+    'tea, "green"',
+    "tea\ngreen",
+    "tea\tgreen",
+    " tea ",
+    "tea; green",
+    "#tea",
+    "\\tea",
+    "{tea}",
+    "[1]",
+    "a",
+    "é",
+    "e\u0301",
+    "茶",
+]
 
 
 def phrase(words: list[str], gap: str) -> str:
     return gap.join(words)
 
 
-PHRASE = st.builds(phrase, st.lists(st.sampled_from(WORDS), min_size=1, max_size=3), st.sampled_from([" ", "  ", "!! ", "-", "_", "\u00a0", "\u3000", ""]))
+PHRASE = st.builds(
+    phrase,
+    st.lists(st.sampled_from(WORDS), min_size=1, max_size=3),
+    st.sampled_from([" ", "  ", "!! ", "-", "_", "\u00a0", "\u3000", ""]),
+)
 ANY = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=8)
 TEXT = st.one_of(PHRASE, PHRASE, st.sampled_from(ODD), ANY)
 
 PINS = st.sampled_from(["p", "q", "1", "01", "é/ü.jpg"])
 BOARD_IDS = st.sampled_from(["a", "é", "1", "01", "NULL", "b"])
-# Days from today: the edges of the windows below, seen from each as-of date, and days that are still to come (not tomorrow: a test may run over midnight).
+# Days from today: the edges of the windows below, seen from each as-of date, and days that are still to come
+# (not tomorrow: a test may run over midnight).
 DAYS = st.sampled_from([0, -1, -2, -3, -4, -729, -730, -731, -732, 2, 3, 40])
 COUNTS = st.sampled_from([1, 1, 1, 2, 3, 5, 40, 0])  # 0: a bad row
 USERS = st.sampled_from([None, "", "u", "v", "7", "07"])
@@ -100,7 +203,9 @@ TITLE_CHOICES = st.builds(
     min_chars=st.sampled_from([2, 2, 1, 4]),
     max_chars=st.sampled_from([60, 60, 61, 7]),
     max_words=st.sampled_from([10, 10, 11, 2, 1]),
-    generic=st.sets(st.sampled_from(["My Stuff!!", "random", "ｔｅａ", "Kitchen  Ideas", "cafe\u0301", "WOMEN’S"])).map(frozenset),
+    generic=st.sets(
+        st.sampled_from(["My Stuff!!", "random", "ｔｅａ", "Kitchen  Ideas", "cafe\u0301", "WOMEN’S"])
+    ).map(frozenset),
 )
 WEIGHTS = st.sampled_from(
     [
@@ -115,7 +220,9 @@ WEIGHTS = st.sampled_from(
 
 @dataclass(frozen=True)
 class Step:
-    """What happens before a run of the aggregator, and what it is given: options, and the names of files in their order."""
+    """What happens before a run of the aggregator, and what it is given: options, and the names of files in
+    their order.
+    """
 
     writes: dict[str, int]  # name -> which of the pool's contents
     passed: list[str]
@@ -131,49 +238,83 @@ class Plan:
 
 
 def steps(names: list[str], options: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Step]]:
-    """The first step writes all files and passes at least one; later ones may do as little as change the options."""
+    """The first step writes all files and passes at least one; later ones may do as little as change the
+    options.
+    """
 
     removed = st.sets(st.sampled_from(names), max_size=2)
-    first = st.builds(Step, st.fixed_dictionaries(dict.fromkeys(names, st.integers(0, 3))), st.lists(st.sampled_from(names), unique=True, min_size=1), removed, options)
+    first = st.builds(
+        Step,
+        st.fixed_dictionaries(dict.fromkeys(names, st.integers(0, 3))),
+        st.lists(st.sampled_from(names), unique=True, min_size=1),
+        removed,
+        options,
+    )
     some = st.lists(st.sampled_from(names), unique=True) | st.permutations(names)
-    later = st.builds(Step, st.dictionaries(st.sampled_from(names), st.integers(0, 3)), some, removed, options)
+    later = st.builds(
+        Step, st.dictionaries(st.sampled_from(names), st.integers(0, 3)), some, removed, options
+    )
     return st.tuples(first, st.lists(later, max_size=3)).map(lambda drawn: [drawn[0], *drawn[1]])
 
 
 @st.composite
 def board_plans(draw: st.DrawFn) -> Plan:
-    titles = st.sampled_from([*draw(st.lists(PHRASE, min_size=2, max_size=3)), *draw(st.lists(TEXT, max_size=4)), None])
+    titles = st.sampled_from(
+        [*draw(st.lists(PHRASE, min_size=2, max_size=3)), *draw(st.lists(TEXT, max_size=4)), None]
+    )
     boards = st.lists(st.lists(st.tuples(BOARD_IDS, titles), max_size=8), min_size=4, max_size=4)
     saves = st.lists(st.lists(st.tuples(PINS, BOARD_IDS), max_size=12), min_size=4, max_size=4)
-    forms = draw(st.fixed_dictionaries({name: st.sampled_from(["parquet", "csv", "jsonl"]) for name in BOARD_FILES + SAVE_FILES}))
-    return Plan(forms, {"boards": draw(boards), "saves": draw(saves)}, draw(steps(BOARD_FILES + SAVE_FILES, TITLE_CHOICES)))
+    forms = draw(
+        st.fixed_dictionaries(
+            {name: st.sampled_from(["parquet", "csv", "jsonl"]) for name in BOARD_FILES + SAVE_FILES}
+        )
+    )
+    return Plan(
+        forms,
+        {"boards": draw(boards), "saves": draw(saves)},
+        draw(steps(BOARD_FILES + SAVE_FILES, TITLE_CHOICES)),
+    )
 
 
 @st.composite
 def log_plans(draw: st.DrawFn) -> Plan:
     today = datetime.now(UTC).date()
     dates = DAYS.map(lambda days: today + timedelta(days=days))
-    queries = st.sampled_from([*draw(st.lists(PHRASE, min_size=1, max_size=2)), *draw(st.lists(TEXT, max_size=4))])
+    queries = st.sampled_from(
+        [*draw(st.lists(PHRASE, min_size=1, max_size=2)), *draw(st.lists(TEXT, max_size=4))]
+    )
     actions = st.sampled_from(["save", "long_click", "click", "click", "view"])
-    logs = st.lists(st.lists(st.tuples(PINS, queries, actions, dates, COUNTS, USERS), max_size=10), min_size=4, max_size=4)
+    logs = st.lists(
+        st.lists(st.tuples(PINS, queries, actions, dates, COUNTS, USERS), max_size=10), min_size=4, max_size=4
+    )
     choices = st.builds(
         QueryChoice,
-        as_of=st.none() | st.sampled_from([0, -1, -2, -730, 2, 40]).map(lambda days: today + timedelta(days=days)),
+        as_of=st.none()
+        | st.sampled_from([0, -1, -2, -730, 2, 40]).map(lambda days: today + timedelta(days=days)),
         window_days=st.sampled_from([730, 730, 1, 2, 3, 731]),
         top=st.sampled_from([20, 20, 2, 1]),
         weights=WEIGHTS,
         min_engagements=st.sampled_from([1, 1, 2, 5]),
         min_users=st.sampled_from([1, 1, 2, 3]),
     )
-    forms = st.sampled_from(["parquet", "parquet-day", "parquet-time", "csv", "csv-time", "jsonl", "jsonl-time"])
-    return Plan(draw(st.fixed_dictionaries(dict.fromkeys(LOG_FILES, forms))), {"log": draw(logs)}, draw(steps(LOG_FILES, choices)))
+    forms = st.sampled_from(
+        ["parquet", "parquet-day", "parquet-time", "csv", "csv-time", "jsonl", "jsonl-time"]
+    )
+    return Plan(
+        draw(st.fixed_dictionaries(dict.fromkeys(LOG_FILES, forms))),
+        {"log": draw(logs)},
+        draw(steps(LOG_FILES, choices)),
+    )
 
 
 # --- files ---
 
 
 def content_of(form: str, columns: Sequence[str], rows: Sequence[Row]) -> bytes:
-    """A file of that form, the same bytes for the same rows. Counts that are all 1 and users of whom none is known are left out with their column."""
+    """A file of that form, the same bytes for the same rows.
+
+    Counts that are all 1 and users of whom none is known are left out with their column.
+    """
     kind, _, dates = form.partition("-")
     table = {name: [row[i] for row in rows] for i, name in enumerate(columns)}
     if rows and all(count == 1 for count in table.get("count", [0])):
@@ -186,13 +327,23 @@ def content_of(form: str, columns: Sequence[str], rows: Sequence[Row]) -> bytes:
     elif "date" in table and dates == "":
         table["date"] = [day.isoformat() for day in table["date"]]
     if kind == "parquet":
-        types = {"count": pa.int64(), "date": {"": pa.string(), "day": pa.date32(), "time": pa.timestamp("us", "UTC")}[dates]}
+        types = {
+            "count": pa.int64(),
+            "date": {"": pa.string(), "day": pa.date32(), "time": pa.timestamp("us", "UTC")}[dates],
+        }
         sink = io.BytesIO()
-        pq.write_table(pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in table.items()}), sink)
+        pq.write_table(
+            pa.table(
+                {name: pa.array(values, types.get(name, pa.string())) for name, values in table.items()}
+            ),
+            sink,
+        )
         return sink.getvalue()
     lines = list(zip(*table.values(), strict=True))
     if kind == "jsonl":
-        return "".join(json.dumps(dict(zip(table, line, strict=True)), ensure_ascii=False) + "\n" for line in lines).encode()
+        return "".join(
+            json.dumps(dict(zip(table, line, strict=True)), ensure_ascii=False) + "\n" for line in lines
+        ).encode()
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows([tuple(table), *lines])
     return text.getvalue().encode()
@@ -200,7 +351,9 @@ def content_of(form: str, columns: Sequence[str], rows: Sequence[Row]) -> bytes:
 
 @dataclass
 class Sources:
-    """The files of one kind in a folder, and what of them was read: the contributions, by path in the order of first reading."""
+    """The files of one kind in a folder, and what of them was read: the contributions, by path in the order
+    of first reading.
+    """
 
     folder: Path
     columns: Sequence[str]
@@ -252,7 +405,10 @@ def new_store(folder: Path, name: str = "pins.db") -> sqlite3.Connection:
 
 def table(conn: sqlite3.Connection, name: str) -> dict[str, list[tuple[Any, ...]]]:
     """pin_id -> one tuple a rank, of one of the tables of JSON arrays."""
-    return {pin_id: list(zip(*map(json.loads, arrays), strict=True)) for pin_id, *arrays in conn.execute(f"SELECT * FROM {name}")}
+    return {
+        pin_id: list(zip(*map(json.loads, arrays), strict=True))
+        for pin_id, *arrays in conn.execute(f"SELECT * FROM {name}")
+    }
 
 
 def titles_of(conn: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
@@ -261,7 +417,14 @@ def titles_of(conn: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def queries_of(conn: sqlite3.Connection) -> dict[str, list[tuple[Any, ...]]]:
-    assert columns_of(conn, "engaged_queries") == ["pin_id", "queries", "engagements", "scores", "first_dates", "last_dates"]
+    assert columns_of(conn, "engaged_queries") == [
+        "pin_id",
+        "queries",
+        "engagements",
+        "scores",
+        "first_dates",
+        "last_dates",
+    ]
     return table(conn, "engaged_queries")
 
 
@@ -287,15 +450,22 @@ def play(plan: Plan, sources: dict[str, Sources]) -> Iterator[tuple[Step, dict[s
     for step in plan.steps:
         for name, which in step.writes.items():
             sources[kind_of[name]].write(name, plan.pools[kind_of[name]][which])
-        given = {kind: files.give([name for name in step.passed if kind_of[name] == kind]) for kind, files in sources.items()}
-        if any(files.read for files in sources.values()):  # before that there is nothing to aggregate, which is an error
+        given = {
+            kind: files.give([name for name in step.passed if kind_of[name] == kind])
+            for kind, files in sources.items()
+        }
+        if any(files.read for files in sources.values()):
+            # before that there is nothing to aggregate, which is an error
             yield step, given
         for name in step.gone:
             sources[kind_of[name]].remove(name)
 
 
 def board_sources(folder: Path, plan: Plan) -> dict[str, Sources]:
-    return {"boards": Sources(folder, BOARD_COLUMNS, plan.forms), "saves": Sources(folder, SAVE_COLUMNS, plan.forms)}
+    return {
+        "boards": Sources(folder, BOARD_COLUMNS, plan.forms),
+        "saves": Sources(folder, SAVE_COLUMNS, plan.forms),
+    }
 
 
 # --- board titles ---
@@ -316,7 +486,11 @@ def test_board_titles_are_those_of_the_reference_after_every_step(plan: Plan) ->
 @RANDOM
 @given(plan=board_plans())
 def test_a_new_store_and_a_rebuilt_one_have_the_same_board_titles(plan: Plan) -> None:
-    with tempfile.TemporaryDirectory() as name, closing(new_store(Path(name))) as conn, closing(new_store(Path(name), "new.db")) as new:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        closing(new_store(Path(name))) as conn,
+        closing(new_store(Path(name), "new.db")) as new,
+    ):
         sources = board_sources(Path(name), plan)
         for step, given_paths in play(plan, sources):
             aggregate_boards(conn, **given_paths, options=board_options(Path(name), step.options))
@@ -330,12 +504,21 @@ def test_a_new_store_and_a_rebuilt_one_have_the_same_board_titles(plan: Plan) ->
         assert titles_of(conn) == expected
 
 
-def give_boards(conn: sqlite3.Connection, folder: Path, name: str, boards: list[Board], saves: list[Save], choice: TitleChoice) -> None:
+def give_boards(
+    conn: sqlite3.Connection,
+    folder: Path,
+    name: str,
+    boards: list[Board],
+    saves: list[Save],
+    choice: TitleChoice,
+) -> None:
     """One more file of each kind."""
     paths = folder / f"boards-{name}.parquet", folder / f"saves-{name}.parquet"
     paths[0].write_bytes(content_of("parquet", BOARD_COLUMNS, boards))
     paths[1].write_bytes(content_of("parquet", SAVE_COLUMNS, saves))
-    aggregate_boards(conn, boards=[str(paths[0])], saves=[str(paths[1])], options=board_options(folder, choice))
+    aggregate_boards(
+        conn, boards=[str(paths[0])], saves=[str(paths[1])], options=board_options(folder, choice)
+    )
 
 
 @pytest.mark.parametrize(
@@ -352,12 +535,22 @@ def give_boards(conn: sqlite3.Connection, folder: Path, name: str, boards: list[
         (0.07, 1100, 78, False),
     ],
 )
-def test_a_title_of_too_many_boards_is_dropped(tmp_path: Path, store: sqlite3.Connection, share: float, known: int, uses: int, passes: bool) -> None:
-    """Boards without a title, or with one that was dropped, are known too; the words of a dropped title count no more."""
+def test_a_title_of_too_many_boards_is_dropped(
+    tmp_path: Path, store: sqlite3.Connection, share: float, known: int, uses: int, passes: bool
+) -> None:
+    """Boards without a title, or with one that was dropped, are known too; the words of a dropped title count
+    no more.
+    """
     common: list[Board] = [(f"c{i}", ["Kitchen Ideas", "kitchen ideas!!"][i % 2]) for i in range(uses)]
-    others: list[Board] = [(f"o{i}", [None, "♡", f"kitchen {i}", "me@example.com"][i % 4]) for i in range(known - uses)]
+    others: list[Board] = [
+        (f"o{i}", [None, "♡", f"kitchen {i}", "me@example.com"][i % 4]) for i in range(known - uses)
+    ]
     boards = [*common, *others]
-    saves: list[Save] = [("p", board_id) for board_id, _ in boards[:: len(boards) // 50]] + [("q", "c0"), ("q", "c1"), ("r", "o2")]
+    saves: list[Save] = [("p", board_id) for board_id, _ in boards[:: len(boards) // 50]] + [
+        ("q", "c0"),
+        ("q", "c1"),
+        ("r", "o2"),
+    ]
     choice = TitleChoice(max_board_share=share)
     assert len(known_boards(boards)) == known
     assert ("kitchen ideas" in passed_boards(boards, choice).values()) == passes
@@ -368,21 +561,43 @@ def test_a_title_of_too_many_boards_is_dropped(tmp_path: Path, store: sqlite3.Co
     assert "r" in expected
 
 
-def test_a_title_comes_and_goes_with_the_number_of_known_boards(tmp_path: Path, store: sqlite3.Connection) -> None:
+def test_a_title_comes_and_goes_with_the_number_of_known_boards(
+    tmp_path: Path, store: sqlite3.Connection
+) -> None:
     boards: list[Board] = [(f"c{i}", "Tea") for i in range(21)] + [(f"o{i}", f"cake {i}") for i in range(978)]
     saves: list[Save] = [("p", "c0"), ("q", "o0"), ("q", "c20")]
     kept = []
-    for name, more in [("0", []), ("1", [("o978", None)]), ("2", [(f"n{i}", None) for i in range(50)]), ("3", [("n0", "TEA")]), ("4", [("c20", "cup")])]:
+    for name, more in [
+        ("0", []),
+        ("1", [("o978", None)]),
+        ("2", [(f"n{i}", None) for i in range(50)]),
+        ("3", [("n0", "TEA")]),
+        ("4", [("c20", "cup")]),
+    ]:
         boards += more
-        give_boards(store, tmp_path, name, boards if name == "0" else more, saves if name == "0" else [], TitleChoice())
+        give_boards(
+            store,
+            tmp_path,
+            name,
+            boards if name == "0" else more,
+            saves if name == "0" else [],
+            TitleChoice(),
+        )
         expected = board_titles(boards, saves, TitleChoice())
         assert titles_of(store) == expected
         kept.append("p" in expected)
     assert kept == [True, False, True, False, True]  # 21 of 999, of 1,000, of 1,050; 22 of 1,050; 21 of 1,050
 
 
-def test_boards_of_the_same_normalised_title_pass_or_not_by_their_raw_title(tmp_path: Path, store: sqlite3.Connection) -> None:
-    boards: list[Board] = [("1", "me example com"), ("2", "me@example.com"), ("3", "Me, example: com"), ("4", "tea")]
+def test_boards_of_the_same_normalised_title_pass_or_not_by_their_raw_title(
+    tmp_path: Path, store: sqlite3.Connection
+) -> None:
+    boards: list[Board] = [
+        ("1", "me example com"),
+        ("2", "me@example.com"),
+        ("3", "Me, example: com"),
+        ("4", "tea"),
+    ]
     saves: list[Save] = [("p", "1"), ("p", "2"), ("p", "3"), ("p", "4"), ("q", "2")]
     give_boards(store, tmp_path, "0", boards, saves, TitleChoice())
     found = titles_of(store)
@@ -391,8 +606,13 @@ def test_boards_of_the_same_normalised_title_pass_or_not_by_their_raw_title(tmp_
     assert "q" not in found
 
 
-def test_a_rewritten_file_keeps_its_place_in_the_order_of_reading(tmp_path: Path, store: sqlite3.Connection) -> None:
-    """The last row of a board wins: that of the file read later, whatever happens to the earlier one. Of two identical files only the first has a place."""
+def test_a_rewritten_file_keeps_its_place_in_the_order_of_reading(
+    tmp_path: Path, store: sqlite3.Connection
+) -> None:
+    """The last row of a board wins: that of the file read later, whatever happens to the earlier one.
+
+    Of two identical files only the first has a place.
+    """
     sources = Sources(tmp_path, BOARD_COLUMNS, dict.fromkeys(BOARD_FILES, "csv"))
     saves = tmp_path / "saves.csv"
     saves.write_bytes(content_of("csv", SAVE_COLUMNS, [("p", "1"), ("p", "2")]))
@@ -408,7 +628,12 @@ def test_a_rewritten_file_keeps_its_place_in_the_order_of_reading(tmp_path: Path
     ]:
         for name, rows in writes.items():
             sources.write(name, rows)
-        aggregate_boards(store, boards=sources.give(list(writes)), saves=[str(saves)], options=board_options(tmp_path, TitleChoice()))
+        aggregate_boards(
+            store,
+            boards=sources.give(list(writes)),
+            saves=[str(saves)],
+            options=board_options(tmp_path, TitleChoice()),
+        )
         found = titles_of(store)
         assert found == board_titles(sources.rows(), [("p", "1"), ("p", "2")], TitleChoice())
         assert expected in [title for title, *_ in found["p"]]
@@ -430,7 +655,11 @@ def test_engaged_queries_are_those_of_the_reference_after_every_step(plan: Plan)
 @RANDOM
 @given(plan=log_plans())
 def test_a_new_store_and_a_rebuilt_one_have_the_same_engaged_queries(plan: Plan) -> None:
-    with tempfile.TemporaryDirectory() as name, closing(new_store(Path(name))) as conn, closing(new_store(Path(name), "new.db")) as new:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        closing(new_store(Path(name))) as conn,
+        closing(new_store(Path(name), "new.db")) as new,
+    ):
         log = Sources(Path(name), LOG_COLUMNS, plan.forms)
         for step, given_paths in play(plan, {"log": log}):
             aggregate_queries(conn, **given_paths, options=query_options(step.options))
@@ -447,10 +676,20 @@ def entry(query: str, day: int, user: str | None = None) -> LogRow:
     return ("p", query, "save", date(2024, 5, day), 1, user)
 
 
-def test_an_identical_file_counts_for_itself_once_the_first_has_other_content(tmp_path: Path, store: sqlite3.Connection) -> None:
+def test_an_identical_file_counts_for_itself_once_the_first_has_other_content(
+    tmp_path: Path, store: sqlite3.Connection
+) -> None:
     first, second = tmp_path / "first.csv", tmp_path / "second.csv"
-    tea, mug = content_of("csv", LOG_COLUMNS, [entry("tea", 1)]), content_of("csv", LOG_COLUMNS, [entry("mug", 2)])
-    for contents, expected in [((tea, tea), {"tea": 1}), ((mug, tea), {"mug": 1, "tea": 1}), ((mug, mug), {"mug": 1}), ((tea, mug), {"tea": 1, "mug": 1})]:
+    tea, mug = (
+        content_of("csv", LOG_COLUMNS, [entry("tea", 1)]),
+        content_of("csv", LOG_COLUMNS, [entry("mug", 2)]),
+    )
+    for contents, expected in [
+        ((tea, tea), {"tea": 1}),
+        ((mug, tea), {"mug": 1, "tea": 1}),
+        ((mug, mug), {"mug": 1}),
+        ((tea, mug), {"tea": 1, "mug": 1}),
+    ]:
         for path, content in zip((first, second), contents, strict=True):
             path.write_bytes(content)
         aggregate_queries(store, log=[str(first), str(second)], options=QueryOptions(as_of=date(2024, 5, 9)))
@@ -459,22 +698,56 @@ def test_an_identical_file_counts_for_itself_once_the_first_has_other_content(tm
 
 def test_timestamps_become_days_in_utc(tmp_path: Path, store: sqlite3.Connection) -> None:
     log = tmp_path / "log.jsonl"
-    times = {"late": "2024-05-01T23:30:00-02:00", "early": "2024-05-01T00:30:00+02:00", "noon": "2024-05-01T12:00:00Z", "day": "2024-05-01"}
-    log.write_text("".join(json.dumps({"pin_id": query, "query": query, "action": "save", "date": when}) + "\n" for query, when in times.items()))
+    times = {
+        "late": "2024-05-01T23:30:00-02:00",
+        "early": "2024-05-01T00:30:00+02:00",
+        "noon": "2024-05-01T12:00:00Z",
+        "day": "2024-05-01",
+    }
+    log.write_text(
+        "".join(
+            json.dumps({"pin_id": query, "query": query, "action": "save", "date": when}) + "\n"
+            for query, when in times.items()
+        )
+    )
     aggregate_queries(store, log=[str(log)], options=QueryOptions(as_of=date(2024, 5, 2)))
-    assert {pin_id: ranks[0][4] for pin_id, ranks in queries_of(store).items()} == {"late": "2024-05-02", "early": "2024-04-30", "noon": "2024-05-01", "day": "2024-05-01"}
+    assert {pin_id: ranks[0][4] for pin_id, ranks in queries_of(store).items()} == {
+        "late": "2024-05-02",
+        "early": "2024-04-30",
+        "noon": "2024-05-01",
+        "day": "2024-05-01",
+    }
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet"])
-def test_files_without_rows_and_a_rebuild_leave_empty_tables(tmp_path: Path, store: sqlite3.Connection, form: str) -> None:
+def test_files_without_rows_and_a_rebuild_leave_empty_tables(
+    tmp_path: Path, store: sqlite3.Connection, form: str
+) -> None:
     full: dict[str, tuple[Sequence[str], list[Row]]]
-    full = {"boards": (BOARD_COLUMNS, [("1", "Tea")]), "saves": (SAVE_COLUMNS, [("p", "1")]), "log": (LOG_COLUMNS, [entry("tea", 1)])}
+    full = {
+        "boards": (BOARD_COLUMNS, [("1", "Tea")]),
+        "saves": (SAVE_COLUMNS, [("p", "1")]),
+        "log": (LOG_COLUMNS, [entry("tea", 1)]),
+    }
     paths = {kind: [str(tmp_path / f"{kind}.{form}")] for kind in full}
     empty = {kind: [str(tmp_path / f"no-{kind}.{form}")] for kind in full}
     for kind, (columns, rows) in full.items():
         Path(paths[kind][0]).write_bytes(content_of(form, columns, rows))
         Path(empty[kind][0]).write_bytes(content_of(form, columns, []))
-    for given_paths, rebuild, found in [(empty, False, set()), (paths, False, {"p"}), (empty, False, {"p"}), (empty, True, set())]:
-        aggregate_boards(store, boards=given_paths["boards"], saves=given_paths["saves"], options=board_options(tmp_path, TitleChoice()), rebuild=rebuild)
-        aggregate_queries(store, log=given_paths["log"], options=query_options(QueryChoice()), rebuild=rebuild)
+    for given_paths, rebuild, found in [
+        (empty, False, set()),
+        (paths, False, {"p"}),
+        (empty, False, {"p"}),
+        (empty, True, set()),
+    ]:
+        aggregate_boards(
+            store,
+            boards=given_paths["boards"],
+            saves=given_paths["saves"],
+            options=board_options(tmp_path, TitleChoice()),
+            rebuild=rebuild,
+        )
+        aggregate_queries(
+            store, log=given_paths["log"], options=query_options(QueryChoice()), rebuild=rebuild
+        )
         assert set(titles_of(store)) == set(queries_of(store)) == found

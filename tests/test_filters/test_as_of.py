@@ -1,4 +1,6 @@
-"""Features as of a day and the pairs after it: compared with a store that never heard of what came later, and with a count by hand."""
+"""Features as of a day and the pairs after it: compared with a store that never heard of what came later, and
+with a count by hand.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,18 @@ from click.testing import CliRunner, Result
 from pincaption.cli import cli
 
 DAY = date(2026, 3, 10)
-TITLES = ["Kitchen ideas", "kitchen", "Garden", "garden ideas", "Red things", "red", "Bücher", "mug love", "boats", "tea time"]
+TITLES = [
+    "Kitchen ideas",
+    "kitchen",
+    "Garden",
+    "garden ideas",
+    "Red things",
+    "red",
+    "Bücher",
+    "mug love",
+    "boats",
+    "tea time",
+]
 QUERIES = ["red mug", "mug", "garden bench", "boat", "tea", "kitchen shelf", "bücherregal", "lamp"]
 WEIGHTS = {"save": 1.0, "long_click": 1.0, "click": 0.25}
 
@@ -43,7 +56,10 @@ def make_world(seed: int) -> dict[str, list[dict[str, Any]]]:
         return str(DAY + timedelta(rng.randint(-10, 10)))
 
     boards = [{"board_id": f"b{i}", "title": rng.choice(TITLES), "created_at": some_day()} for i in range(40)]
-    boards += [{"board_id": f"b{rng.randrange(40)}", "title": rng.choice(TITLES), "created_at": some_day()} for _ in range(10)]
+    boards += [
+        {"board_id": f"b{rng.randrange(40)}", "title": rng.choice(TITLES), "created_at": some_day()}
+        for _ in range(10)
+    ]
     return {
         "pins": [{"pin_id": f"p{i}", "kind": rng.choice(["pin", "product"]), "title": "x", "created_at": some_day() if i % 5 == 0 else None} for i in range(30)],
         "boards": boards,
@@ -59,7 +75,15 @@ def make_store(folder: Path, world: dict[str, list[dict[str, Any]]], *options: A
     folder.mkdir(exist_ok=True)
     store = folder / "my.db"
     captioner("ingest", "pins", store, lines(folder / "pins.jsonl", world["pins"]))
-    captioner("aggregate", "boards", store, "--boards", lines(folder / "boards.jsonl", world["boards"]), "--saves", lines(folder / "saves.jsonl", world["saves"]))
+    captioner(
+        "aggregate",
+        "boards",
+        store,
+        "--boards",
+        lines(folder / "boards.jsonl", world["boards"]),
+        "--saves",
+        lines(folder / "saves.jsonl", world["saves"]),
+    )
     captioner("aggregate", "queries", store, "--log", lines(folder / "log.jsonl", world["log"]), *options)
     return store
 
@@ -67,11 +91,18 @@ def make_store(folder: Path, world: dict[str, list[dict[str, Any]]], *options: A
 def until(world: dict[str, list[dict[str, Any]]], day: date) -> dict[str, list[dict[str, Any]]]:
     """The world as it was on that day."""
     dates = {"pins": "created_at", "boards": "created_at", "saves": "saved_at", "log": "date"}
-    return {name: [row for row in rows if row[dates[name]] is None or row[dates[name]] <= str(day)] for name, rows in world.items()}
+    return {
+        name: [row for row in rows if row[dates[name]] is None or row[dates[name]] <= str(day)]
+        for name, rows in world.items()
+    }
 
 
 def read(folder: Path, name: str) -> list[dict[str, Any]]:
-    return [row for path in sorted((folder / name).glob("*.parquet")) for row in pq.read_table(path).to_pylist()] if (folder / name).exists() else []
+    return (
+        [row for path in sorted((folder / name).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+        if (folder / name).exists()
+        else []
+    )
 
 
 def by_pin(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -95,12 +126,16 @@ def test_features_are_those_of_a_store_that_never_heard_of_later_days(tmp_path: 
 def test_pairs_are_what_people_did_after_the_day(tmp_path: Path, seed: int) -> None:
     world, test_from = make_world(seed), DAY + timedelta(5)
     store = make_store(tmp_path / "now", world)
-    captioner("export", store, tmp_path / "out", "--as-of", DAY, "--pairs", "--test-from", test_from, "--seed", seed)
+    captioner(
+        "export", store, tmp_path / "out", "--as-of", DAY, "--pairs", "--test-from", test_from, "--seed", seed
+    )
     features = by_pin(read(tmp_path / "out", "features"))
     wanted: Counter[tuple[str, ...]] = Counter()
     for row in world["log"]:
         if row["date"] > str(DAY) and row["action"] in WEIGHTS and row["pin_id"] in features:
-            wanted[row["query"], row["pin_id"], row["action"], row["date"]] += WEIGHTS[row["action"]] * row["count"]
+            wanted[row["query"], row["pin_id"], row["action"], row["date"]] += (
+                WEIGHTS[row["action"]] * row["count"]
+            )
     pairs = read(tmp_path / "out", "pairs")
     assert {(r["query"], r["pin_id"], r["action"], r["date"]): r["weight"] for r in pairs} == dict(wanted)
     assert len(pairs) == len(wanted)
@@ -117,26 +152,45 @@ def test_pairs_are_what_people_did_after_the_day(tmp_path: Path, seed: int) -> N
         for (other_split, other_pin, other), other_weight in weights.items():
             if (split, pin) == (other_split, other_pin) and query < other:
                 together.setdefault((split, query, other), []).append(min(weight, other_weight))
-    found = {(r["split"], r["query"], r["other_query"]): (r["weight"], r["pins"]) for r in read(tmp_path / "out", "query_pairs")}
+    found = {
+        (r["split"], r["query"], r["other_query"]): (r["weight"], r["pins"])
+        for r in read(tmp_path / "out", "query_pairs")
+    }
     assert found == {key: (sum(some), len(some)) for key, some in together.items()}
 
 
 def test_a_leak_that_is_planted_does_not_reach_the_features(tmp_path: Path) -> None:
     world = make_world(0)
     after = str(DAY + timedelta(1))
-    world["boards"] += [{"board_id": f"leak{i}", "title": "leaked title", "created_at": after} for i in range(50)]
+    world["boards"] += [
+        {"board_id": f"leak{i}", "title": "leaked title", "created_at": after} for i in range(50)
+    ]
     world["saves"] += [{"pin_id": f"p{i % 30}", "board_id": f"leak{i}", "saved_at": after} for i in range(50)]
-    world["saves"] += [{"pin_id": "p1", "board_id": "leak1", "saved_at": str(DAY)}]  # a board that did not exist then
-    world["log"] += [{"pin_id": f"p{i}", "query": "leaked query", "action": "save", "date": after, "count": 99, "user_id": "1"} for i in range(30)]
+    # a board that did not exist then
+    world["saves"] += [{"pin_id": "p1", "board_id": "leak1", "saved_at": str(DAY)}]
+    world["log"] += [
+        {
+            "pin_id": f"p{i}",
+            "query": "leaked query",
+            "action": "save",
+            "date": after,
+            "count": 99,
+            "user_id": "1",
+        }
+        for i in range(30)
+    ]
     store = make_store(tmp_path / "now", world)
     captioner("export", store, tmp_path / "out", "--as-of", DAY, "--pairs", "--format", "jsonl")
     features = (tmp_path / "out" / "features" / "part-00000.jsonl").read_text()
     assert "leaked" not in features
     assert "leaked query" in (tmp_path / "out" / "pairs" / "train-00000.jsonl").read_text()
     captioner("export", store, tmp_path / "all", "--format", "jsonl")
-    assert "leaked title" in (tmp_path / "all" / "features" / "part-00000.jsonl").read_text()  # the same look finds it where it may be
+    # the same look finds it where it may be
+    assert "leaked title" in (tmp_path / "all" / "features" / "part-00000.jsonl").read_text()
     # Nothing of the real tables was touched.
-    assert sqlite3.connect(store).execute("SELECT count(*) FROM board_titles WHERE titles LIKE '%leaked%'").fetchone() != (0,)
+    assert sqlite3.connect(store).execute(
+        "SELECT count(*) FROM board_titles WHERE titles LIKE '%leaked%'"
+    ).fetchone() != (0,)
 
 
 def test_saves_without_dates_are_refused_unless_told_otherwise(tmp_path: Path) -> None:
@@ -161,15 +215,28 @@ def test_the_same_seed_gives_the_same_pairs_and_another_one_another_order(tmp_pa
     store = make_store(tmp_path / "now", make_world(2))
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         captioner("export", store, tmp_path / name, "--as-of", DAY, "--pairs", "--seed", seed)
-    files = [{str(p.relative_to(tmp_path / name)): p.read_bytes() for p in (tmp_path / name).rglob("*") if p.is_file()} for name in "abc"]
+    files = [
+        {
+            str(p.relative_to(tmp_path / name)): p.read_bytes()
+            for p in (tmp_path / name).rglob("*")
+            if p.is_file()
+        }
+        for name in "abc"
+    ]
     assert files[0] == files[1]
-    assert [r["query"] for r in read(tmp_path / "a", "pairs")] != [r["query"] for r in read(tmp_path / "c", "pairs")]
+    assert [r["query"] for r in read(tmp_path / "a", "pairs")] != [
+        r["query"] for r in read(tmp_path / "c", "pairs")
+    ]
     assert json.loads((tmp_path / "a" / "manifest.json").read_text())["as_of"] == str(DAY)
 
 
 def test_options_that_make_no_sense_together(tmp_path: Path) -> None:
     store = make_store(tmp_path / "now", make_world(3))
-    for options in (["--pairs"], ["--test-from", "2026-04-01"], ["--as-of", "2026-03-10", "--pairs", "--test-from", "2026-03-10"]):
+    for options in (
+        ["--pairs"],
+        ["--test-from", "2026-04-01"],
+        ["--as-of", "2026-03-10", "--pairs", "--test-from", "2026-03-10"],
+    ):
         assert CliRunner().invoke(cli, ["export", str(store), str(tmp_path / "out"), *options]).exit_code == 2
 
 
@@ -179,4 +246,5 @@ def test_pairs_of_queries_are_the_same_whatever_the_weights_add_up_to(tmp_path: 
     store = make_store(tmp_path / "w", world, "--weight", "click=0.1", "--weight", "save=0.7")
     captioner("export", store, tmp_path / "out", "--as-of", DAY, "--pairs")
     found = pq.read_table(tmp_path / "out" / "query_pairs").to_pydict()
-    assert {*found["query"], *found["other_query"]} == set(sorted(f"tea {q}" for q in range(30))[:20])  # seven clicks weigh as much as a save
+    # seven clicks weigh as much as a save
+    assert {*found["query"], *found["other_query"]} == set(sorted(f"tea {q}" for q in range(30))[:20])

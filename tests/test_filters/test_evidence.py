@@ -1,4 +1,6 @@
-"""What the aggregations have read: nothing is read twice, and neither a crash nor another process can spoil the result."""
+"""What the aggregations have read: nothing is read twice, and neither a crash nor another process can spoil
+the result.
+"""
 
 import os
 import shutil
@@ -29,7 +31,9 @@ HOUR = 3_600_000_000_000  # in nanoseconds
 
 
 def write_log(path: Path, *queries: str, pin: str = "p") -> Path:
-    path.write_text("pin_id,query,action,date\n" + "".join(f"{pin},{query},save,2024-05-01\n" for query in queries))
+    path.write_text(
+        "pin_id,query,action,date\n" + "".join(f"{pin},{query},save,2024-05-01\n" for query in queries)
+    )
     return path
 
 
@@ -48,13 +52,17 @@ def partials_of(conn: sqlite3.Connection) -> Path:
 
 def named(conn: sqlite3.Connection) -> set[str]:
     """The files that ought to be in STORE.partials."""
-    return {row[0] for row in conn.execute("SELECT file FROM evidence UNION SELECT file FROM partials")} | {"lock"}
+    return {row[0] for row in conn.execute("SELECT file FROM evidence UNION SELECT file FROM partials")} | {
+        "lock"
+    }
 
 
 # --- nothing is read twice ---
 
 
-def test_a_source_of_the_same_size_and_time_is_not_looked_into(tmp_path: Path, store: sqlite3.Connection) -> None:
+def test_a_source_of_the_same_size_and_time_is_not_looked_into(
+    tmp_path: Path, store: sqlite3.Connection
+) -> None:
     log = write_log(tmp_path / "log.csv", "mug")
     then = time.time_ns() - HOUR
     made(log, then)
@@ -65,7 +73,9 @@ def test_a_source_of_the_same_size_and_time_is_not_looked_into(tmp_path: Path, s
     assert queries_of(store) == {"p": '["mug"]'}
 
 
-def test_a_source_that_had_just_been_changed_is_looked_into(tmp_path: Path, store: sqlite3.Connection) -> None:
+def test_a_source_that_had_just_been_changed_is_looked_into(
+    tmp_path: Path, store: sqlite3.Connection
+) -> None:
     """It may have been changed again within one tick of the clock, after it was read."""
     log = write_log(tmp_path / "log.csv", "mug")
     soon = time.time_ns() + HOUR
@@ -110,7 +120,9 @@ def test_the_same_bytes_under_another_path_are_not_read(tmp_path: Path, store: s
     assert store.execute("SELECT engagements FROM engaged_queries").fetchone()[0] == "[1]"
 
 
-def test_a_path_is_one_source_however_it_is_written(tmp_path: Path, store: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_is_one_source_however_it_is_written(
+    tmp_path: Path, store: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     log = write_log(tmp_path / "log.csv", "mug")
     monkeypatch.chdir(tmp_path)
     for path, query in ((str(log), "cup"), ("log.csv", "tea"), ("./nowhere/../log.csv", "oak")):
@@ -121,7 +133,11 @@ def test_a_path_is_one_source_however_it_is_written(tmp_path: Path, store: sqlit
 
 
 def test_sources_may_be_deleted_once_they_were_read(tmp_path: Path, store: sqlite3.Connection) -> None:
-    boards, saves, log = tmp_path / "boards.csv", tmp_path / "saves.csv", write_log(tmp_path / "log.csv", "mug", "cup", "cup")
+    boards, saves, log = (
+        tmp_path / "boards.csv",
+        tmp_path / "saves.csv",
+        write_log(tmp_path / "log.csv", "mug", "cup", "cup"),
+    )
     boards.write_text("board_id,title\na,Tea\nb,Green Tea\n")
     saves.write_text("pin_id,board_id\np,a\np,b\n")
     aggregate_boards(store, boards=[str(boards)], saves=[str(saves)])
@@ -150,7 +166,9 @@ def test_a_store_takes_its_partials_along(tmp_path: Path, store: sqlite3.Connect
 
 
 @pytest.mark.parametrize("missing", ["*", "*-log.parquet", "*-queries-codes.parquet", "*-core.parquet"])
-def test_partials_that_are_missing_are_said_and_mended_by_a_rebuild(tmp_path: Path, store: sqlite3.Connection, missing: str) -> None:
+def test_partials_that_are_missing_are_said_and_mended_by_a_rebuild(
+    tmp_path: Path, store: sqlite3.Connection, missing: str
+) -> None:
     log = write_log(tmp_path / "log.csv", "mug")
     aggregate_queries(store, log=[str(log)], options=MAY)
     for path in partials_of(store).glob(missing):
@@ -198,12 +216,17 @@ def test_leftovers_go_with_the_next_run_whatever_it_does(tmp_path: Path, store: 
 
 KINDS = {"boards": ("boards", "saves"), "queries": ("log",)}
 TABLES = {"boards": "board_titles", "queries": "engaged_queries"}
-AGGREGATE: dict[str, Callable[..., dict[str, Any]]] = {"boards": aggregate_boards, "queries": aggregate_queries}
+AGGREGATE: dict[str, Callable[..., dict[str, Any]]] = {
+    "boards": aggregate_boards,
+    "queries": aggregate_queries,
+}
 
 
 @dataclass
 class Big:
-    """Files of 300,000 saves and a log of 60,000 rows, a store that has aggregated a part of them, and what the tables come to in the end."""
+    """Files of 300,000 saves and a log of 60,000 rows, a store that has aggregated a part of them, and what
+    the tables come to in the end.
+    """
 
     folder: Path
     old: dict[str, list[Any]]
@@ -212,17 +235,28 @@ class Big:
     @property
     def sources(self) -> dict[str, dict[str, list[str]]]:
         """Of each aggregation: what is new to the store."""
-        return {name: {kind: [str(self.folder / f"{kind}.parquet")] for kind in kinds} for name, kinds in KINDS.items()}
+        return {
+            name: {kind: [str(self.folder / f"{kind}.parquet")] for kind in kinds}
+            for name, kinds in KINDS.items()
+        }
 
     @property
     def all_sources(self) -> dict[str, dict[str, list[str]]]:
         """Of each aggregation: what the store knows, and what is new."""
-        return {name: {kind: [str(self.folder / f"{kind}-old.parquet"), str(self.folder / f"{kind}.parquet")] for kind in kinds} for name, kinds in KINDS.items()}
+        return {
+            name: {
+                kind: [str(self.folder / f"{kind}-old.parquet"), str(self.folder / f"{kind}.parquet")]
+                for kind in kinds
+            }
+            for name, kinds in KINDS.items()
+        }
 
     def arguments(self, name: str, rebuild: bool = False) -> list[str]:
         """For the command line."""
         sources = self.all_sources if rebuild else self.sources
-        return [part for kind, paths in sources[name].items() for path in paths for part in (f"--{kind}", path)] + ["--rebuild"] * rebuild
+        return [
+            part for kind, paths in sources[name].items() for path in paths for part in (f"--{kind}", path)
+        ] + ["--rebuild"] * rebuild
 
     def store_in(self, folder: Path) -> Path:
         """A store of one's own that has the old results."""
@@ -240,16 +274,27 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Big:
     found = Big(folder, {}, {})
     with duckdb.connect() as db:
         for name, text in (
-            ("boards", "SELECT 'b' || i AS board_id, 'Title ' || (i % 5000) || ' ' || (i % 37) AS title FROM range(10000) r(i)"),
-            ("saves", "SELECT 'p' || (i % 6000) AS pin_id, 'b' || ((i * 104729 + i // 6000 * 17) % 10000) AS board_id FROM range(300000) r(i)"),
+            (
+                "boards",
+                "SELECT 'b' || i AS board_id, 'Title ' || (i % 5000) || ' ' || (i % 37) AS title FROM range(10000) r(i)",
+            ),
+            (
+                "saves",
+                "SELECT 'p' || (i % 6000) AS pin_id, 'b' || ((i * 104729 + i // 6000 * 17) % 10000) AS board_id FROM range(300000) r(i)",
+            ),
             (
                 "log",
                 "SELECT 'p' || (i % 6000) AS pin_id, 'query ' || (i * 7919 % 997) AS query, 'save' AS action, DATE '2024-01-01' + (i % 100)::INTEGER AS date FROM range(60000) r(i)",
             ),
         ):
             db.execute(f"COPY ({text}) TO '{folder / name}.parquet' (FORMAT parquet)")
-            db.execute(f"COPY (SELECT * FROM ({text}) LIMIT 2000) TO '{folder / name}-old.parquet' (FORMAT parquet)")
-    with closing(open_store(folder / "pins.db", create=True)) as conn, closing(open_store(folder / "undisturbed.db", create=True)) as other:
+            db.execute(
+                f"COPY (SELECT * FROM ({text}) LIMIT 2000) TO '{folder / name}-old.parquet' (FORMAT parquet)"
+            )
+    with (
+        closing(open_store(folder / "pins.db", create=True)) as conn,
+        closing(open_store(folder / "undisturbed.db", create=True)) as other,
+    ):
         for name, kinds in KINDS.items():
             AGGREGATE[name](conn, **{kind: [str(folder / f"{kind}-old.parquet")] for kind in kinds})
             found.old[name] = table(conn, name)
@@ -263,7 +308,9 @@ def captioner(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([CAPTIONER, *arguments], capture_output=True, text=True)
 
 
-def test_a_second_process_is_refused_in_a_sentence_and_readers_and_writers_are_not(tmp_path: Path, big: Big) -> None:
+def test_a_second_process_is_refused_in_a_sentence_and_readers_and_writers_are_not(
+    tmp_path: Path, big: Big
+) -> None:
     path = big.store_in(tmp_path)
     (tmp_path / "pins.csv").write_text("pin_id\np1\np2\n")
     met: dict[str, subprocess.CompletedProcess[str]] = {}
@@ -291,11 +338,19 @@ def test_a_second_process_is_refused_in_a_sentence_and_readers_and_writers_are_n
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_a_reader_sees_the_old_results_until_all_of_the_new_ones_are_there(tmp_path: Path, big: Big, name: str) -> None:
+def test_a_reader_sees_the_old_results_until_all_of_the_new_ones_are_there(
+    tmp_path: Path, big: Big, name: str
+) -> None:
     path = big.store_in(tmp_path)
     seen: list[bool] = []
     with closing(open_store(path)) as conn, closing(open_store(path)) as reader:
-        AGGREGATE[name](conn, **big.sources[name], on_step=lambda what, done, total: seen.append(table(reader, name) == big.old[name]) if what == "writing" else None)
+        AGGREGATE[name](
+            conn,
+            **big.sources[name],
+            on_step=lambda what, done, total: (
+                seen.append(table(reader, name) == big.old[name]) if what == "writing" else None
+            ),
+        )
         assert table(reader, name) == big.new[name]
     assert len(seen) > 1
     assert all(seen)
@@ -317,7 +372,9 @@ def test_a_run_that_fails_leaves_the_results_as_they_were(tmp_path: Path, big: B
         assert table(conn, name) == big.new[name]
 
 
-def test_a_source_that_fails_leaves_the_results_as_they_were(tmp_path: Path, store: sqlite3.Connection) -> None:
+def test_a_source_that_fails_leaves_the_results_as_they_were(
+    tmp_path: Path, store: sqlite3.Connection
+) -> None:
     aggregate_queries(store, log=[str(write_log(tmp_path / "log.csv", "mug"))], options=MAY)
     good, bad = write_log(tmp_path / "good.csv", "cup"), tmp_path / "bad.csv.gz"
     bad.write_bytes(b"\x1f\x8b no gzip at all")
@@ -331,7 +388,8 @@ def test_a_source_that_fails_leaves_the_results_as_they_were(tmp_path: Path, sto
 
 # --- kill -9 ---
 
-Moment = Callable[[Path, set[str], sqlite3.Connection], bool]  # STORE.partials, the files that were in it, a reader of the store
+# STORE.partials, the files that were in it, a reader of the store
+Moment = Callable[[Path, set[str], sqlite3.Connection], bool]
 
 
 def rows(conn: sqlite3.Connection, kind: str) -> int:
@@ -344,11 +402,21 @@ def new_files(partials: Path, before: set[str]) -> set[str]:
 
 MOMENTS: dict[str, tuple[str, bool, Moment]] = {  # of which aggregation, with --rebuild or not
     "reading begins": ("boards", False, lambda partials, before, conn: (partials / "scratch").exists()),
-    "a first file is written": ("boards", False, lambda partials, before, conn: any(name.endswith(".parquet") for name in new_files(partials, before))),
+    "a first file is written": (
+        "boards",
+        False,
+        lambda partials, before, conn: any(name.endswith(".parquet") for name in new_files(partials, before)),
+    ),
     "boards are taken in": ("boards", False, lambda partials, before, conn: rows(conn, "boards") == 2),
     "everything is forgotten": ("boards", True, lambda partials, before, conn: rows(conn, "saves") == 0),
     "the log is taken in": ("queries", False, lambda partials, before, conn: rows(conn, "log") == 2),
-    "sums are being written": ("queries", True, lambda partials, before, conn: any(name.endswith("-core.parquet") for name in new_files(partials, before))),
+    "sums are being written": (
+        "queries",
+        True,
+        lambda partials, before, conn: any(
+            name.endswith("-core.parquet") for name in new_files(partials, before)
+        ),
+    ),
 }
 
 
@@ -363,7 +431,9 @@ def started() -> Iterator[list[subprocess.Popen[bytes]]]:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_process_that_is_killed_spoils_nothing(tmp_path: Path, big: Big, moment: str, started: list[subprocess.Popen[bytes]]) -> None:
+def test_a_process_that_is_killed_spoils_nothing(
+    tmp_path: Path, big: Big, moment: str, started: list[subprocess.Popen[bytes]]
+) -> None:
     name, rebuild, reached = MOMENTS[moment]
     for attempt in range(20):  # on a busy machine the moment may be over before this process gets to look
         folder = tmp_path / str(attempt)
@@ -372,7 +442,9 @@ def test_a_process_that_is_killed_spoils_nothing(tmp_path: Path, big: Big, momen
         partials = Path(f"{path}.partials")
         before = set(os.listdir(partials))
         with closing(open_store(path)) as reader:
-            process = subprocess.Popen([CAPTIONER, "aggregate", name, path, *big.arguments(name, rebuild)], stdout=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                [CAPTIONER, "aggregate", name, path, *big.arguments(name, rebuild)], stdout=subprocess.DEVNULL
+            )
             started.append(process)
             while process.poll() is None and not reached(partials, before, reader):
                 os.sched_yield()
@@ -386,7 +458,9 @@ def test_a_process_that_is_killed_spoils_nothing(tmp_path: Path, big: Big, momen
 
 
 @pytest.mark.parametrize(("name", "rebuild"), [("boards", False), ("queries", False), ("queries", True)])
-def test_a_process_that_is_killed_while_it_replaces_the_results_spoils_nothing(tmp_path: Path, big: Big, name: str, rebuild: bool) -> None:
+def test_a_process_that_is_killed_while_it_replaces_the_results_spoils_nothing(
+    tmp_path: Path, big: Big, name: str, rebuild: bool
+) -> None:
     path = big.store_in(tmp_path)
     sources = (big.all_sources if rebuild else big.sources)[name]
     script = f"""import os
@@ -398,7 +472,9 @@ aggregate_{name}(open_store({str(path)!r}), **{sources!r}, rebuild={rebuild}, on
 
 
 def after_a_kill(path: Path, big: Big, name: str) -> None:
-    """The store is sound and has the old results; the next run gives those of a run that nobody disturbed, and cleans up."""
+    """The store is sound and has the old results; the next run gives those of a run that nobody disturbed,
+    and cleans up.
+    """
     with closing(open_store(path)) as conn:
         assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
         assert table(conn, name) == big.old[name]
@@ -420,7 +496,10 @@ aggregate_queries(open_store({str(path)!r}), log=[{str(log)!r}], on_step=lambda 
     with closing(open_store(path)) as conn:
         assert explain(conn, "p1")["queries"]["outdated"]
         assert not explain(conn, "p1")["boards"]["outdated"]
-        assert "rows were read since: run `captioner aggregate queries` to rank anew" in captioner("aggregate", "explain", path, "p1").stdout
+        assert (
+            "rows were read since: run `captioner aggregate queries` to rank anew"
+            in captioner("aggregate", "explain", path, "p1").stdout
+        )
         aggregate_queries(conn)
         found = explain(conn, "p1")["queries"]
     assert not found["outdated"]

@@ -14,7 +14,10 @@ from .tables import boards_table, captioner, counts, fits, log_table, refused, s
 def explained(store: Path, pin: str, part: str) -> dict[str, Any]:
     """title or query (None: it is not shown) -> what `explain` says of it."""
     found = counts("aggregate", "explain", store, pin)[part]
-    return {entry["title" if part == "boards" else "query"]: entry for entry in found["titles" if part == "boards" else "queries"]}
+    return {
+        entry["title" if part == "boards" else "query"]: entry
+        for entry in found["titles" if part == "boards" else "queries"]
+    }
 
 
 def test_explain_says_of_every_title_why_it_was_kept_or_dropped(db: Path, boards: Path, saves: Path) -> None:
@@ -65,11 +68,27 @@ def test_explain_says_of_every_query_why_it_was_kept_or_dropped(db: Path, log: P
 
 
 def test_explain_in_json_has_every_number_and_every_reason_of_titles(tmp_path: Path, db: Path) -> None:
-    names = {"1": "Tea Time", "2": "tea time", "3": "tea", "4": "y", "5": "x" * 61, "6": "a b c d e f g h i j k", "7": "random", "8": "♡", "9": "www.example.com"}
+    names = {
+        "1": "Tea Time",
+        "2": "tea time",
+        "3": "tea",
+        "4": "y",
+        "5": "x" * 61,
+        "6": "a b c d e f g h i j k",
+        "7": "random",
+        "8": "♡",
+        "9": "www.example.com",
+    }
     common = {f"c{i}": "Recipes" for i in range(21)}
     others: dict[Any, str | None] = {f"o{i}": f"cake {i}" for i in range(980)}
     counts_of = ["--boards", write(tmp_path / "boards.parquet", boards_table(names | common | others))]
-    counts_of += ["--saves", write(tmp_path / "saves.parquet", saves_table(*(("1", board) for board in (*names, "c0", "c1", "o0", "?")), ("2", "c2")))]
+    counts_of += [
+        "--saves",
+        write(
+            tmp_path / "saves.parquet",
+            saves_table(*(("1", board) for board in (*names, "c0", "c1", "o0", "?")), ("2", "c2")),
+        ),
+    ]
     counts("aggregate", "boards", db, *counts_of, "--top", "1")
     found = explained(db, "1", "boards")
     assert {title: entry["reason"] for title, entry in found.items() if title} == {
@@ -83,7 +102,10 @@ def test_explain_in_json_has_every_number_and_every_reason_of_titles(tmp_path: P
         "recipes": "on more than --max-board-share of the boards",
     }
     passed = 3 + 980
-    idf = (pytest.approx((math.log(1 + passed / 3) + math.log(1 + passed / 2)) / 2, rel=1e-5), pytest.approx(math.log(1 + passed / 3), rel=1e-5))
+    idf = (
+        pytest.approx((math.log(1 + passed / 3) + math.log(1 + passed / 2)) / 2, rel=1e-5),
+        pytest.approx(math.log(1 + passed / 3), rel=1e-5),
+    )
     assert found["tea time"] == {
         "title": "tea time",
         "boards": 2,
@@ -98,8 +120,17 @@ def test_explain_in_json_has_every_number_and_every_reason_of_titles(tmp_path: P
     assert found["recipes"]["boards"] == 2
     assert found["recipes"]["boards_with_title"] == 21
     everything = counts("aggregate", "explain", db, "1")
-    assert sorted(entry["reason"] for entry in everything["boards"]["titles"] if entry["title"] is None) == ["empty", "personal data"]
-    assert (everything["pin_id"], everything["in_store"], everything["boards"]["unknown_boards"], everything["boards"]["outdated"], everything["queries"]) == (
+    assert sorted(entry["reason"] for entry in everything["boards"]["titles"] if entry["title"] is None) == [
+        "empty",
+        "personal data",
+    ]
+    assert (
+        everything["pin_id"],
+        everything["in_store"],
+        everything["boards"]["unknown_boards"],
+        everything["boards"]["outdated"],
+        everything["queries"],
+    ) == (
         "1",
         True,
         1,
@@ -125,8 +156,27 @@ def test_explain_in_json_has_every_number_and_every_reason_of_queries(tmp_path: 
         ("1", "me@example.com", "save", "2024-05-01", 5, "u"),
         ("2", "mug", "save", "2024-05-01", 5, "u"),
     ]
-    log = write(tmp_path / "log.parquet", log_table(*rows, names=("pin_id", "query", "action", "date", "count", "user_id")))
-    counts("aggregate", "queries", db, "--log", log, "--as-of", "2024-05-03", "--window-days", "10", "--top", "1", "--min-users", "2", "--min-engagements", "2")
+    log = write(
+        tmp_path / "log.parquet",
+        log_table(*rows, names=("pin_id", "query", "action", "date", "count", "user_id")),
+    )
+    counts(
+        "aggregate",
+        "queries",
+        db,
+        "--log",
+        log,
+        "--as-of",
+        "2024-05-03",
+        "--window-days",
+        "10",
+        "--top",
+        "1",
+        "--min-users",
+        "2",
+        "--min-engagements",
+        "2",
+    )
     found = explained(db, "1", "queries")
     assert {query: entry["reason"] for query, entry in found.items() if query} == {
         "mug": None,
@@ -148,28 +198,85 @@ def test_explain_in_json_has_every_number_and_every_reason_of_queries(tmp_path: 
         "rank": 1,
         "reason": None,
     }
-    assert (found["cup"]["users"], found["cup"]["engagements"], found["cup"]["score"], found["cup"]["rank"]) == (2, 2, 2.0, None)
+    assert (
+        found["cup"]["users"],
+        found["cup"]["engagements"],
+        found["cup"]["score"],
+        found["cup"]["rank"],
+    ) == (2, 2, 2.0, None)
     everything = counts("aggregate", "explain", db, "1")["queries"]
-    assert sorted(entry["reason"] for entry in everything["queries"] if entry["query"] is None) == ["empty", "longer than 100 characters", "personal data"]
-    assert {name: everything["options"][name] for name in ("as_of", "window_days", "top", "min_users")} == {"as_of": "2024-05-03", "window_days": 10, "top": 1, "min_users": 2}
+    assert sorted(entry["reason"] for entry in everything["queries"] if entry["query"] is None) == [
+        "empty",
+        "longer than 100 characters",
+        "personal data",
+    ]
+    assert {name: everything["options"][name] for name in ("as_of", "window_days", "top", "min_users")} == {
+        "as_of": "2024-05-03",
+        "window_days": 10,
+        "top": 1,
+        "min_users": 2,
+    }
 
 
 def test_what_explain_keeps_is_what_stands_in_the_store(tmp_path: Path, db: Path) -> None:
     words = ["tea", "mug", "cup", "oak", "red", "new"]
     names = {str(i): f"{words[i % 6]} {words[i * i % 5]} {words[i // 7 % 6]}" for i in range(40)}
     boards = write(tmp_path / "boards.parquet", boards_table(names))
-    saves = write(tmp_path / "saves.parquet", saves_table(*((str(i % 7), str(i * i % 40)) for i in range(200))))
-    rows = [(str(i % 7), words[i * i % 5] + words[i % 6], ["save", "click", "view"][i % 3], f"2024-05-{i % 28 + 1:02}", i % 4 + 1) for i in range(300)]
-    log = write(tmp_path / "log.parquet", log_table(*rows, names=("pin_id", "query", "action", "date", "count")))
+    saves = write(
+        tmp_path / "saves.parquet", saves_table(*((str(i % 7), str(i * i % 40)) for i in range(200)))
+    )
+    rows = [
+        (
+            str(i % 7),
+            words[i * i % 5] + words[i % 6],
+            ["save", "click", "view"][i % 3],
+            f"2024-05-{i % 28 + 1:02}",
+            i % 4 + 1,
+        )
+        for i in range(300)
+    ]
+    log = write(
+        tmp_path / "log.parquet", log_table(*rows, names=("pin_id", "query", "action", "date", "count"))
+    )
     counts("aggregate", "boards", db, "--boards", boards, "--saves", saves, "--top", "5", "--min-boards", "1")
-    counts("aggregate", "queries", db, "--log", log, "--top", "4", "--min-engagements", "3", "--window-days", "20")
+    counts(
+        "aggregate",
+        "queries",
+        db,
+        "--log",
+        log,
+        "--top",
+        "4",
+        "--min-engagements",
+        "3",
+        "--window-days",
+        "20",
+    )
     for pin in map(str, range(7)):
         found = counts("aggregate", "explain", db, pin)
-        kept = [(t["rank"], t["title"], t["boards"], t["score"]) for t in found["boards"]["titles"] if t["rank"]]
-        asked = [(q["rank"], q["query"], q["engagements"], q["score"], q["first_date"], q["last_date"]) for q in found["queries"]["queries"] if q["rank"]]
+        kept = [
+            (t["rank"], t["title"], t["boards"], t["score"]) for t in found["boards"]["titles"] if t["rank"]
+        ]
+        asked = [
+            (q["rank"], q["query"], q["engagements"], q["score"], q["first_date"], q["last_date"])
+            for q in found["queries"]["queries"]
+            if q["rank"]
+        ]
         with closing(sqlite3.connect(db)) as conn:
-            assert kept == conn.execute("SELECT rank, title, boards, score FROM board_title_ranks WHERE pin_id = ? ORDER BY rank", [pin]).fetchall()
-            assert asked == conn.execute("SELECT rank, query, engagements, score, first_date, last_date FROM engaged_query_ranks WHERE pin_id = ? ORDER BY rank", [pin]).fetchall()
+            assert (
+                kept
+                == conn.execute(
+                    "SELECT rank, title, boards, score FROM board_title_ranks WHERE pin_id = ? ORDER BY rank",
+                    [pin],
+                ).fetchall()
+            )
+            assert (
+                asked
+                == conn.execute(
+                    "SELECT rank, query, engagements, score, first_date, last_date FROM engaged_query_ranks WHERE pin_id = ? ORDER BY rank",
+                    [pin],
+                ).fetchall()
+            )
         assert kept
         assert asked
 
@@ -184,7 +291,11 @@ def test_explain_goes_by_the_options_of_the_last_run(db: Path, boards: Path, sav
         "tea time": "shorter than --min-chars",
         "my stuff": "shorter than --min-chars",
     }
-    assert {query: (entry["engagements"], entry["reason"]) for query, entry in explained(db, "1", "queries").items() if query} == {
+    assert {
+        query: (entry["engagements"], entry["reason"])
+        for query, entry in explained(db, "1", "queries").items()
+        if query
+    } == {
         "red mug": (2, None),
         "mug": (0, "before the window"),
     }
@@ -195,22 +306,44 @@ def test_explain_of_a_pin_of_which_nothing_was_read(db: Path, boards: Path, save
     counts("aggregate", "queries", db, "--log", log)
     result = captioner("aggregate", "explain", db, "2")
     assert result.exit_code == 0
-    assert result.stdout.splitlines() == ["pin 2", "", "0 of 0 board titles kept", "", "0 of 0 engaged queries kept, 730 days up to 2024-05-02"]
-    assert refused("aggregate", "explain", db, "no such pin") == "no pin 'no such pin': neither in the store nor in what was aggregated"
+    assert result.stdout.splitlines() == [
+        "pin 2",
+        "",
+        "0 of 0 board titles kept",
+        "",
+        "0 of 0 engaged queries kept, 730 days up to 2024-05-02",
+    ]
+    assert (
+        refused("aggregate", "explain", db, "no such pin")
+        == "no pin 'no such pin': neither in the store nor in what was aggregated"
+    )
 
 
 def test_explain_before_any_aggregation_says_what_to_run(db: Path) -> None:
-    assert refused("aggregate", "explain", db, "1") == "nothing has been aggregated yet: run `captioner aggregate boards` or `captioner aggregate queries` first"
+    assert (
+        refused("aggregate", "explain", db, "1")
+        == "nothing has been aggregated yet: run `captioner aggregate boards` or `captioner aggregate queries` first"
+    )
 
 
 def test_explain_fits_into_80_columns(tmp_path: Path, db: Path) -> None:
     boards = write(tmp_path / "boards.csv", boards_table({"a": "mid century modern " * 3}))
-    counts("aggregate", "boards", db, "--boards", boards, "--saves", write(tmp_path / "saves.csv", saves_table(("1", "a"))))
+    counts(
+        "aggregate",
+        "boards",
+        db,
+        "--boards",
+        boards,
+        "--saves",
+        write(tmp_path / "saves.csv", saves_table(("1", "a"))),
+    )
     assert fits(captioner("aggregate", "explain", db, "1").stdout)
 
 
 @pytest.mark.parametrize("change", ["edited", "removed"])
-def test_explain_still_explains_the_store_after_the_list_of_generic_titles_is_changed(tmp_path: Path, db: Path, boards: Path, saves: Path, change: str) -> None:
+def test_explain_still_explains_the_store_after_the_list_of_generic_titles_is_changed(
+    tmp_path: Path, db: Path, boards: Path, saves: Path, change: str
+) -> None:
     path = tmp_path / "list.txt"
     path.write_text("tea time\n")
     counts("aggregate", "boards", db, "--boards", boards, "--saves", saves, "--generic-titles", path)

@@ -14,10 +14,26 @@ import pytest
 
 from pincaption.store import open_store
 
-from .tables import CAPTIONER, COUNTS, boards_table, captioner, counts, engagements, fits, log_table, process, saves_table, shown, titles, write
+from .tables import (
+    CAPTIONER,
+    COUNTS,
+    boards_table,
+    captioner,
+    counts,
+    engagements,
+    fits,
+    log_table,
+    process,
+    saves_table,
+    shown,
+    titles,
+    write,
+)
 
 
-def test_boards_end_with_a_table_of_what_was_read_kept_and_dropped(db: Path, boards: Path, saves: Path) -> None:
+def test_boards_end_with_a_table_of_what_was_read_kept_and_dropped(
+    db: Path, boards: Path, saves: Path
+) -> None:
     result = captioner("aggregate", "boards", db, "--boards", boards, "--saves", saves)
     assert (result.exit_code, result.stderr) == (0, "")
     assert shown(result.stdout) == {
@@ -50,7 +66,10 @@ def test_queries_end_with_a_table_of_what_was_read_kept_and_dropped(db: Path, lo
         "dropped: action of no weight": "1",
         "pins with some, not in the store yet": "1",
     }
-    assert result.stdout.splitlines()[-2:] == ["730 days up to 2024-05-02", "actions of no weight (--weight ACTION=W): view (1 rows)"]
+    assert result.stdout.splitlines()[-2:] == [
+        "730 days up to 2024-05-02",
+        "actions of no weight (--weight ACTION=W): view (1 rows)",
+    ]
     assert fits(result.stdout)
     assert engagements(db) == {"1": {"red mug": 3}, "9": {"cup": 1}}
 
@@ -60,9 +79,24 @@ def test_the_table_fits_into_80_columns_whatever_is_dropped(tmp_path: Path, db: 
     others: dict[Any, str | None] = {f"o{i}": f"cake {i}" for i in range(990)}
     odd = {"x": "x" * 61, "y": "y", "w": "a b c d e f g h i j k"}
     write(tmp_path / "boards.parquet", boards_table(common | others | odd))
-    write(tmp_path / "saves.parquet", saves_table(*(("1", board) for board in [*common, *odd, *list(others)[:12]])))
-    result = captioner("aggregate", "boards", db, "--boards", tmp_path / "boards.parquet", "--saves", tmp_path / "saves.parquet")
-    dropped = {label.removeprefix("dropped: "): int(n) for label, n in shown(result.stdout).items() if label.startswith("dropped: ")}
+    write(
+        tmp_path / "saves.parquet",
+        saves_table(*(("1", board) for board in [*common, *odd, *list(others)[:12]])),
+    )
+    result = captioner(
+        "aggregate",
+        "boards",
+        db,
+        "--boards",
+        tmp_path / "boards.parquet",
+        "--saves",
+        tmp_path / "saves.parquet",
+    )
+    dropped = {
+        label.removeprefix("dropped: "): int(n)
+        for label, n in shown(result.stdout).items()
+        if label.startswith("dropped: ")
+    }
     assert dropped == {
         "on more than --max-board-share of the boards": 30,
         "longer than --max-chars": 1,
@@ -74,12 +108,21 @@ def test_the_table_fits_into_80_columns_whatever_is_dropped(tmp_path: Path, db: 
 
 
 def test_the_table_fits_into_80_columns_whatever_the_actions_are(tmp_path: Path, db: Path) -> None:
-    log = write(tmp_path / "log.csv", log_table(*(("1", "mug", f"looked at it for the {i}. time", "2024-05-01") for i in range(10))))
+    log = write(
+        tmp_path / "log.csv",
+        log_table(*(("1", "mug", f"looked at it for the {i}. time", "2024-05-01") for i in range(10))),
+    )
     assert fits(captioner("aggregate", "queries", db, "--log", log).stdout)
 
 
-def test_json_is_exactly_one_object_on_standard_output(db: Path, boards: Path, saves: Path, log: Path) -> None:
-    for arguments in (["boards", db, "--boards", boards, "--saves", saves], ["queries", db, "--log", log], ["explain", db, "1"]):
+def test_json_is_exactly_one_object_on_standard_output(
+    db: Path, boards: Path, saves: Path, log: Path
+) -> None:
+    for arguments in (
+        ["boards", db, "--boards", boards, "--saves", saves],
+        ["queries", db, "--log", log],
+        ["explain", db, "1"],
+    ):
         found = process("aggregate", *arguments, "--json")
         assert (found.returncode, found.stderr, found.stdout.count(b"\n")) == (0, b"", 1)
         if arguments[0] != "explain":
@@ -105,16 +148,24 @@ def test_what_json_counts(db: Path, boards: Path, saves: Path, log: Path) -> Non
     }
 
 
-def test_a_second_run_reads_nothing_and_ends_with_the_same_titles(db: Path, boards: Path, saves: Path, log: Path) -> None:
+def test_a_second_run_reads_nothing_and_ends_with_the_same_titles(
+    db: Path, boards: Path, saves: Path, log: Path
+) -> None:
     for arguments in (["boards", db, "--boards", boards, "--saves", saves], ["queries", db, "--log", log]):
         first = counts("aggregate", *arguments)
         result = captioner("aggregate", *arguments)
         lines = shown(result.stdout)
         sources = 2 if arguments[0] == "boards" else 1
-        assert [lines["rows read"], lines["sources that were read before"], lines["pins ranked anew"]] == ["0", str(sources), "0"]
+        assert [lines["rows read"], lines["sources that were read before"], lines["pins ranked anew"]] == [
+            "0",
+            str(sources),
+            "0",
+        ]
         again = counts("aggregate", *arguments)
         assert [again[name] for name in ("rows_read", "pins", "rows_written")] == [0, 0, 0]
-        assert [again[name] for name in ("dropped", "unknown_boards", "pins_not_in_store")] == [first[name] for name in ("dropped", "unknown_boards", "pins_not_in_store")]
+        assert [again[name] for name in ("dropped", "unknown_boards", "pins_not_in_store")] == [
+            first[name] for name in ("dropped", "unknown_boards", "pins_not_in_store")
+        ]
     assert titles(db) == {"1": ["kitchen ideas", "tea time"], "9": ["tea time"]}
     assert engagements(db) == {"1": {"red mug": 3}, "9": {"cup": 1}}
 
@@ -122,7 +173,9 @@ def test_a_second_run_reads_nothing_and_ends_with_the_same_titles(db: Path, boar
 def test_the_runs_are_kept_with_their_arguments_and_counts(db: Path, boards: Path, saves: Path) -> None:
     found = counts("aggregate", "boards", db, "--boards", boards, "--saves", saves, "--top", "3")
     with closing(sqlite3.connect(db)) as conn:
-        command, arguments, finished, kept = conn.execute("SELECT command, arguments, finished_at, counts FROM runs").fetchone()
+        command, arguments, finished, kept = conn.execute(
+            "SELECT command, arguments, finished_at, counts FROM runs"
+        ).fetchone()
     assert (command, json.loads(arguments)["top"], json.loads(kept)) == ("aggregate boards", 3, found)
     assert finished
 
@@ -134,7 +187,15 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> str:
     open_store(folder / "my.db", create=True).close()
     saves = write(folder / "saves.csv", saves_table(("1", "a")))
     screen, terminal = pty.openpty()
-    arguments: list[str | Path] = ["aggregate", "boards", folder / "my.db", "--boards", write(folder / "boards.csv", boards_table({"a": "Tea"})), "--saves", saves]
+    arguments: list[str | Path] = [
+        "aggregate",
+        "boards",
+        folder / "my.db",
+        "--boards",
+        write(folder / "boards.csv", boards_table({"a": "Tea"})),
+        "--saves",
+        saves,
+    ]
     with subprocess.Popen([CAPTIONER, *arguments], stdout=subprocess.DEVNULL, stderr=terminal) as process:
         os.close(terminal)
         shown = b""
@@ -167,21 +228,36 @@ def test_every_command_explains_itself_with_an_example(command: list[str]) -> No
         assert f"  captioner aggregate {command[0]} my.db" in result.stdout
         assert "--json" in result.stdout
     else:
-        assert re.findall(r"(?m)^  (boards|queries|explain) ", result.stdout) == ["boards", "queries", "explain"]
+        assert re.findall(r"(?m)^  (boards|queries|explain) ", result.stdout) == [
+            "boards",
+            "queries",
+            "explain",
+        ]
 
 
 # --- pins that are not in the store ---
 
 
-def test_titles_and_queries_of_a_pin_wait_until_it_is_ingested(tmp_path: Path, db: Path, boards: Path, saves: Path, log: Path) -> None:
+def test_titles_and_queries_of_a_pin_wait_until_it_is_ingested(
+    tmp_path: Path, db: Path, boards: Path, saves: Path, log: Path
+) -> None:
     assert counts("aggregate", "boards", db, "--boards", boards, "--saves", saves)["pins_not_in_store"] == 1
     assert counts("aggregate", "queries", db, "--log", log)["pins_not_in_store"] == 1
     seen = "SELECT pin_id, board_titles, board_title_counts, engaged_queries, engaged_query_counts FROM enriched_features ORDER BY pin_id"
     first = ("1", '["kitchen ideas","tea time"]', "[2,1]", '["red mug"]', "[3]")
     with closing(sqlite3.connect(db)) as conn:
         assert conn.execute(seen).fetchall() == [first, ("2", None, None, None, None)]
-        assert captioner("ingest", "pins", db, write(tmp_path / "pins.csv", {"pin_id": ["9"], "title": ["Cup"]})).exit_code == 0
-        assert conn.execute(seen).fetchall() == [first, ("2", None, None, None, None), ("9", '["tea time"]', "[1]", '["cup"]', "[1]")]
+        assert (
+            captioner(
+                "ingest", "pins", db, write(tmp_path / "pins.csv", {"pin_id": ["9"], "title": ["Cup"]})
+            ).exit_code
+            == 0
+        )
+        assert conn.execute(seen).fetchall() == [
+            first,
+            ("2", None, None, None, None),
+            ("9", '["tea time"]', "[1]", '["cup"]', "[1]"),
+        ]
     assert counts("aggregate", "boards", db)["pins_not_in_store"] == 0
     assert counts("aggregate", "queries", db)["pins_not_in_store"] == 0
 

@@ -8,7 +8,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from .tables import NO_DAY, USER_COLUMNS, boards_table, captioner, counts, engagements, log_table, queries, rejected, saves_table, titles, write
+from .tables import (
+    NO_DAY,
+    USER_COLUMNS,
+    boards_table,
+    captioner,
+    counts,
+    engagements,
+    log_table,
+    queries,
+    rejected,
+    saves_table,
+    titles,
+    write,
+)
 
 BAD_LOG_ROWS = [
     ("1", "mug", "save", "2024-05-01", "1"),
@@ -43,8 +56,13 @@ BAD_LOG_REASONS = {
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "tsv.gz", "parquet"])
-def test_bad_rows_of_a_log_are_counted_and_kept_with_their_line_and_stop_nothing(tmp_path: Path, db: Path, ending: str) -> None:
-    log = write(tmp_path / f"log.{ending}", log_table(*BAD_LOG_ROWS, names=("pin_id", "query", "action", "date", "count")))
+def test_bad_rows_of_a_log_are_counted_and_kept_with_their_line_and_stop_nothing(
+    tmp_path: Path, db: Path, ending: str
+) -> None:
+    log = write(
+        tmp_path / f"log.{ending}",
+        log_table(*BAD_LOG_ROWS, names=("pin_id", "query", "action", "date", "count")),
+    )
     found = counts("aggregate", "queries", db, "--log", log)
     assert (found["rows_read"], found["rejected"]) == (len(BAD_LOG_ROWS), len(BAD_LOG_REASONS))
     header = 1 if ending.partition(".")[0] in ("csv", "tsv") else 0
@@ -54,13 +72,22 @@ def test_bad_rows_of_a_log_are_counted_and_kept_with_their_line_and_stop_nothing
 
 def test_bad_rows_of_a_parquet_log_with_types_are_counted_and_kept_too(tmp_path: Path, db: Path) -> None:
     columns = log_table(*([("1", "mug", "save")] * 6), names=("pin_id", "query", "action"))
-    columns |= {"date": pa.array([date(2024, 5, 1)] * 5 + [None], pa.date32()), "count": pa.array([1, 0, -3, 2**31, None, 1], pa.int64())}
+    columns |= {
+        "date": pa.array([date(2024, 5, 1)] * 5 + [None], pa.date32()),
+        "count": pa.array([1, 0, -3, 2**31, None, 1], pa.int64()),
+    }
     columns["pin_id"] = pa.array([1, 1, 1, 1, None, 1], pa.int64())
     whole, half = write(tmp_path / "whole.parquet", columns), dict(columns)
     half["count"] = pa.array([2.0, 1.5, float("nan"), float("inf"), 1.0, 1.0])
     write(tmp_path / "half.parquet", half)
     counts("aggregate", "queries", db, "--log", whole)
-    assert [row[1:] for row in rejected(db)] == [(2, "count is below 1"), (3, "count is below 1"), (4, "count is above 2,147,483,647"), (5, "no pin_id"), (6, "no date")]
+    assert [row[1:] for row in rejected(db)] == [
+        (2, "count is below 1"),
+        (3, "count is below 1"),
+        (4, "count is above 2,147,483,647"),
+        (5, "no pin_id"),
+        (6, "no date"),
+    ]
     assert engagements(db) == {"1": {"mug": 1}}
     counts("aggregate", "queries", db, "--log", tmp_path / "half.parquet", "--rebuild")
     assert [row[1:] for row in rejected(db) if row[0].endswith("half.parquet")] == [
@@ -74,8 +101,18 @@ def test_bad_rows_of_a_parquet_log_with_types_are_counted_and_kept_too(tmp_path:
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
 def test_bad_rows_of_boards_and_saves_are_counted_and_kept(tmp_path: Path, db: Path, ending: str) -> None:
-    boards = write(tmp_path / f"boards.{ending}", {"board_id": ["a", None, " ", "b"], "title": ["Tea", "no id", "blank id", None]})
-    saves = write(tmp_path / f"saves.{ending}", {"pin_id": ["1", None, "1", "1"], "board_id": ["a", "a", " ", "b"], "saved_at": ["2024-05-01", None, None, None]})
+    boards = write(
+        tmp_path / f"boards.{ending}",
+        {"board_id": ["a", None, " ", "b"], "title": ["Tea", "no id", "blank id", None]},
+    )
+    saves = write(
+        tmp_path / f"saves.{ending}",
+        {
+            "pin_id": ["1", None, "1", "1"],
+            "board_id": ["a", "a", " ", "b"],
+            "saved_at": ["2024-05-01", None, None, None],
+        },
+    )
     found = counts("aggregate", "boards", db, "--boards", boards, "--saves", saves)
     header = 1 if ending == "csv" else 0
     assert rejected(db) == [
@@ -84,23 +121,37 @@ def test_bad_rows_of_boards_and_saves_are_counted_and_kept(tmp_path: Path, db: P
         (str(saves), 2 + header, "no pin_id"),
         (str(saves), 3 + header, "no board_id"),
     ]
-    assert (found["rows_read"], found["rejected"], found["dropped"], found["unknown_boards"]) == (8, 4, {"empty": 1}, 0)
+    assert (found["rows_read"], found["rejected"], found["dropped"], found["unknown_boards"]) == (
+        8,
+        4,
+        {"empty": 1},
+        0,
+    )
     assert titles(db) == {"1": ["tea"]}
 
 
 def test_lines_that_are_no_rows_at_all_are_counted_and_kept(tmp_path: Path, db: Path) -> None:
     good = '{"pin_id": 1, "query": "mug", "action": "save", "date": "2024-05-01"}\n'
     (tmp_path / "log.jsonl").write_text(good + "{no json\n" + "[1]\n\n" + good)
-    (tmp_path / "log.csv").write_text("pin_id,query,action,date\n1,mug,save,2024-05-01\n1,too,many,2024-05-01,cells\n1,few\n")
+    (tmp_path / "log.csv").write_text(
+        "pin_id,query,action,date\n1,mug,save,2024-05-01\n1,too,many,2024-05-01,cells\n1,few\n"
+    )
     assert counts("aggregate", "queries", db, "--log", tmp_path / "log.jsonl")["rejected"] == 2
     assert counts("aggregate", "queries", db, "--log", tmp_path / "log.csv")["rejected"] == 2
-    assert [row[1:] for row in rejected(db)] == [(2, "not valid JSON"), (3, "not a JSON object"), (3, "more cells than the header has columns"), (4, "no action")]
+    assert [row[1:] for row in rejected(db)] == [
+        (2, "not valid JSON"),
+        (3, "not a JSON object"),
+        (3, "more cells than the header has columns"),
+        (4, "no action"),
+    ]
     assert engagements(db) == {"1": {"mug": 3}}
 
 
 def spoilt(texts: Iterable[bytes]) -> pa.Array:
     """Text as Arrow has it, without the promise that it is UTF-8."""
-    return pa.Array.from_buffers(pa.string(), len(binary := pa.array(list(texts), pa.binary())), binary.buffers())
+    return pa.Array.from_buffers(
+        pa.string(), len(binary := pa.array(list(texts), pa.binary())), binary.buffers()
+    )
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
@@ -110,11 +161,23 @@ def test_bytes_that_are_no_utf8_cost_their_row_alone(tmp_path: Path, db: Path, e
         rows[row][column] = b"caf\xe9"
     log = tmp_path / f"log.{ending}"
     if ending == "parquet":
-        pq.write_table(pa.table({name: spoilt(row[i] for row in rows) for i, name in enumerate(USER_COLUMNS)}), log)
+        pq.write_table(
+            pa.table({name: spoilt(row[i] for row in rows) for i, name in enumerate(USER_COLUMNS)}), log
+        )
     elif ending == "csv":
         log.write_bytes(b"\n".join(map(b",".join, [[name.encode() for name in USER_COLUMNS], *rows])))
     else:
-        log.write_bytes(b"\n".join(b"{" + b", ".join(b'"%s": "%s"' % (name.encode(), value) for name, value in zip(USER_COLUMNS, row, strict=True)) + b"}" for row in rows))
+        log.write_bytes(
+            b"\n".join(
+                b"{"
+                + b", ".join(
+                    b'"%s": "%s"' % (name.encode(), value)
+                    for name, value in zip(USER_COLUMNS, row, strict=True)
+                )
+                + b"}"
+                for row in rows
+            )
+        )
     assert counts("aggregate", "queries", db, "--log", log)["rejected"] == 4
     header = 1 if ending == "csv" else 0
     assert rejected(db) == [(str(log), line + header, "not valid UTF-8") for line in range(2, 6)]
@@ -122,13 +185,25 @@ def test_bytes_that_are_no_utf8_cost_their_row_alone(tmp_path: Path, db: Path, e
 
 
 def test_a_date_in_parquet_that_is_no_utf8_costs_its_row_alone(tmp_path: Path, db: Path) -> None:
-    log = write(tmp_path / "log.parquet", {"pin_id": ["1", "1"], "query": ["mug", "cup"], "action": ["save"] * 2, "date": spoilt([b"2024-05-01", b"caf\xe9"])})
+    log = write(
+        tmp_path / "log.parquet",
+        {
+            "pin_id": ["1", "1"],
+            "query": ["mug", "cup"],
+            "action": ["save"] * 2,
+            "date": spoilt([b"2024-05-01", b"caf\xe9"]),
+        },
+    )
     assert counts("aggregate", "queries", db, "--log", log)["rejected"] == 1
     assert queries(db) == {"1": ["mug"]}
 
 
 def test_a_count_in_parquet_beyond_int64_costs_its_row_alone(tmp_path: Path, db: Path) -> None:
-    log = write(tmp_path / "log.parquet", log_table(("1", "mug", "save", "2024-05-01"), ("1", "cup", "save", "2024-05-01")) | {"count": pa.array([1, 2**64 - 1], pa.uint64())})
+    log = write(
+        tmp_path / "log.parquet",
+        log_table(("1", "mug", "save", "2024-05-01"), ("1", "cup", "save", "2024-05-01"))
+        | {"count": pa.array([1, 2**64 - 1], pa.uint64())},
+    )
     assert counts("aggregate", "queries", db, "--log", log)["rejected"] == 1
     assert engagements(db) == {"1": {"mug": 1}}
 
@@ -144,14 +219,19 @@ def test_a_count_in_parquet_beyond_int64_costs_its_row_alone(tmp_path: Path, db:
 )
 def test_a_day_beyond_what_can_be_costs_its_row_alone(tmp_path: Path, db: Path, days: pa.Array) -> None:
     """As it does in CSV and JSON, and in `ingest pins`."""
-    log = write(tmp_path / "log.parquet", {"pin_id": ["1"], "query": ["mug"], "action": ["save"], "date": days})
+    log = write(
+        tmp_path / "log.parquet", {"pin_id": ["1"], "query": ["mug"], "action": ["save"], "date": days}
+    )
     assert counts("aggregate", "queries", db, "--log", log)["rejected"] == 1
     assert queries(db) == {}
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_an_id_of_blanks_of_any_kind_is_none(tmp_path: Path, db: Path, ending: str) -> None:
-    saves = write(tmp_path / f"saves.{ending}", saves_table(("1", "a"), *((blank, "a") for blank in ("\t", "\n", "\u00a0", "\u3000", " \u2003"))))
+    saves = write(
+        tmp_path / f"saves.{ending}",
+        saves_table(("1", "a"), *((blank, "a") for blank in ("\t", "\n", "\u00a0", "\u3000", " \u2003"))),
+    )
     boards = write(tmp_path / "boards.csv", boards_table({"a": "Tea"}))
     counts("aggregate", "boards", db, "--boards", boards, "--saves", saves)
     assert titles(db) == {"1": ["tea"]}
@@ -169,7 +249,13 @@ def test_an_id_with_a_nul_is_the_pin_that_ingest_makes_of_it(tmp_path: Path, db:
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
 def test_a_user_who_cannot_be_told_costs_no_row(tmp_path: Path, db: Path, ending: str) -> None:
     """user_id is optional."""
-    log = write(tmp_path / f"log.{ending}", log_table(*(("1", "mug", "save", "2024-05-01", user) for user in (" ", "\t", "u" * 5000)), names=USER_COLUMNS))
+    log = write(
+        tmp_path / f"log.{ending}",
+        log_table(
+            *(("1", "mug", "save", "2024-05-01", user) for user in (" ", "\t", "u" * 5000)),
+            names=USER_COLUMNS,
+        ),
+    )
     counts("aggregate", "queries", db, "--log", log)
     assert (engagements(db), rejected(db)) == ({"1": {"mug": 3}}, [])
 
@@ -177,7 +263,11 @@ def test_a_user_who_cannot_be_told_costs_no_row(tmp_path: Path, db: Path, ending
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_a_count_of_2_0_is_two(tmp_path: Path, db: Path, ending: str) -> None:
     """What pandas writes for whole numbers where some are missing."""
-    log = write(tmp_path / f"log.{ending}", log_table(("1", "mug", "save", "2024-05-01"), ("1", "mug", "save", "2024-05-01")) | {"count": [2.0, 3.0]})
+    log = write(
+        tmp_path / f"log.{ending}",
+        log_table(("1", "mug", "save", "2024-05-01"), ("1", "mug", "save", "2024-05-01"))
+        | {"count": [2.0, 3.0]},
+    )
     counts("aggregate", "queries", db, "--log", log)
     assert engagements(db) == {"1": {"mug": 5}}
 
@@ -189,7 +279,14 @@ def test_there_is_no_hour_24(tmp_path: Path, db: Path, ending: str) -> None:
 
 
 def test_a_bad_row_of_standard_input_is_kept_under_its_name(db: Path) -> None:
-    counts("aggregate", "queries", db, "--log", "-", stdin='{"query": "mug", "action": "save", "date": "2024-05-01"}\n')
+    counts(
+        "aggregate",
+        "queries",
+        db,
+        "--log",
+        "-",
+        stdin='{"query": "mug", "action": "save", "date": "2024-05-01"}\n',
+    )
     ((source, *row),) = rejected(db)
     assert row == [1, "no pin_id"]
     assert source.startswith("-")
@@ -197,7 +294,10 @@ def test_a_bad_row_of_standard_input_is_kept_under_its_name(db: Path) -> None:
 
 def test_rejected_rows_are_those_of_what_counts(tmp_path: Path, db: Path) -> None:
     good = log_table(("1", "mug", "save", "2024-05-01"))
-    first, second = write(tmp_path / "first.csv", log_table(("", "mug", "save", "2024-05-01"))), write(tmp_path / "second.csv", good)
+    first, second = (
+        write(tmp_path / "first.csv", log_table(("", "mug", "save", "2024-05-01"))),
+        write(tmp_path / "second.csv", good),
+    )
     counts("aggregate", "queries", db, "--log", first, "--log", second)
     assert rejected(db) == [(str(first), 2, "no pin_id")]
     write(first, good)
@@ -214,7 +314,14 @@ def test_rejected_rows_stay_where_a_source_is_looked_at_again(db: Path, boards: 
 
 def test_a_file_of_boards_and_saves_keeps_the_rejected_rows_of_both(tmp_path: Path, db: Path) -> None:
     """One row for each save, with the board's title."""
-    path = write(tmp_path / "both.csv", {"pin_id": ["1", "", "2"], "board_id": ["a", "a", ""], "title": ["Tea", "Tea", "Mug"]})
+    path = write(
+        tmp_path / "both.csv",
+        {"pin_id": ["1", "", "2"], "board_id": ["a", "a", ""], "title": ["Tea", "Tea", "Mug"]},
+    )
     assert counts("aggregate", "boards", db, "--boards", path, "--saves", path)["rejected"] == 3
     assert titles(db) == {"1": ["tea"]}
-    assert rejected(db) == [(str(path), 3, "no pin_id"), (str(path), 4, "no board_id"), (str(path), 4, "no board_id")]
+    assert rejected(db) == [
+        (str(path), 3, "no pin_id"),
+        (str(path), 4, "no board_id"),
+        (str(path), 4, "no board_id"),
+    ]

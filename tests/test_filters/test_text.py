@@ -1,4 +1,6 @@
-"""What counts as a missing title or description; how titles and queries are normalised; what counts as personal data."""
+"""What counts as a missing title or description; how titles and queries are normalised; what counts as
+personal data.
+"""
 
 import csv
 import json
@@ -101,7 +103,9 @@ def table(text: str) -> list[str]:
     return [cell.strip() for line in text.splitlines() for cell in line.split("|")]
 
 
-@pytest.mark.parametrize("text", BLANK + NO_LETTERS + [t for group in (PLACEHOLDERS, LINKS, FILES, IDS) for t in table(group)])
+@pytest.mark.parametrize(
+    "text", BLANK + NO_LETTERS + [t for group in (PLACEHOLDERS, LINKS, FILES, IDS) for t in table(group)]
+)
 def test_says_nothing(text):
     assert says_nothing(text)
 
@@ -127,7 +131,9 @@ def test_long_text_that_says_nothing(text):
 
 
 def test_long_prose_is_kept_whatever_it_contains():
-    assert not says_nothing("No description available. " + "Bake the cake for an hour, see https://example.com. " * 20)
+    assert not says_nothing(
+        "No description available. " + "Bake the cake for an hour, see https://example.com. " * 20
+    )
     assert not says_nothing("红色的厨房里有一张木桌和四把椅子" * 30)
 
 
@@ -302,7 +308,8 @@ TRICKY = list(
     "'\u2019\u02bc\uff07\u200d\u200b\u00ad\ud800\udc00\udfff\ufeff\ufe0f\u20e3\u0345\u0301\u0323\u0327\u0344\u0f73\u0f81\u1161\u11a8가ŉΐᾳᾼςΣİıſßẞﬁﬅⅧ½①²ª№㌔ﷺﾞｶ\u212b\u2126𝓛🍰🇯🇵"
 )
 TRICKY += list("_-´¨΄ͺ‾\u0958\u0e33\U0001d15e\U000e0041aZ7é \0\n\x1c\u3000")
-any_text = st.lists(st.sampled_from(TRICKY) | st.characters(), max_size=12).map("".join)  # st.characters() has surrogates, too
+# st.characters() has surrogates, too
+any_text = st.lists(st.sampled_from(TRICKY) | st.characters(), max_size=12).map("".join)
 
 
 @given(any_text)
@@ -315,7 +322,9 @@ def test_normalise_is_idempotent_and_equal_to_the_reference(text: str) -> None:
 
 
 @given(any_text)
-def test_normalise_leaves_letters_marks_numbers_and_apostrophes_in_words_with_single_spaces(text: str) -> None:
+def test_normalise_leaves_letters_marks_numbers_and_apostrophes_in_words_with_single_spaces(
+    text: str,
+) -> None:
     words = normalise(text).split(" ")
     assert "" not in words or words == [""]
     for word in words:
@@ -351,15 +360,21 @@ def db() -> Iterator[Any]:
         yield connection
 
 
-@given(st.lists(any_text.filter(lambda text: not re.search("[\ud800-\udfff]", text)), min_size=1, max_size=20))
+@given(
+    st.lists(any_text.filter(lambda text: not re.search("[\ud800-\udfff]", text)), min_size=1, max_size=20)
+)
 def test_sql_normalises_and_finds_personal_data_alike(db: Any, texts: list[str]) -> None:
     texts += [*(text for text in NORMALISED if "\ud800" not in text), *table(PERSONAL), *table(HARMLESS)]
-    rows = db.execute("SELECT raw, normalise(raw), holds_personal_data(raw) FROM (SELECT unnest($1) AS raw)", [texts]).fetchall()
+    rows = db.execute(
+        "SELECT raw, normalise(raw), holds_personal_data(raw) FROM (SELECT unnest($1) AS raw)", [texts]
+    ).fetchall()
     assert sorted(rows) == sorted((text, normalise(text), holds_personal_data(text)) for text in texts)
 
 
 def test_sql_leaves_null_as_it_is(db: Any) -> None:
-    assert db.execute("SELECT normalise(NULL::VARCHAR), holds_personal_data(NULL::VARCHAR)").fetchall() == [(None, None)]
+    assert db.execute("SELECT normalise(NULL::VARCHAR), holds_personal_data(NULL::VARCHAR)").fetchall() == [
+        (None, None)
+    ]
 
 
 # --- holds_personal_data ---
@@ -384,7 +399,24 @@ def test_other_text_is_no_personal_data(text: str) -> None:
     assert not holds_personal_data(text)
 
 
-pieces = st.sampled_from([*"@@@..aab1234567890+-() \t\n:/", "\u00a0", "\u2003", "\x1c", "\u200b", "\ud800", "٣", "７", "²", "http", "https://", "www", "www.", "12345678"])
+pieces = st.sampled_from(
+    [
+        *"@@@..aab1234567890+-() \t\n:/",
+        "\u00a0",
+        "\u2003",
+        "\x1c",
+        "\u200b",
+        "\ud800",
+        "٣",
+        "７",
+        "²",
+        "http",
+        "https://",
+        "www",
+        "www.",
+        "12345678",
+    ]
+)
 
 
 @given(st.lists(pieces, max_size=25).map("".join) | any_text)
@@ -432,7 +464,8 @@ def test_200_000_characters_take_linear_time(piece: str) -> None:
         start = time.thread_time()
         normalise(hostile)
         holds_personal_data(hostile)
-        assert time.thread_time() - start < 5  # a tenth of a second as a rule, the longest ligature (18 letters) a second
+        # a tenth of a second as a rule, the longest ligature (18 letters) a second
+        assert time.thread_time() - start < 5
 
 
 @pytest.mark.parametrize(
@@ -462,9 +495,13 @@ MARKS = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)
 ODD_MARKS = list("\u0301\u0323\u0344\u0f73\u0f75\u0f81\u0345\uff9e\uff9f\u3099\u200d´aé가ｶ'")
 
 
-@given(st.randoms(use_true_random=False), st.sampled_from([MARKS + ODD_MARKS, ODD_MARKS]), st.integers(990, 1200))
+@given(
+    st.randoms(use_true_random=False), st.sampled_from([MARKS + ODD_MARKS, ODD_MARKS]), st.integers(990, 1200)
+)
 @settings(max_examples=30, deadline=None)
-def test_many_marks_are_normalised_as_by_the_reference(rng: random.Random, characters: list[str], n: int) -> None:
+def test_many_marks_are_normalised_as_by_the_reference(
+    rng: random.Random, characters: list[str], n: int
+) -> None:
     text = "".join(rng.choices(characters, k=n))
     assert normalise(text) == reference.normalise(text)
     assert normalise(unicodedata.normalize("NFC", text)) == normalise(text)

@@ -11,7 +11,17 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from .tables import USER_COLUMNS, boards_table, captioner, counts, log_table, queries, saves_table, titles, write
+from .tables import (
+    USER_COLUMNS,
+    boards_table,
+    captioner,
+    counts,
+    log_table,
+    queries,
+    saves_table,
+    titles,
+    write,
+)
 
 LANGUAGES = {
     "Café  CRÈME": "café crème",
@@ -49,11 +59,16 @@ NOTHING_LEFT = ["🍰", "👩‍🍳👨‍👩‍👧", "❤️", "☕️☕️
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
-def test_titles_and_queries_of_every_language_come_out_as_expected(tmp_path: Path, db: Path, ending: str) -> None:
+def test_titles_and_queries_of_every_language_come_out_as_expected(
+    tmp_path: Path, db: Path, ending: str
+) -> None:
     raw = [*LANGUAGES, *NOTHING_LEFT]
     boards = write(tmp_path / f"boards.{ending}", boards_table(dict(enumerate(raw))))
     saves = write(tmp_path / f"saves.{ending}", saves_table(*((f"pin {i}", i) for i in range(len(raw)))))
-    log = write(tmp_path / f"log.{ending}", log_table(*((f"pin {i}", text, "save", "2024-05-01") for i, text in enumerate(LANGUAGES))))
+    log = write(
+        tmp_path / f"log.{ending}",
+        log_table(*((f"pin {i}", text, "save", "2024-05-01") for i, text in enumerate(LANGUAGES))),
+    )
     found = counts("aggregate", "boards", db, "--boards", boards, "--saves", saves)
     expected = {f"pin {i}": [text] for i, text in enumerate(LANGUAGES.values())}
     assert titles(db) == dict(sorted(expected.items()))
@@ -78,33 +93,65 @@ TRACES = re.compile(r"zoe.?secret|secret.?zoe|secret.?example|mail.?example|151.
 
 def everything_written(store: Path) -> str:
     """All that is in the files of a store and in its partials, as text."""
-    texts = [path.read_bytes().decode(errors="replace") for path in (store, Path(f"{store}-wal")) if path.exists()]
+    texts = [
+        path.read_bytes().decode(errors="replace") for path in (store, Path(f"{store}-wal")) if path.exists()
+    ]
     for path in Path(f"{store}.partials").rglob("*"):
         if path.is_file():
-            texts.append(json.dumps(pq.read_table(path).to_pylist(), ensure_ascii=False, default=str) if path.suffix == ".parquet" else path.read_bytes().decode(errors="replace"))
+            texts.append(
+                json.dumps(pq.read_table(path).to_pylist(), ensure_ascii=False, default=str)
+                if path.suffix == ".parquet"
+                else path.read_bytes().decode(errors="replace")
+            )
     return "\n".join(texts)
 
 
 @pytest.mark.parametrize("ending", ["parquet", "jsonl"])
-def test_addresses_links_and_telephone_numbers_in_titles_and_queries_reach_no_file(tmp_path: Path, db: Path, ending: str) -> None:
+def test_addresses_links_and_telephone_numbers_in_titles_and_queries_reach_no_file(
+    tmp_path: Path, db: Path, ending: str
+) -> None:
     raw = [*SECRETS, "harmless kitchen"]
-    boards = write(tmp_path / f"boards.{ending}", {"board_id": [*map(str, range(len(raw))), None], "title": [*raw, "zoe@secret.example"]})
+    boards = write(
+        tmp_path / f"boards.{ending}",
+        {"board_id": [*map(str, range(len(raw))), None], "title": [*raw, "zoe@secret.example"]},
+    )
     saves = write(tmp_path / f"saves.{ending}", saves_table(*(("1", str(i)) for i in range(len(raw)))))
     rows: list[tuple[Any, ...]] = [("1", text, "save", "2024-05-01", 1) for text in raw]
-    rows += [("1", text, "save", "2024-05-01", 0) for text in raw]  # these are rejected, and kept in rejected_rows
-    log = write(tmp_path / f"log.{ending}", log_table(*rows, names=("pin_id", "query", "action", "date", "count")))
+    # these are rejected, and kept in rejected_rows
+    rows += [("1", text, "save", "2024-05-01", 0) for text in raw]
+    log = write(
+        tmp_path / f"log.{ending}", log_table(*rows, names=("pin_id", "query", "action", "date", "count"))
+    )
     found = counts("aggregate", "boards", db, "--boards", boards, "--saves", saves)
-    assert (found["dropped"], found["rejected"], titles(db)) == ({"personal data": len(SECRETS)}, 1, {"1": ["harmless kitchen"]})
+    assert (found["dropped"], found["rejected"], titles(db)) == (
+        {"personal data": len(SECRETS)},
+        1,
+        {"1": ["harmless kitchen"]},
+    )
     found = counts("aggregate", "queries", db, "--log", log)
-    assert (found["dropped"], found["rejected"], queries(db)) == ({"personal data": len(SECRETS)}, len(raw), {"1": ["harmless kitchen"]})
-    for output in (captioner("aggregate", "explain", db, "1").stdout, json.dumps(counts("aggregate", "explain", db, "1")), everything_written(db)):
+    assert (found["dropped"], found["rejected"], queries(db)) == (
+        {"personal data": len(SECRETS)},
+        len(raw),
+        {"1": ["harmless kitchen"]},
+    )
+    for output in (
+        captioner("aggregate", "explain", db, "1").stdout,
+        json.dumps(counts("aggregate", "explain", db, "1")),
+        everything_written(db),
+    ):
         assert TRACES.search(output) is None
         assert "harmless kitchen" in output
     assert "[redacted]" in everything_written(db)
 
 
 def test_a_telephone_number_with_tabs_is_redacted_in_rejected_rows(tmp_path: Path, db: Path) -> None:
-    log = write(tmp_path / "log.jsonl", log_table(("1", "call\t0151\t234\t567\t89", "save", "2024-05-01", 0), names=("pin_id", "query", "action", "date", "count")))
+    log = write(
+        tmp_path / "log.jsonl",
+        log_table(
+            ("1", "call\t0151\t234\t567\t89", "save", "2024-05-01", 0),
+            names=("pin_id", "query", "action", "date", "count"),
+        ),
+    )
     counts("aggregate", "queries", db, "--log", log)
     with closing(sqlite3.connect(db)) as conn:
         assert "567" not in conn.execute("SELECT content FROM rejected_rows").fetchone()[0]
@@ -115,11 +162,21 @@ def test_a_telephone_number_with_tabs_is_redacted_in_rejected_rows(tmp_path: Pat
     [
         ("parquet", "zoe.secret@mail.example"),
         ("csv", "zoe.secret@mail.example"),
-        *(("parquet", user) for user in ("+49 151 234-567-89", "https://secret.example/zoe", "www.secret.example/zoe")),
+        *(
+            ("parquet", user)
+            for user in ("+49 151 234-567-89", "https://secret.example/zoe", "www.secret.example/zoe")
+        ),
     ],
 )
-def test_addresses_links_and_telephone_numbers_as_user_ids_reach_no_file_and_count_as_users(tmp_path: Path, db: Path, ending: str, user: str) -> None:
-    log = write(tmp_path / f"log.{ending}", log_table(*(("1", "mug", "save", "2024-05-01", who) for who in (user, user, "v")), names=USER_COLUMNS))
+def test_addresses_links_and_telephone_numbers_as_user_ids_reach_no_file_and_count_as_users(
+    tmp_path: Path, db: Path, ending: str, user: str
+) -> None:
+    log = write(
+        tmp_path / f"log.{ending}",
+        log_table(
+            *(("1", "mug", "save", "2024-05-01", who) for who in (user, user, "v")), names=USER_COLUMNS
+        ),
+    )
     for users, kept in (("2", {"1": ["mug"]}), ("3", {})):
         counts("aggregate", "queries", db, "--log", log, "--min-users", users)
         assert queries(db) == kept
@@ -127,6 +184,9 @@ def test_addresses_links_and_telephone_numbers_as_user_ids_reach_no_file_and_cou
 
 
 def test_an_address_that_got_into_the_column_of_actions_reaches_no_file(tmp_path: Path, db: Path) -> None:
-    log = write(tmp_path / "log.csv", log_table(("1", "mug", "zoe@secret.example", "2024-05-01"), ("1", "mug", "save", "2024-05-01")))
+    log = write(
+        tmp_path / "log.csv",
+        log_table(("1", "mug", "zoe@secret.example", "2024-05-01"), ("1", "mug", "save", "2024-05-01")),
+    )
     counts("aggregate", "queries", db, "--log", log)
     assert TRACES.search(everything_written(db)) is None

@@ -1,4 +1,6 @@
-"""What people see on a page is what the model gets: pictures of every kind, made here, and thousands of bad ones."""
+"""What people see on a page is what the model gets: pictures of every kind, made here, and thousands of bad
+ones.
+"""
 
 import io
 import struct
@@ -29,20 +31,32 @@ def corners(width: int = 48, height: int = 32) -> Image.Image:
     """Red, green, blue and white in the upper left, upper right, lower left and lower right quarter."""
     picture = Image.new("RGB", (width, height))
     for i, colour in enumerate(CORNERS):
-        picture.paste(colour, (i % 2 * width // 2, i // 2 * height // 2, (i % 2 + 1) * width // 2, (i // 2 + 1) * height // 2))
+        picture.paste(
+            colour,
+            (i % 2 * width // 2, i // 2 * height // 2, (i % 2 + 1) * width // 2, (i // 2 + 1) * height // 2),
+        )
     return picture
 
 
 def photo(width: int, height: int) -> Image.Image:
     """Smooth, with some detail: what JPEG is made for."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    bands = [127 + 80 * np.sin(x / (37 + 9 * i) + i) * np.cos(y / (53 - 7 * i)) + 20 * np.sin((x + y) / 5) for i in range(3)]
+    bands = [
+        127 + 80 * np.sin(x / (37 + 9 * i) + i) * np.cos(y / (53 - 7 * i)) + 20 * np.sin((x + y) / 5)
+        for i in range(3)
+    ]
     return Image.fromarray(np.clip(np.stack(bands, -1), 0, 255).astype(np.uint8))
 
 
 def png(width: int, height: int, bits: int, colour: int, rows: bytes, extra: bytes = b"") -> bytes:
     """A PNG by hand, for what Pillow cannot write."""
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)) + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0))
+        + extra
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
@@ -64,9 +78,17 @@ def reason(data: bytes, **options) -> str:
 # --- colours
 
 
-@pytest.mark.parametrize("format", ["PNG", "GIF", "BMP", "TIFF", "PPM", "WEBP", "JPEG2000", "QOI", "ICO", "AVIF"])
+@pytest.mark.parametrize(
+    "format", ["PNG", "GIF", "BMP", "TIFF", "PPM", "WEBP", "JPEG2000", "QOI", "ICO", "AVIF"]
+)
 def test_common_formats_show_the_colours_they_were_given(format):
-    options = {"lossless": True} if format == "WEBP" else {"quality": 100, "subsampling": "4:4:4"} if format == "AVIF" else {}
+    options = (
+        {"lossless": True}
+        if format == "WEBP"
+        else {"quality": 100, "subsampling": "4:4:4"}
+        if format == "AVIF"
+        else {}
+    )
     picture = decode(encoded(corners(48, 48) if format == "ICO" else corners(), format, **options))
     width, height = picture.size
     for i, colour in enumerate(CORNERS.values()):
@@ -86,7 +108,9 @@ def test_result_is_a_plain_picture_that_nobody_turns_again():
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "PA"])
 def test_alpha_is_composed_on_white(mode):
-    picture = Image.new("RGBA", (4, 4), (255, 0, 0, 128)) if mode == "RGBA" else Image.new("LA", (4, 4), (0, 128))
+    picture = (
+        Image.new("RGBA", (4, 4), (255, 0, 0, 128)) if mode == "RGBA" else Image.new("LA", (4, 4), (0, 128))
+    )
     if mode == "PA":
         picture = picture.convert("RGBA").convert("PA")
     expected = (255, 127, 127) if mode == "RGBA" else (127, 127, 127)
@@ -102,7 +126,10 @@ def test_invisible_pixels_are_white_whatever_colour_they_hide():
     )
 
 
-@pytest.mark.parametrize(("transparency", "expected"), [(1, (255, 255, 255)), (bytes([255, 128]), (127, 127, 255)), (None, (0, 0, 255))])
+@pytest.mark.parametrize(
+    ("transparency", "expected"),
+    [(1, (255, 255, 255)), (bytes([255, 128]), (127, 127, 255)), (None, (0, 0, 255))],
+)
 def test_palettes_with_and_without_transparency(transparency, expected):
     picture = Image.new("P", (2, 1), 1)
     picture.putpalette([255, 0, 0, 0, 0, 255, 0, 255, 0])
@@ -126,7 +153,9 @@ def test_transparent_colour_of_grey_and_rgb_at_every_depth():
         assert pixel(data) == (255, 255, 255)
         assert pixel(data, (1, 0)) == (shown,) * 3
     # 16 bits, grey and colour
-    data = png(2, 1, 16, 0, b"\0" + struct.pack(">HH", 0x1234, 0x1235), chunk(b"tRNS", struct.pack(">H", 0x1234)))
+    data = png(
+        2, 1, 16, 0, b"\0" + struct.pack(">HH", 0x1234, 0x1235), chunk(b"tRNS", struct.pack(">H", 0x1234))
+    )
     assert pixel(data) == (255, 255, 255)
     assert pixel(data, (1, 0)) == (0x12,) * 3
     data = png(
@@ -185,8 +214,13 @@ def test_one_bit_lab_and_ycbcr():
     assert pixel(encoded(Image.new("1", (3, 3), 1), "PNG")) == (255, 255, 255)
     assert pixel(encoded(Image.new("1", (3, 3), 0), "TIFF", compression="group4")) == (0, 0, 0)
     rgb = Image.new("RGB", (8, 8), (200, 60, 30))
-    to_lab = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
-    assert np.abs(np.subtract(pixel(encoded(ImageCms.applyTransform(rgb, to_lab), "TIFF")), (200, 60, 30))).max() <= 3
+    to_lab = ImageCms.buildTransform(
+        ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
+    )
+    assert (
+        np.abs(np.subtract(pixel(encoded(ImageCms.applyTransform(rgb, to_lab), "TIFF")), (200, 60, 30))).max()
+        <= 3
+    )
     assert np.abs(np.subtract(pixel(encoded(rgb.convert("YCbCr"), "TIFF")), (200, 60, 30))).max() <= 2
 
 
@@ -194,7 +228,11 @@ def test_one_bit_lab_and_ycbcr():
 def test_first_frame_of_an_animation(format):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
     options = {"lossless": True} if format == "WEBP" else {}
-    assert pixel(encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)) == (255, 0, 0)
+    assert pixel(encoded(frames[0], format, save_all=True, append_images=frames[1:], **options)) == (
+        255,
+        0,
+        0,
+    )
 
 
 # --- which way up
@@ -251,7 +289,10 @@ def test_resized_as_the_image_processor_does_it():
     original = photo(500, 300)
     for data in (encoded(original, "PNG"), encoded(original, "JPEG", quality=95)):
         upright = Image.open(io.BytesIO(data)).convert("RGB")
-        assert decode(data, (224, 224)).tobytes() == upright.resize((224, 224), Image.Resampling.BICUBIC).tobytes()
+        assert (
+            decode(data, (224, 224)).tobytes()
+            == upright.resize((224, 224), Image.Resampling.BICUBIC).tobytes()
+        )
         assert decode(data, (64, 64), resample=Image.Resampling.LANCZOS).size == (64, 64)
 
 
@@ -288,12 +329,23 @@ def bomb(width: int, height: int) -> bytes:
     [
         bomb(60_000, 60_000),
         bomb(2**31 - 1, 2**31 - 1),
-        b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b",\0\0\0\0" + struct.pack("<HHB", 65535, 65535, 0) + b"\x08\x01\0\0;",
+        b"GIF89a"
+        + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0)
+        + b",\0\0\0\0"
+        + struct.pack("<HHB", 65535, 65535, 0)
+        + b"\x08\x01\0\0;",
         b"P6 50000 50000 255\n" + bytes(100),
-        b"BM" + struct.pack("<IIIIiiHHIIIIII", 154, 0, 54, 40, 40_000, 40_000, 1, 24, 0, 0, 0, 0, 0, 0) + bytes(100),
+        b"BM"
+        + struct.pack("<IIIIiiHHIIIIII", 154, 0, 54, 40, 40_000, 40_000, 1, 24, 0, 0, 0, 0, 0, 0)
+        + bytes(100),
         # an icon whose directory says 16 x 16
-        b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(bomb(30_000, 30_000)), 22) + bomb(30_000, 30_000),
-        b"\0\0\1\0\1\0" + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, 140, 22) + struct.pack("<IiiHHIIIIII", 40, 30_000, 30_000, 1, 32, 0, 0, 0, 0, 0, 0) + bytes(100),
+        b"\0\0\1\0\1\0"
+        + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(bomb(30_000, 30_000)), 22)
+        + bomb(30_000, 30_000),
+        b"\0\0\1\0\1\0"
+        + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, 140, 22)
+        + struct.pack("<IiiHHIIIIII", 40, 30_000, 30_000, 1, 32, 0, 0, 0, 0, 0, 0)
+        + bytes(100),
     ],
     ids=["png", "larger png", "gif", "ppm", "bmp", "png in ico", "bmp in ico"],
 )
@@ -315,7 +367,10 @@ def test_pixel_limit_is_ours_and_not_the_one_of_pillow():
 
 
 def test_a_side_beyond_all_pictures_is_refused():
-    assert reason(encoded(Image.new("1", (100_001, 1)), "PNG")) == "a side longer than the limit of 100,000 pixels"
+    assert (
+        reason(encoded(Image.new("1", (100_001, 1)), "PNG"))
+        == "a side longer than the limit of 100,000 pixels"
+    )
 
 
 def test_what_is_decoded_in_python_is_refused_when_large():
@@ -329,7 +384,9 @@ def test_progressive_jpeg_with_a_thousand_scans_is_refused():
     assert reason(head + last * 1000 + b"\xff\xd9") == "a progressive JPEG with too many scans"
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "QOI", "PPM", "JPEG2000", "AVIF"])
+@pytest.mark.parametrize(
+    "format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "QOI", "PPM", "JPEG2000", "AVIF"]
+)
 def test_a_file_cut_anywhere_is_refused_or_whole(format):
     data = encoded(photo(96, 64), format)
     whole, reasons = decode(data).tobytes(), set()

@@ -1,4 +1,7 @@
-"""Where images come from, against a real server on this machine. Nothing here leaves the loopback interface."""
+"""Where images come from, against a real server on this machine.
+
+Nothing here leaves the loopback interface.
+"""
 
 import gzip
 import os
@@ -188,7 +191,8 @@ def test_an_object_store(fetcher):
     fsspec = pytest.importorskip("fsspec")
     from fsspec.implementations.memory import MemoryFileSystem
 
-    fsspec.register_implementation("oss", MemoryFileSystem, clobber=True)  # a real file system of fsspec under a store's name
+    # a real file system of fsspec under a store's name
+    fsspec.register_implementation("oss", MemoryFileSystem, clobber=True)
     MemoryFileSystem().pipe({"oss://bucket/a.png": IMAGE, "oss://bucket/large": bytes(2_000_000)})
     assert fetcher.fetch("oss://bucket/a.png") == IMAGE
     assert reason(fetcher, "oss://bucket/large") == "more bytes than the limit of 1,000,000"
@@ -260,9 +264,16 @@ def test_a_server_that_never_answers_or_is_not_there(fetcher, site):
     assert reason(fetcher, site.url + "/short/") == "the server broke off or sent no proper answer"
 
 
-@pytest.mark.parametrize("image", ["http://", "http://:80/", "http://[::1", "http://a b/", "https://\x01/", "http://127.0.0.1:99999/"])
+@pytest.mark.parametrize(
+    "image",
+    ["http://", "http://:80/", "http://[::1", "http://a b/", "https://\x01/", "http://127.0.0.1:99999/"],
+)
 def test_broken_urls_have_a_reason(fetcher, image):
-    assert reason(fetcher, image) in ("not a proper URL", "a kind of address that is not supported", "cannot connect")
+    assert reason(fetcher, image) in (
+        "not a proper URL",
+        "a kind of address that is not supported",
+        "cannot connect",
+    )
 
 
 def test_connections_are_shared_by_threads(fetcher, site):

@@ -29,7 +29,10 @@ def table(rows: int, kind: pa.DataType | None = None) -> pa.Table:
 
 
 def test_references_are_readable_and_come_back():
-    assert reference("/data/pins.parquet", "image.bytes", 12) == "parquet:///data/pins.parquet?column=image.bytes&row=12"
+    assert (
+        reference("/data/pins.parquet", "image.bytes", 12)
+        == "parquet:///data/pins.parquet?column=image.bytes&row=12"
+    )
     for path, column in [
         ("/a b/ü?#%&=.parquet", "im&age=? ü"),
         (os.fsdecode(b"/not utf-8 \xff.parquet"), "image"),
@@ -141,7 +144,9 @@ def test_many_threads_in_about_ascending_order(tmp_path):
     rows = sorted(range(3000), key=lambda row: row + random.Random(row).uniform(0, 60))
     images = ParquetImages()
     with ThreadPoolExecutor(8) as threads:
-        for row, data in zip(rows, threads.map(lambda row: images.read(reference(path, "image", row)), rows), strict=True):
+        for row, data in zip(
+            rows, threads.map(lambda row: images.read(reference(path, "image", row)), rows), strict=True
+        ):
             assert data == image(row)
     assert len(images._readers) <= 3  # a thread that slept for long may need one of its own
 
@@ -150,7 +155,8 @@ def test_two_places_of_one_file_are_each_read_forwards(tmp_path):
     path = tmp_path / "pins.parquet"
     pq.write_table(table(20_000), path)
     images = ParquetImages()
-    for row in range(0, 4000, 500):  # one row group: starting over each time would read 20,000 rows eight times
+    for row in range(0, 4000, 500):
+        # one row group: starting over each time would read 20,000 rows eight times
         assert images.read(reference(path, "image", 15_000 + row)) == image(15_000 + row)
         assert images.read(reference(path, "image", row)) == image(row)
     assert len(images._readers) == 2
@@ -185,6 +191,11 @@ def test_a_large_row_group_is_streamed(tmp_path):
         images = ParquetImages()
         total = sum(len(images.read(reference({str(path)!r}, "image", row))) for row in range({rows}))
         print(total, peak() - before)"""
-    total, kilobytes = map(int, subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split())
+    total, kilobytes = map(
+        int,
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout.split(),
+    )
     assert total == size * rows
     assert kilobytes < 140_000

@@ -44,7 +44,9 @@ def test_it_is_upright_and_tells_nothing_of_camera_and_place(tmp_path: Path) -> 
     exif.get_ifd(0x8825)[1] = "N"
     picture = Image.new("RGB", (60, 40), "red")
     picture.paste("blue", (0, 0, 30, 40))
-    (found,) = pictures([saved(tmp_path / "a.jpg", picture, exif=exif, comment=b"by me", icc_profile=b"x" * 200)], 800)
+    (found,) = pictures(
+        [saved(tmp_path / "a.jpg", picture, exif=exif, comment=b"by me", icc_profile=b"x" * 200)], 800
+    )
     assert isinstance(found, Picture)
     shown = Image.open(BytesIO(found.jpeg))
     assert shown.size == (40, 60)
@@ -58,9 +60,25 @@ def test_what_cannot_be_shown_says_why_in_its_place(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing more")
     good = saved(tmp_path / "a.png", Image.new("RGB", (8, 8)))
     digest = hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
-    wanted = [good, (None, None), (str(tmp_path / "b.png"), None), (str(tmp_path / "broken.jpg"), None), (good[0], digest), (good[0], "0" * 64), ("http://127.0.0.1/a.png", None)]
+    wanted = [
+        good,
+        (None, None),
+        (str(tmp_path / "b.png"), None),
+        (str(tmp_path / "broken.jpg"), None),
+        (good[0], digest),
+        (good[0], "0" * 64),
+        ("http://127.0.0.1/a.png", None),
+    ]
     found = list(pictures(wanted, 100))
-    assert [isinstance(picture, Picture) for picture in found] == [True, False, False, False, True, False, False]
+    assert [isinstance(picture, Picture) for picture in found] == [
+        True,
+        False,
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
     assert found[1:3] == ["no image", "image file not found"]
     assert found[5] == "the image is another one now than was captioned"
 

@@ -31,7 +31,11 @@ def ingest(store: Path, source: Path, *options: Any) -> dict[str, Any]:
 
 
 def vectors(store: Path) -> dict[str, list[float]]:
-    rows = sqlite3.connect(store).execute("SELECT pin_id, dim, vector FROM embeddings WHERE name = 'pinsage'").fetchall()
+    rows = (
+        sqlite3.connect(store)
+        .execute("SELECT pin_id, dim, vector FROM embeddings WHERE name = 'pinsage'")
+        .fetchall()
+    )
     assert all(len(vector) == 2 * dim for _, dim, vector in rows)
     return {pin_id: np.frombuffer(vector, "<f2").tolist() for pin_id, _, vector in rows}
 
@@ -46,18 +50,34 @@ def store(tmp_path: Path) -> Path:
 NUMBERS = [[1.0, 0.5, -2.0], [0.1, 65504.0, 0.0]]
 
 
-@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float64(), 3), pa.large_list(pa.float16()), "jsonl", "csv", "numbers"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.list_(pa.float32()),
+        pa.list_(pa.float64(), 3),
+        pa.large_list(pa.float16()),
+        "jsonl",
+        "csv",
+        "numbers",
+    ],
+)
 def test_every_form_of_a_vector(store: Path, tmp_path: Path, kind: Any) -> None:
     if isinstance(kind, str):
         texts = {"jsonl": lambda v: v, "csv": json.dumps, "numbers": lambda v: " ".join(map(str, v))}
         source = tmp_path / f"v.{'jsonl' if kind == 'jsonl' else 'tsv'}"
         rows = [("a", texts[kind](NUMBERS[0])), ("b", texts[kind](NUMBERS[1]))]
         source.write_text(
-            "".join(json.dumps({"pin_id": p, "vector": v}) + "\n" for p, v in rows) if kind == "jsonl" else "pin_id\tvector\n" + "".join(f"{p}\t{v}\n" for p, v in rows)
+            "".join(json.dumps({"pin_id": p, "vector": v}) + "\n" for p, v in rows)
+            if kind == "jsonl"
+            else "pin_id\tvector\n" + "".join(f"{p}\t{v}\n" for p, v in rows)
         )
     else:
         source = tmp_path / "v.parquet"
-        numbers = [np.array(v, dtype=np.float16) for v in NUMBERS] if kind == pa.large_list(pa.float16()) else NUMBERS
+        numbers = (
+            [np.array(v, dtype=np.float16) for v in NUMBERS]
+            if kind == pa.large_list(pa.float16())
+            else NUMBERS
+        )
         pq.write_table(pa.table({"pin_id": ["a", "b"], "vector": pa.array(numbers, kind)}), source)
     found = ingest(store, source)
     assert (found["vectors"], found["dim"], found["rejected"], found["pins_not_in_store"]) == (2, 3, 0, 0)
@@ -81,12 +101,15 @@ def test_what_is_no_vector_is_kept_out_with_its_reason(store: Path, tmp_path: Pa
     assert kept[0] == (2, "the vector has another size than the 2 numbers of the others")
     assert len(kept) == 8
     assert ingest(store, tmp_path / "v.jsonl")["rejected"] == 8
-    assert sqlite3.connect(store).execute("SELECT count(*) FROM rejected_rows").fetchone() == (8,)  # not twice
+    # not twice
+    assert sqlite3.connect(store).execute("SELECT count(*) FROM rejected_rows").fetchone() == (8,)
 
 
 def test_a_name_has_one_dimension_and_later_vectors_replace_earlier_ones(store: Path, tmp_path: Path) -> None:
     (tmp_path / "1.jsonl").write_text('{"pin_id": "a", "vector": [1, 2]}\n')
-    (tmp_path / "2.jsonl").write_text('{"pin_id": "a", "vector": [5, 6]}\n{"id": 1}\n{"pin_id": "b", "vector": [1, 2, 3]}\n{"pin_id": "later", "vector": [7, 8]}\n')
+    (tmp_path / "2.jsonl").write_text(
+        '{"pin_id": "a", "vector": [5, 6]}\n{"id": 1}\n{"pin_id": "b", "vector": [1, 2, 3]}\n{"pin_id": "later", "vector": [7, 8]}\n'
+    )
     ingest(store, tmp_path / "1.jsonl")
     found = ingest(store, tmp_path / "2.jsonl")
     assert vectors(store) == {"a": [5, 6], "later": [7, 8]}
@@ -95,18 +118,32 @@ def test_a_name_has_one_dimension_and_later_vectors_replace_earlier_ones(store: 
 
 def test_columns_of_other_names_and_errors(store: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "clip": [[1.0, 2.0]]}), tmp_path / "v.parquet")
-    assert "has no column 'pin_id'; say which one it is with --map pin_id=COLUMN" in captioner("ingest", "embeddings", store, tmp_path / "v.parquet", "--name", "x").stderr
+    assert (
+        "has no column 'pin_id'; say which one it is with --map pin_id=COLUMN"
+        in captioner("ingest", "embeddings", store, tmp_path / "v.parquet", "--name", "x").stderr
+    )
     assert ingest(store, tmp_path / "v.parquet", "--map", "pin_id=id", "--map", "vector=clip")["vectors"] == 1
     for name in ("title", "my name", "", "1st"):
-        assert "cannot be the name of an embedding" in captioner("ingest", "embeddings", store, tmp_path / "v.parquet", "--name", name).stderr
-    assert "does not exist" in captioner("ingest", "embeddings", tmp_path / "none.db", tmp_path / "v.parquet", "--name", "x").stderr
+        assert (
+            "cannot be the name of an embedding"
+            in captioner("ingest", "embeddings", store, tmp_path / "v.parquet", "--name", name).stderr
+        )
+    assert (
+        "does not exist"
+        in captioner(
+            "ingest", "embeddings", tmp_path / "none.db", tmp_path / "v.parquet", "--name", "x"
+        ).stderr
+    )
 
 
 def test_a_name_that_gets_its_dimension_meanwhile_keeps_it(store: Path, tmp_path: Path) -> None:
     code = f"import sys; from pincaption.cli import main; sys.argv = ['captioner', 'ingest', 'embeddings', {str(store)!r}, '-', '--name', 'pinsage', '--json']; main()"
-    waiting = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert waiting.stdin
-    while not sqlite3.connect(store).execute("SELECT count(*) FROM runs").fetchone()[0]:  # it has begun, and reads on
+    while not sqlite3.connect(store).execute("SELECT count(*) FROM runs").fetchone()[0]:
+        # it has begun, and reads on
         os.sched_yield()
     source = tmp_path / "v.jsonl"
     source.write_text('{"pin_id": "a", "vector": [1, 2, 3]}\n')
@@ -117,5 +154,10 @@ def test_a_name_that_gets_its_dimension_meanwhile_keeps_it(store: Path, tmp_path
 
 
 @pytest.mark.parametrize("name", ["navboost", "board_title", "Title", "caption"])
-def test_names_that_readers_would_take_for_other_columns_are_refused(store: Path, tmp_path: Path, name: str) -> None:
-    assert "cannot be the name of an embedding" in captioner("ingest", "embeddings", store, tmp_path / "none.jsonl", "--name", name).stderr
+def test_names_that_readers_would_take_for_other_columns_are_refused(
+    store: Path, tmp_path: Path, name: str
+) -> None:
+    assert (
+        "cannot be the name of an embedding"
+        in captioner("ingest", "embeddings", store, tmp_path / "none.jsonl", "--name", name).stderr
+    )

@@ -45,13 +45,32 @@ def rejected(store: sqlite3.Connection) -> list[tuple[int, str]]:
 
 def test_a_table_becomes_pins_and_the_counts_say_so(store: sqlite3.Connection, ingest: Ingest) -> None:
     counts = ingest(
-        {"pin_id": "a 1", "title": "Oak table", "description": "", "kind": "product", "category": "home", "locale": "de-DE", "created_at": "2024-05-01", "prompt": "a photo of"},
+        {
+            "pin_id": "a 1",
+            "title": "Oak table",
+            "description": "",
+            "kind": "product",
+            "category": "home",
+            "locale": "de-DE",
+            "created_at": "2024-05-01",
+            "prompt": "a photo of",
+        },
         {"pin_id": "ü'\"; DROP TABLE pins", "title": None},
         {"title": "no id"},
     )
-    assert counts == {"rows_read": 3, "pins": 2, "new": 2, "updated": 0, "rejected": 1, "reasons": {"no pin_id": 1}}
+    assert counts == {
+        "rows_read": 3,
+        "pins": 2,
+        "new": 2,
+        "updated": 0,
+        "rejected": 1,
+        "reasons": {"no pin_id": 1},
+    }
     columns = "pin_id, kind, title, description, category, locale, created_at, prompt"
-    assert pins(store, columns) == [("a 1", "product", "Oak table", None, "home", "de-DE", "2024-05-01", "a photo of"), ("ü'\"; DROP TABLE pins", "pin", *[None] * 6)]
+    assert pins(store, columns) == [
+        ("a 1", "product", "Oak table", None, "home", "de-DE", "2024-05-01", "a photo of"),
+        ("ü'\"; DROP TABLE pins", "pin", *[None] * 6),
+    ]
     run = store.execute("SELECT command, counts, finished_at FROM runs").fetchone()
     assert (run["command"], json.loads(run["counts"])) == ("ingest pins", counts)
     assert run["finished_at"]
@@ -59,9 +78,22 @@ def test_a_table_becomes_pins_and_the_counts_say_so(store: sqlite3.Connection, i
 
 @pytest.mark.parametrize(
     ("value", "pin_id"),
-    [("7", "7"), (7, "7"), (7.0, "7"), (-1, "-1"), (2**63, "9223372036854775808"), (" 7 ", " 7 "), ("00012", "00012"), ("猫/1", "猫/1"), ("7.0", "7.0"), ("x" * 4096, "x" * 4096)],
+    [
+        ("7", "7"),
+        (7, "7"),
+        (7.0, "7"),
+        (-1, "-1"),
+        (2**63, "9223372036854775808"),
+        (" 7 ", " 7 "),
+        ("00012", "00012"),
+        ("猫/1", "猫/1"),
+        ("7.0", "7.0"),
+        ("x" * 4096, "x" * 4096),
+    ],
 )
-def test_an_id_is_text_or_a_whole_number(store: sqlite3.Connection, ingest: Ingest, value: Any, pin_id: str) -> None:
+def test_an_id_is_text_or_a_whole_number(
+    store: sqlite3.Connection, ingest: Ingest, value: Any, pin_id: str
+) -> None:
     ingest({"pin_id": value})
     assert pins(store, "pin_id") == [(pin_id,)]
 
@@ -84,15 +116,26 @@ def test_an_id_is_text_or_a_whole_number(store: sqlite3.Connection, ingest: Inge
         ({"pin_id": "1", "description": False}, "description is not text"),
         ({"pin_id": "1", "kind": "board"}, "kind is neither pin nor product"),
         ({"pin_id": "1", "kind": ["pin"]}, "kind is neither pin nor product"),
-        ({"pin_id": "1", "created_at": "yesterday"}, "created_at is no date or time such as 2024-05-31T12:00:00Z"),
+        (
+            {"pin_id": "1", "created_at": "yesterday"},
+            "created_at is no date or time such as 2024-05-31T12:00:00Z",
+        ),
         ({"pin_id": "1", "created_at": [2024]}, "created_at is no date or time such as 2024-05-31T12:00:00Z"),
-        ({"pin_id": "1", "image": "data:image/png;base64,xx"}, "image is an address that captioner does not read"),
-        ({"pin_id": "1", "image": "parquet:///etc/x?column=a&row=1"}, "image is an address that captioner does not read"),
+        (
+            {"pin_id": "1", "image": "data:image/png;base64,xx"},
+            "image is an address that captioner does not read",
+        ),
+        (
+            {"pin_id": "1", "image": "parquet:///etc/x?column=a&row=1"},
+            "image is an address that captioner does not read",
+        ),
         ({"pin_id": "1", "image": "FILE:///etc/passwd"}, "image is a file:// address: give the path alone"),
         ({"pin_id": "1", "image": {"url": "x"}}, "image is not text"),
     ],
 )
-def test_a_bad_row_is_kept_with_its_line_and_reason_and_stops_nothing(store: sqlite3.Connection, ingest: Ingest, row: dict, reason: str) -> None:
+def test_a_bad_row_is_kept_with_its_line_and_reason_and_stops_nothing(
+    store: sqlite3.Connection, ingest: Ingest, row: dict, reason: str
+) -> None:
     counts = ingest({"pin_id": "before"}, row, {"pin_id": "after"})
     assert pins(store, "pin_id") == [("before",), ("after",)]
     assert rejected(store) == [(2, reason)]
@@ -113,7 +156,9 @@ def test_a_bad_row_is_kept_with_its_line_and_reason_and_stops_nothing(store: sql
         (None, None),
     ],
 )
-def test_times_are_kept_in_utc(store: sqlite3.Connection, ingest: Ingest, value: Any, stored: str | None) -> None:
+def test_times_are_kept_in_utc(
+    store: sqlite3.Connection, ingest: Ingest, value: Any, stored: str | None
+) -> None:
     ingest({"pin_id": "1", "created_at": value})
     assert pins(store, "created_at") == [(stored,)]
 
@@ -127,13 +172,25 @@ def test_parquet_types_that_databases_write(store: sqlite3.Connection, tmp_path:
     }
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
     ingest_pins(store, [str(tmp_path / "a.parquet")])
-    assert pins(store, "pin_id, title, description, created_at") == [("1" + "0" * 25, "a", "of wood", "2024-05-01T12:00:00Z")]
+    assert pins(store, "pin_id, title, description, created_at") == [
+        ("1" + "0" * 25, "a", "of wood", "2024-05-01T12:00:00Z")
+    ]
     assert rejected(store) == [(2, "not valid UTF-8")]
 
 
-def test_texts_that_say_nothing_count_as_missing_and_are_kept(store: sqlite3.Connection, ingest: Ingest) -> None:
-    ingest({"pin_id": "1", "title": "IMG_2041.JPG", "description": "No description available"}, {"pin_id": "2", "title": "Zara", "description": "♡♡"}, {"pin_id": "3"})
-    assert pins(store, "title, description") == [("IMG_2041.JPG", "No description available"), ("Zara", "♡♡"), (None, None)]
+def test_texts_that_say_nothing_count_as_missing_and_are_kept(
+    store: sqlite3.Connection, ingest: Ingest
+) -> None:
+    ingest(
+        {"pin_id": "1", "title": "IMG_2041.JPG", "description": "No description available"},
+        {"pin_id": "2", "title": "Zara", "description": "♡♡"},
+        {"pin_id": "3"},
+    )
+    assert pins(store, "title, description") == [
+        ("IMG_2041.JPG", "No description available"),
+        ("Zara", "♡♡"),
+        (None, None),
+    ]
     shown = store.execute("SELECT title, description FROM enriched_features").fetchall()
     assert [tuple(row) for row in shown] == [(None, None), ("Zara", None), (None, None)]
 
@@ -144,8 +201,15 @@ def test_null_characters_vanish_from_texts(store: sqlite3.Connection, tmp_path: 
     assert pins(store, "title, has_title") == [("mug", 1), (None, 0)]
 
 
-def test_personal_data_is_redacted_in_rejected_rows(store: sqlite3.Connection, ingest: Ingest, tmp_path: Path) -> None:
-    ingest({"title": "write to joe.doe@example.org or +49 (170) 123 45-67", "description": "see https://joe.example/me?x=1 or WWW.joe.de"})
+def test_personal_data_is_redacted_in_rejected_rows(
+    store: sqlite3.Connection, ingest: Ingest, tmp_path: Path
+) -> None:
+    ingest(
+        {
+            "title": "write to joe.doe@example.org or +49 (170) 123 45-67",
+            "description": "see https://joe.example/me?x=1 or WWW.joe.de",
+        }
+    )
     (tmp_path / "a.csv").write_text("pin_id,title\n1,joe@example.org,0170 123 45 67\n")
     ingest_pins(store, [str(tmp_path / "a.csv")])
     contents = [row["content"] for row in store.execute("SELECT content FROM rejected_rows")]
@@ -160,7 +224,9 @@ def test_a_huge_rejected_row_is_kept_as_its_start(store: sqlite3.Connection, ing
     assert store.execute("SELECT length(content) FROM rejected_rows").fetchone()[0] == 300
 
 
-def test_ingesting_a_source_again_replaces_its_rejected_rows_alone(store: sqlite3.Connection, ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ingesting_a_source_again_replaces_its_rejected_rows_alone(
+    store: sqlite3.Connection, ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ingest({"title": "a"}, name="other.jsonl")
     ingest({"title": "a"}, {"title": "b"})
     ingest({"title": "a"})
@@ -168,18 +234,33 @@ def test_ingesting_a_source_again_replaces_its_rejected_rows_alone(store: sqlite
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pins.jsonl").write_text("")
     ingest_pins(store, ["pins.jsonl"])
-    assert [row[0] for row in store.execute("SELECT source FROM rejected_rows")] == [str(tmp_path / "other.jsonl")]
+    assert [row[0] for row in store.execute("SELECT source FROM rejected_rows")] == [
+        str(tmp_path / "other.jsonl")
+    ]
 
 
-def test_a_pin_that_is_there_is_updated_in_the_columns_that_the_source_has(store: sqlite3.Connection, ingest: Ingest) -> None:
+def test_a_pin_that_is_there_is_updated_in_the_columns_that_the_source_has(
+    store: sqlite3.Connection, ingest: Ingest
+) -> None:
     ingest({"pin_id": "1", "title": "mug", "description": "blue", "kind": "product", "locale": "de"})
     counts = ingest({"pin_id": "1", "title": None, "locale": "fr"}, {"pin_id": "2"})
     assert (counts["new"], counts["updated"]) == (1, 1)
-    assert pins(store, "title, has_title, description, has_description, kind, locale")[0] == (None, 0, "blue", 1, "product", "fr")
+    assert pins(store, "title, has_title, description, has_description, kind, locale")[0] == (
+        None,
+        0,
+        "blue",
+        1,
+        "product",
+        "fr",
+    )
 
 
 def test_of_a_pin_that_comes_twice_the_last_row_counts(store: sqlite3.Connection, ingest: Ingest) -> None:
-    ingest({"pin_id": "1", "title": "a"}, {"pin_id": "1", "title": "b", "locale": "de"}, {"pin_id": "1", "title": "z"})
+    ingest(
+        {"pin_id": "1", "title": "a"},
+        {"pin_id": "1", "title": "b", "locale": "de"},
+        {"pin_id": "1", "title": "z"},
+    )
     assert pins(store, "title, locale") == [("z", "de")]
 
 
@@ -194,11 +275,20 @@ def test_evidence_and_captions_survive_a_second_ingest(store: sqlite3.Connection
     ingest({"pin_id": "1", "image": "https://example.org/1.jpg"})
     store.execute("UPDATE pins SET image_sha256 = 'x'")
     store.execute("INSERT INTO recipes VALUES ('r', 'm', NULL, 'w', '', '{}', '{}', 'float32')")
-    store.execute("INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES ('1', 'r', 'ok', 'a dog', 'x', '2026')")
+    store.execute(
+        "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES ('1', 'r', 'ok', 'a dog', 'x', '2026')"
+    )
     ingest({"pin_id": "1", "title": "new", "image": "https://example.org/1.jpg"})
-    assert tuple(store.execute("SELECT title, caption, board_titles FROM enriched_features").fetchone()) == ("new", "a dog", '["tea"]')
+    assert tuple(store.execute("SELECT title, caption, board_titles FROM enriched_features").fetchone()) == (
+        "new",
+        "a dog",
+        '["tea"]',
+    )
     ingest({"pin_id": "1", "image": "https://example.org/2.jpg"})
-    assert tuple(store.execute("SELECT caption, image_sha256 FROM enriched_features").fetchone()) == (None, None)
+    assert tuple(store.execute("SELECT caption, image_sha256 FROM enriched_features").fetchone()) == (
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -211,11 +301,15 @@ def test_evidence_and_captions_survive_a_second_ingest(store: sqlite3.Connection
     ],
     ids=["unchanged", "rewritten", "touched", "gone"],
 )
-def test_what_is_known_of_a_file_holds_as_long_as_it_looks_the_same(store: sqlite3.Connection, ingest: Ingest, tmp_path: Path, change, known: str | None) -> None:
+def test_what_is_known_of_a_file_holds_as_long_as_it_looks_the_same(
+    store: sqlite3.Connection, ingest: Ingest, tmp_path: Path, change, known: str | None
+) -> None:
     (tmp_path / "1.jpg").write_bytes(b"bytes")
     ingest({"pin_id": "1", "image": "1.jpg"})
     store.execute("UPDATE pins SET image_sha256 = 'x'")
-    store.execute("INSERT INTO captions (pin_id, recipe_id, status, reason, updated_at) VALUES ('1', 'r', 'failed', 'truncated', '2026')")
+    store.execute(
+        "INSERT INTO captions (pin_id, recipe_id, status, reason, updated_at) VALUES ('1', 'r', 'failed', 'truncated', '2026')"
+    )
     change(tmp_path / "1.jpg")
     ingest({"pin_id": "1", "image": "1.jpg"})
     assert pins(store, "image_sha256") == [(known,)]
@@ -240,7 +334,13 @@ def test_what_is_known_of_a_file_holds_as_long_as_it_looks_the_same(store: sqlit
     ],
 )
 def test_relative_images_count_from_the_table_or_from_the_image_root(
-    store: sqlite3.Connection, ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, image: str, root: str | None, stored: str | None
+    store: sqlite3.Connection,
+    ingest: Ingest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    image: str,
+    root: str | None,
+    stored: str | None,
 ) -> None:
     (tmp_path / "images").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -248,8 +348,12 @@ def test_relative_images_count_from_the_table_or_from_the_image_root(
     assert pins(store, "image") == [(stored and stored.format(table=tmp_path, parent=tmp_path.parent),)]
 
 
-@pytest.mark.parametrize("image", ["../secret.jpg", "/etc/passwd", "a/../../x.jpg", "../images-of-others/1.jpg"])
-def test_no_image_lies_outside_the_image_root(store: sqlite3.Connection, ingest: Ingest, tmp_path: Path, image: str) -> None:
+@pytest.mark.parametrize(
+    "image", ["../secret.jpg", "/etc/passwd", "a/../../x.jpg", "../images-of-others/1.jpg"]
+)
+def test_no_image_lies_outside_the_image_root(
+    store: sqlite3.Connection, ingest: Ingest, tmp_path: Path, image: str
+) -> None:
     (tmp_path / "images").mkdir()
     ingest({"pin_id": "1", "image": image}, image_root=str(tmp_path / "images"))
     assert rejected(store) == [(1, "image lies outside --image-root")]
@@ -257,7 +361,12 @@ def test_no_image_lies_outside_the_image_root(store: sqlite3.Connection, ingest:
 
 def test_images_in_parquet_stay_there_and_are_told_apart(store: sqlite3.Connection, tmp_path: Path) -> None:
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
-    table = pa.table({"pin_id": ["1", "2", "3"], "image": pa.array([{"bytes": b"one", "path": "1.jpg"}, None, {"bytes": b"", "path": None}], kind)})
+    table = pa.table(
+        {
+            "pin_id": ["1", "2", "3"],
+            "image": pa.array([{"bytes": b"one", "path": "1.jpg"}, None, {"bytes": b"", "path": None}], kind),
+        }
+    )
     pq.write_table(table, tmp_path / "a.parquet")
     ingest_pins(store, [str(tmp_path / "a.parquet")])
     (first, digest), nothing, empty = pins(store, "image, image_sha256")
@@ -270,24 +379,42 @@ def test_images_in_parquet_stay_there_and_are_told_apart(store: sqlite3.Connecti
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"columns": {"titel": "title"}}, "--map names no field of a pin: titel; the fields are pin_id, title"),
+        (
+            {"columns": {"titel": "title"}},
+            "--map names no field of a pin: titel; the fields are pin_id, title",
+        ),
         ({"columns": {"title": "name"}}, "no column 'name'"),
         ({"image_root": "nowhere"}, "--image-root nowhere is not a folder"),
     ],
 )
-def test_what_cannot_work_is_said_before_anything_is_written(store: sqlite3.Connection, tmp_path: Path, options: dict, message: str) -> None:
+def test_what_cannot_work_is_said_before_anything_is_written(
+    store: sqlite3.Connection, tmp_path: Path, options: dict, message: str
+) -> None:
     (tmp_path / "good.csv").write_text("pin_id,name\n1,a\n")
     (tmp_path / "last.csv").write_text("pin_id,title\n1,a\n")
     with pytest.raises(SourceError, match=message):
         ingest_pins(store, [str(tmp_path / "good.csv"), str(tmp_path / "last.csv")], **options)
-    assert [store.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("pins", "runs")] == [0, 0]
+    assert [store.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("pins", "runs")] == [
+        0,
+        0,
+    ]
     with pytest.raises(SourceError, match=message):
         check_sources([str(tmp_path / "last.csv")], **options)
 
 
 def test_every_file_with_an_images_ending_becomes_a_pin(store: sqlite3.Connection, tmp_path: Path) -> None:
     top = tmp_path / "photos"
-    names = ["a.jpg", "B.JPEG", "sub/c.PnG", "sub/deep er/d.webp", "ünï 'quoted' \"x\"\n.gif", " lead.jpg", "._a.jpg", ".hidden/e.tiff", "broken.jpg"]
+    names = [
+        "a.jpg",
+        "B.JPEG",
+        "sub/c.PnG",
+        "sub/deep er/d.webp",
+        "ünï 'quoted' \"x\"\n.gif",
+        " lead.jpg",
+        "._a.jpg",
+        ".hidden/e.tiff",
+        "broken.jpg",
+    ]
     others = ["notes.txt", "jpg", ".jpg", "a.jpg.txt", "movie.mp4"]
     for name in names + others:
         (top / name).parent.mkdir(parents=True, exist_ok=True)
@@ -301,7 +428,9 @@ def test_every_file_with_an_images_ending_becomes_a_pin(store: sqlite3.Connectio
     assert (counts["pins"], counts["skipped"], counts["rejected"]) == (len(names) + 1, len(others), 0)
 
 
-@pytest.mark.parametrize("ending", [".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic"])
+@pytest.mark.parametrize(
+    "ending", [".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic"]
+)
 def test_the_usual_endings_are_images(ending: str) -> None:
     assert ending in IMAGE_ENDINGS
 
@@ -313,16 +442,25 @@ def test_a_name_that_is_no_text_is_a_rejected_row(store: sqlite3.Connection, tmp
     (top / os.fsdecode(b"caf\xe9.txt")).touch()
     (top / "good.jpg").touch()
     counts = ingest_images(store, top)
-    assert (counts["pins"], counts["skipped"], counts["reasons"]) == (1, 1, {"the file's name is not valid UTF-8": 1})
+    assert (counts["pins"], counts["skipped"], counts["reasons"]) == (
+        1,
+        1,
+        {"the file's name is not valid UTF-8": 1},
+    )
     assert store.execute("SELECT content FROM rejected_rows").fetchone()[0].endswith("caf?.jpg")
 
 
-def test_a_table_in_a_folder_that_is_no_text_gives_pins_without_it(store: sqlite3.Connection, tmp_path: Path) -> None:
+def test_a_table_in_a_folder_that_is_no_text_gives_pins_without_it(
+    store: sqlite3.Connection, tmp_path: Path
+) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
     (folder / "a.csv").write_text("pin_id,image\n1,https://h/1.jpg\n2,1.jpg\n")
     counts = ingest_pins(store, [str(folder / "a.csv")])
-    assert (counts["pins"], counts["reasons"]) == (1, {"the image's folder has a name that is not valid UTF-8": 1})
+    assert (counts["pins"], counts["reasons"]) == (
+        1,
+        {"the image's folder has a name that is not valid UTF-8": 1},
+    )
 
 
 def test_a_folder_is_looked_at_again(store: sqlite3.Connection, tmp_path: Path) -> None:
@@ -337,18 +475,33 @@ def test_a_folder_is_looked_at_again(store: sqlite3.Connection, tmp_path: Path) 
 
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
     def peak(rows: int) -> int:
-        with pq.ParquetWriter(tmp_path / f"{rows}.parquet", pa.schema({"pin_id": pa.string(), "description": pa.string()})) as writer:
+        with pq.ParquetWriter(
+            tmp_path / f"{rows}.parquet", pa.schema({"pin_id": pa.string(), "description": pa.string()})
+        ) as writer:
             for start in range(0, rows, 10_000):
                 ids = [str(start + i) for i in range(10_000)]
-                writer.write_table(pa.table({"pin_id": ids, "description": [f"{i} is a lovely wooden table for the kitchen " * 8 for i in ids]}))
+                writer.write_table(
+                    pa.table(
+                        {
+                            "pin_id": ids,
+                            "description": [
+                                f"{i} is a lovely wooden table for the kitchen " * 8 for i in ids
+                            ],
+                        }
+                    )
+                )
         script = (
             "import re; from pincaption.store import open_store; from pincaption.ingest.pins import ingest_pins\n"
             f"ingest_pins(open_store({str(tmp_path / f'{rows}.db')!r}, create=True), [{str(tmp_path / f'{rows}.parquet')!r}])\n"
-            "print(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1])"  # ru_maxrss would count this process, from which it was forked
+            # ru_maxrss would count this process, from which it was forked
+            "print(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1])"
         )
-        return int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+        return int(
+            subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+        )
 
-    # 160,000 rows fill every buffer, SQLite's of 64 MB too; as many more are 56 MB of text, and several times that as Python's objects.
+    # 160,000 rows fill every buffer, SQLite's of 64 MB too; as many more are 56 MB of text, and several times
+    # that as Python's objects.
     assert peak(320_000) < peak(160_000) + 40_000
 
 
@@ -374,9 +527,13 @@ def ids(store: sqlite3.Connection) -> list[str]:
     return [row[0] for row in store.execute("SELECT pin_id FROM enriched_features ORDER BY pin_id")]
 
 
-def test_sync_marks_what_is_gone_and_brings_back_what_returns(store: sqlite3.Connection, tmp_path: Path) -> None:
+def test_sync_marks_what_is_gone_and_brings_back_what_returns(
+    store: sqlite3.Connection, tmp_path: Path
+) -> None:
     def write(*pins: str) -> list[str]:
-        (tmp_path / "pins.csv").write_text("pin_id,title,kind\n" + "".join(f"{pin},Title of {pin},pin\n" for pin in pins))
+        (tmp_path / "pins.csv").write_text(
+            "pin_id,title,kind\n" + "".join(f"{pin},Title of {pin},pin\n" for pin in pins)
+        )
         return [str(tmp_path / "pins.csv")]
 
     assert ingest_pins(store, write("a", "b", "c"), sync=True)["deleted"] == 0
@@ -386,19 +543,29 @@ def test_sync_marks_what_is_gone_and_brings_back_what_returns(store: sqlite3.Con
     assert ids(store) == ["a", "b", "d", "e"]
     assert ingest_pins(store, write("a", "b"), sync=True)["deleted"] == 2
     assert ids(store) == ["a", "b"]
-    assert store.execute("SELECT title FROM pins WHERE pin_id = 'd'").fetchone()[0] == "Title of d"  # marked, not lost
+    # marked, not lost
+    assert store.execute("SELECT title FROM pins WHERE pin_id = 'd'").fetchone()[0] == "Title of d"
 
 
-def test_sync_takes_a_row_that_is_rejected_for_one_that_is_there(store: sqlite3.Connection, ingest: Ingest) -> None:
+def test_sync_takes_a_row_that_is_rejected_for_one_that_is_there(
+    store: sqlite3.Connection, ingest: Ingest
+) -> None:
     ingest({"pin_id": "a"}, {"pin_id": "b"})
     assert ingest({"pin_id": "a"}, {"pin_id": "b", "kind": "house"}, sync=True)["deleted"] == 0
     assert ids(store) == ["a", "b"]
 
 
-@pytest.mark.parametrize("text", ["", '{"pin_id": "a"}\n{"pin_id": "b", "titl', '{"pin_id": null}\n{"pin_id": "a"}\n'])
-def test_sync_deletes_nothing_when_the_source_is_damaged(store: sqlite3.Connection, ingest: Ingest, tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["", '{"pin_id": "a"}\n{"pin_id": "b", "titl', '{"pin_id": null}\n{"pin_id": "a"}\n']
+)
+def test_sync_deletes_nothing_when_the_source_is_damaged(
+    store: sqlite3.Connection, ingest: Ingest, tmp_path: Path, text: str
+) -> None:
     ingest({"pin_id": "a"}, {"pin_id": "b"})
     (tmp_path / "2.jsonl").write_text(text)
-    with pytest.raises(SourceError, match="it cannot be told which pins are gone: the others were taken in, none was marked as deleted"):
+    with pytest.raises(
+        SourceError,
+        match="it cannot be told which pins are gone: the others were taken in, none was marked as deleted",
+    ):
         ingest_pins(store, [str(tmp_path / "2.jsonl")], sync=True)
     assert ids(store) == ["a", "b"]

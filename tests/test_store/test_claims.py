@@ -31,7 +31,10 @@ queue = Queue(open_store(sys.argv[1]), Recipe("some/model", "main", "abc", "", {
 def add_pins(store: sqlite3.Connection, *pins: tuple, n: int = 0) -> None:
     """(pin_id, title, description), or `n` pins without either."""
     rows = [*pins, *((f"{i:06}", None, None) for i in range(n))]
-    store.executemany("INSERT INTO pins (pin_id, title, description, image) VALUES (?1, ?2, ?3, '/images/' || ?1 || '.jpg')", rows)
+    store.executemany(
+        "INSERT INTO pins (pin_id, title, description, image) VALUES (?1, ?2, ?3, '/images/' || ?1 || '.jpg')",
+        rows,
+    )
 
 
 def ok(pin: Pin, image: str = "", text: str = "a dog on a sofa") -> Caption:
@@ -57,9 +60,15 @@ def all_of(queue: Queue, make: Callable[[Pin], Caption] = ok) -> list[str]:
 
 @pytest.mark.parametrize(
     ("select", "wanted"),
-    [("missing-description", ["nothing", "title only", "says nothing", "title says nothing"]), ("missing-text", ["nothing", "title says nothing"]), ("all", None)],
+    [
+        ("missing-description", ["nothing", "title only", "says nothing", "title says nothing"]),
+        ("missing-text", ["nothing", "title says nothing"]),
+        ("all", None),
+    ],
 )
-def test_which_pins_are_selected(store: sqlite3.Connection, tmp_path: Path, select, wanted: list[str] | None) -> None:
+def test_which_pins_are_selected(
+    store: sqlite3.Connection, tmp_path: Path, select, wanted: list[str] | None
+) -> None:
     rows = [
         {"pin_id": "nothing"},
         {"pin_id": "title only", "title": "Oak table"},
@@ -87,9 +96,14 @@ def test_a_recipe_is_told_by_all_of_its_fields_and_the_same_everywhere() -> None
         )
     ]  # fmt: skip
     assert len({recipe.recipe_id for recipe in [RECIPE, *others]}) == 8
-    assert replace(RECIPE, decoding={"b": 1, "a": 2}).recipe_id == replace(RECIPE, decoding={"a": 2, "b": 1}).recipe_id
+    assert (
+        replace(RECIPE, decoding={"b": 1, "a": 2}).recipe_id
+        == replace(RECIPE, decoding={"a": 2, "b": 1}).recipe_id
+    )
     script = 'from pincaption.store.claims import Recipe; print(Recipe("some/model", "main", "abc", "", {"num_beams": 1}, {"width": 32}, "float32").recipe_id)'
-    there = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+    there = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.strip()
     assert there == RECIPE.recipe_id
 
 
@@ -101,10 +115,18 @@ def test_a_pins_own_prompt_gives_a_recipe_of_its_own(store: sqlite3.Connection) 
     queue = Queue(store, recipe)
     pins = queue.claim(3)
     own = replace(RECIPE, prompt="a drawing of").recipe_id
-    assert [(pin.prompt, pin.recipe_id) for pin in pins] == [("a photo of", recipe.recipe_id), ("a drawing of", own), ("a photo of", recipe.recipe_id)]
+    assert [(pin.prompt, pin.recipe_id) for pin in pins] == [
+        ("a photo of", recipe.recipe_id),
+        ("a drawing of", own),
+        ("a photo of", recipe.recipe_id),
+    ]
     queue.commit([ok(pin) for pin in pins])
-    assert {row["recipe_id"]: row["prompt"] for row in store.execute("SELECT * FROM recipes")} == {recipe.recipe_id: "a photo of", own: "a drawing of"}
-    assert Queue(store, replace(RECIPE, prompt="something else")).count() == 2  # the pin with its own prompt has its caption
+    assert {row["recipe_id"]: row["prompt"] for row in store.execute("SELECT * FROM recipes")} == {
+        recipe.recipe_id: "a photo of",
+        own: "a drawing of",
+    }
+    # the pin with its own prompt has its caption
+    assert Queue(store, replace(RECIPE, prompt="something else")).count() == 2
 
 
 def test_two_queues_on_one_connection_do_not_disturb_one_another(store: sqlite3.Connection) -> None:
@@ -151,9 +173,17 @@ def test_captions_are_known_by_image_and_recipe(store: sqlite3.Connection) -> No
     add_pins(store, n=3)
     queue = Queue(store, RECIPE)
     a, b, c = queue.claim(3)
-    queue.commit([ok(a, "one"), Caption(b.pin_id, b.recipe_id, "rejected", "dog dog dog", "repetition", "two"), replace(failed(c), image_sha256="three")])
+    queue.commit(
+        [
+            ok(a, "one"),
+            Caption(b.pin_id, b.recipe_id, "rejected", "dog dog dog", "repetition", "two"),
+            replace(failed(c), image_sha256="three"),
+        ]
+    )
     known = queue.known([(image, RECIPE.recipe_id) for image in ("one", "two", "three", "four")])
-    assert {image: (caption.status, caption.text, caption.reason) for (image, _), caption in known.items()} == {
+    assert {
+        image: (caption.status, caption.text, caption.reason) for (image, _), caption in known.items()
+    } == {
         "one": ("ok", "a dog on a sofa", None),
         "two": ("rejected", "dog dog dog", "repetition"),
     }
@@ -165,11 +195,17 @@ def test_a_commit_writes_caption_digest_recipe_and_run_and_ends_the_claim(store:
     queue = Queue(store, RECIPE)
     run_id = start_run(store, "run", {})
     queue.commit([ok(queue.claim(2)[0], "digest")], run_id)
-    assert tuple(store.execute("SELECT caption, caption_recipe, image_sha256 FROM enriched_features").fetchone()) == ("a dog on a sofa", RECIPE.recipe_id, "digest")
+    assert tuple(
+        store.execute("SELECT caption, caption_recipe, image_sha256 FROM enriched_features").fetchone()
+    ) == ("a dog on a sofa", RECIPE.recipe_id, "digest")
     assert store.execute("SELECT run_id FROM captions").fetchone()[0] == run_id
     assert [row["pin_id"] for row in store.execute("SELECT pin_id FROM claims")] == ["000001"]
     recipe = dict(store.execute("SELECT * FROM recipes").fetchone())
-    assert (recipe["model"], json.loads(recipe["decoding"]), json.loads(recipe["preprocessing"])) == ("some/model", {"num_beams": 1}, {"width": 32})
+    assert (recipe["model"], json.loads(recipe["decoding"]), json.loads(recipe["preprocessing"])) == (
+        "some/model",
+        {"num_beams": 1},
+        {"width": 32},
+    )
 
 
 def test_a_commit_is_all_or_nothing(store: sqlite3.Connection) -> None:
@@ -178,7 +214,10 @@ def test_a_commit_is_all_or_nothing(store: sqlite3.Connection) -> None:
     first, second = queue.claim(2)
     with pytest.raises(sqlite3.IntegrityError):
         queue.commit([ok(first), Caption(second.pin_id, second.recipe_id, "ok", "", image_sha256="x")])
-    assert [store.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("captions", "recipes", "claims")] == [0, 0, 2]
+    assert [
+        store.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        for table in ("captions", "recipes", "claims")
+    ] == [0, 0, 2]
     assert store.execute("SELECT count(*) FROM pins WHERE image_sha256 IS NOT NULL").fetchone()[0] == 0
     queue.commit([ok(first), ok(second)])
     assert queue.count() == 0
@@ -191,15 +230,24 @@ def test_what_was_made_of_an_image_that_was_replaced_meanwhile_is_dropped(store:
     store.execute("UPDATE pins SET image = '/images/new.jpg' WHERE pin_id = '000000'")
     queue.commit([ok(pin) for pin in pins])
     assert [row["pin_id"] for row in store.execute("SELECT pin_id FROM captions")] == ["000001"]
-    assert [(pin.pin_id, pin.image, pin.image_sha256) for pin in queue.claim(2)] == [("000000", "/images/new.jpg", None)]
+    assert [(pin.pin_id, pin.image, pin.image_sha256) for pin in queue.claim(2)] == [
+        ("000000", "/images/new.jpg", None)
+    ]
 
 
-def test_a_claimed_pin_is_nobody_elses_until_it_is_given_back(store: sqlite3.Connection, tmp_path: Path) -> None:
+def test_a_claimed_pin_is_nobody_elses_until_it_is_given_back(
+    store: sqlite3.Connection, tmp_path: Path
+) -> None:
     add_pins(store, n=5)
     queue = Queue(store, RECIPE)
     assert len(queue.claim(3)) == 3
     other = subprocess.run(
-        [sys.executable, "-c", IN_ANOTHER_PROCESS + "print(len(queue.claim(9)), queue.count()); queue.release()", str(tmp_path / "pins.db")],
+        [
+            sys.executable,
+            "-c",
+            IN_ANOTHER_PROCESS + "print(len(queue.claim(9)), queue.count()); queue.release()",
+            str(tmp_path / "pins.db"),
+        ],
         capture_output=True,
         text=True,
         check=True,
@@ -211,7 +259,12 @@ def test_a_claimed_pin_is_nobody_elses_until_it_is_given_back(store: sqlite3.Con
 
 def test_claims_of_a_killed_process_are_void_at_once(store: sqlite3.Connection, tmp_path: Path) -> None:
     add_pins(store, n=4)
-    command = [sys.executable, "-c", IN_ANOTHER_PROCESS + "print(len(queue.claim(3)), flush=True); sys.stdin.read()", str(tmp_path / "pins.db")]
+    command = [
+        sys.executable,
+        "-c",
+        IN_ANOTHER_PROCESS + "print(len(queue.claim(3)), flush=True); sys.stdin.read()",
+        str(tmp_path / "pins.db"),
+    ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout
         assert other.stdout.readline() == "3\n"
@@ -230,8 +283,12 @@ def test_a_process_id_that_was_given_to_another_process_protects_nothing(store: 
     assert len(queue.claim(1)) == 1
 
 
-@pytest.mark.parametrize(("until", "free"), [("2020-01-01T00:00:00.000000Z", 1), ("2999-01-01T00:00:00.000000Z", 0)])
-def test_claims_of_another_host_hold_until_their_lease_ends(store: sqlite3.Connection, until: str, free: int) -> None:
+@pytest.mark.parametrize(
+    ("until", "free"), [("2020-01-01T00:00:00.000000Z", 1), ("2999-01-01T00:00:00.000000Z", 0)]
+)
+def test_claims_of_another_host_hold_until_their_lease_ends(
+    store: sqlite3.Connection, until: str, free: int
+) -> None:
     add_pins(store, n=1)
     queue = Queue(store, RECIPE)
     queue.claim(1)
@@ -248,7 +305,9 @@ def test_every_commit_prolongs_the_leases_of_what_is_still_in_hand(store: sqlite
     assert store.execute("SELECT leased_until FROM claims").fetchone()[0] > "2026"
 
 
-def test_many_processes_share_the_work_and_no_pin_is_done_twice(store: sqlite3.Connection, tmp_path: Path) -> None:
+def test_many_processes_share_the_work_and_no_pin_is_done_twice(
+    store: sqlite3.Connection, tmp_path: Path
+) -> None:
     add_pins(store, n=2000)
     script = (
         IN_ANOTHER_PROCESS + "import hashlib; sys.stdin.readline()\n"
@@ -257,7 +316,15 @@ def test_many_processes_share_the_work_and_no_pin_is_done_twice(store: sqlite3.C
         "    hashlib.sha256(bytes(5_000_000))\n"  # what a model would take time for
         "    queue.commit([Caption(p.pin_id, p.recipe_id, 'ok', 'a dog', image_sha256='x') for p in pins])\n"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "pins.db")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "pins.db")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(3)
+    ]
     for process in processes:
         assert process.stdin
         process.stdin.write("go\n")

@@ -1,4 +1,6 @@
-"""`EnrichedFeatures`: the store as a PyTorch dataset, beside a writer, split over workers and ranks, taken up again where it stopped."""
+"""`EnrichedFeatures`: the store as a PyTorch dataset, beside a writer, split over workers and ranks, taken up
+again where it stopped.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ def test_rows_are_those_of_the_view(store: Path) -> None:
         assert list(row) == COLUMNS
         own = wanted[row["pin_id"]]
         assert row["board_titles"] == own["board_titles"]
-        assert (row["caption"], row["caption_recipe"], row["engaged_queries"]) == (own["caption"], own["caption_recipe"], own["engaged_queries"])
+        assert (row["caption"], row["caption_recipe"], row["engaged_queries"]) == (
+            own["caption"],
+            own["caption_recipe"],
+            own["engaged_queries"],
+        )
     assert [row["pin_id"] for row in features.__getitems__([3, 1, 3])] == ["pin 3", "pin 1", "pin 3"]
 
 
@@ -48,16 +54,26 @@ def test_some_columns_and_one_recipe(store: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_map_style_through_a_data_loader(store: Path, workers: int) -> None:
-    loader = DataLoader(EnrichedFeatures(store, columns=["pin_id"]), batch_size=64, shuffle=True, num_workers=workers, collate_fn=as_they_are)
+    loader = DataLoader(
+        EnrichedFeatures(store, columns=["pin_id"]),
+        batch_size=64,
+        shuffle=True,
+        num_workers=workers,
+        collate_fn=as_they_are,
+    )
     assert Counter(row["pin_id"] for batch in loader for row in batch) == Counter(expected(store).keys())
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 0), (1, 2), (3, 0), (2, 2)])
-def test_iterable_every_row_once_over_ranks_and_workers(store: Path, ranks: int, workers: int, shuffle: bool) -> None:
+def test_iterable_every_row_once_over_ranks_and_workers(
+    store: Path, ranks: int, workers: int, shuffle: bool
+) -> None:
     found: Counter[str] = Counter()
     for rank in range(ranks):
-        part = EnrichedFeatures(store, columns=["pin_id"]).iterable(shuffle=shuffle, rank=rank, world_size=ranks)
+        part = EnrichedFeatures(store, columns=["pin_id"]).iterable(
+            shuffle=shuffle, rank=rank, world_size=ranks
+        )
         rows = [row["pin_id"] for row in DataLoader(part, batch_size=None, num_workers=workers)]
         assert len(rows) == len(part)
         found.update(rows)

@@ -27,10 +27,19 @@ def test_credentials_in_addresses_are_redacted_and_nothing_else(given: str, kept
 
 
 def test_a_run_keeps_its_arguments_as_json_without_credentials(store: sqlite3.Connection) -> None:
-    run_id = start_run(store, "ingest pins", {"sources": ["https://h/x?key=abc", "caf\u00e9.csv", "bad\udcff.csv"], "kind": None}, device="cpu", batch_size=4)
+    run_id = start_run(
+        store,
+        "ingest pins",
+        {"sources": ["https://h/x?key=abc", "caf\u00e9.csv", "bad\udcff.csv"], "kind": None},
+        device="cpu",
+        batch_size=4,
+    )
     finish_run(store, run_id, {"pins": 3}, batch_size=8)
     row = store.execute("SELECT * FROM runs").fetchone()
-    assert json.loads(row["arguments"]) == {"sources": ["https://h/x?key=***", "caf\u00e9.csv", "bad?.csv"], "kind": None}
+    assert json.loads(row["arguments"]) == {
+        "sources": ["https://h/x?key=***", "caf\u00e9.csv", "bad?.csv"],
+        "kind": None,
+    }
     assert json.loads(row["counts"]) == {"pins": 3}
     assert (row["command"], row["device"], row["batch_size"]) == ("ingest pins", "cpu", 8)
     assert row["started_at"] < row["finished_at"]

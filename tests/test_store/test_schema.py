@@ -20,7 +20,19 @@ def test_a_new_store_has_the_tables_and_views_of_the_contract_in_wal_mode(store:
     assert store.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     assert store.execute("PRAGMA synchronous").fetchone()[0] == 2  # FULL
     assert [row["name"] for row in store.execute("SELECT name FROM pragma_table_info('pins')")][:11] == (
-        ["pin_id", "kind", "title", "description", "image", "image_sha256", "category", "locale", "created_at", "prompt", "deleted_at"]
+        [
+            "pin_id",
+            "kind",
+            "title",
+            "description",
+            "image",
+            "image_sha256",
+            "category",
+            "locale",
+            "created_at",
+            "prompt",
+            "deleted_at",
+        ]
     )
 
 
@@ -55,7 +67,9 @@ def _foreign_pins(path: Path) -> None:
 
 def _newer(path: Path) -> None:
     conn = open_store(path, create=True)
-    conn.execute("INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('pincaption', '0999_teleport', '2030')")
+    conn.execute(
+        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('pincaption', '0999_teleport', '2030')"
+    )
     conn.close()
 
 
@@ -65,11 +79,17 @@ def _newer(path: Path) -> None:
         (Path.mkdir, True, "is a folder: name a SQLite file"),
         (_text, True, "is not a SQLite file"),
         (_empty_sqlite, False, "is a SQLite file but not a captioner store"),
-        (_foreign_pins, True, "already has a table named pins that captioner did not make: choose another file"),
+        (
+            _foreign_pins,
+            True,
+            "already has a table named pins that captioner did not make: choose another file",
+        ),
         (_newer, True, r"was written by a newer version of captioner \(0999_teleport\): upgrade captioner"),
     ],
 )
-def test_what_is_no_store_is_refused_and_left_as_it_was(tmp_path: Path, make, create: bool, message: str) -> None:
+def test_what_is_no_store_is_refused_and_left_as_it_was(
+    tmp_path: Path, make, create: bool, message: str
+) -> None:
     path = tmp_path / "a.db"
     make(path)
     before = path.read_bytes() if path.is_file() else None
@@ -82,7 +102,9 @@ def test_what_is_no_store_is_refused_and_left_as_it_was(tmp_path: Path, make, cr
 
 def test_tables_of_other_programs_may_live_in_the_same_file(tmp_path: Path) -> None:
     _empty_sqlite(tmp_path / "a.db")
-    names = {row[0] for row in open_store(tmp_path / "a.db", create=True).execute("SELECT name FROM sqlite_master")}
+    names = {
+        row[0] for row in open_store(tmp_path / "a.db", create=True).execute("SELECT name FROM sqlite_master")
+    }
     assert names >= TABLES | {"things"}
 
 
@@ -94,9 +116,15 @@ def test_a_store_in_a_missing_folder_names_the_folder(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody without permissions")
 @pytest.mark.parametrize(
     ("folder_mode", "file_mode", "message"),
-    [(0o555, 0o444, "must be writable to you"), (0o755, 0o000, "cannot be read: you lack the permission"), (0o000, 0o644, "you may not look into the folder")],
+    [
+        (0o555, 0o444, "must be writable to you"),
+        (0o755, 0o000, "cannot be read: you lack the permission"),
+        (0o000, 0o644, "you may not look into the folder"),
+    ],
 )
-def test_a_store_without_permissions_is_refused_with_the_mend(tmp_path: Path, folder_mode: int, file_mode: int, message: str) -> None:
+def test_a_store_without_permissions_is_refused_with_the_mend(
+    tmp_path: Path, folder_mode: int, file_mode: int, message: str
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a.db")
         open_store(path, create=True).close()
@@ -104,7 +132,8 @@ def test_a_store_without_permissions_is_refused_with_the_mend(tmp_path: Path, fo
         Path(folder).chmod(folder_mode)
         script = (
             "import os, sys; from pincaption.store import StoreError, open_store\n"
-            f"open_store({str(tmp_path / 'other.db')!r}, create=True)\n"  # imports what it needs while it may still read the code
+            # imports what it needs while it may still read the code
+            f"open_store({str(tmp_path / 'other.db')!r}, create=True)\n"
             "try: os.setgid(65534), os.setuid(65534)\n"
             "except OSError: sys.exit(77)\n"
             f"try: open_store({str(path)!r}).execute('SELECT count(*) FROM pins')\n"
@@ -125,7 +154,12 @@ def test_many_processes_may_make_the_same_store_at_once(tmp_path: Path) -> None:
         f"conn = open_store({str(path)!r}, create=True)\n"
         "conn.execute('INSERT INTO pins (pin_id) VALUES (?)', [sys.argv[1]])\n"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", script, str(i)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for i in range(6)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(i)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for i in range(6)
+    ]
     for process in processes:
         assert process.stdin
         process.stdin.write("go\n")
@@ -149,10 +183,19 @@ def test_a_transaction_is_all_or_nothing(store: sqlite3.Connection) -> None:
 def add(store: sqlite3.Connection, *captions: tuple[str, str, str, str | None, str]) -> None:
     """Captions as (recipe_id, status, text or reason, image_sha256, updated_at) of pin 1."""
     for recipe_id, status, text, image_sha256, moment in captions:
-        store.execute("INSERT OR IGNORE INTO recipes VALUES (?, 'm', NULL, 'w', '', '{}', '{}', 'float32')", [recipe_id])
+        store.execute(
+            "INSERT OR IGNORE INTO recipes VALUES (?, 'm', NULL, 'w', '', '{}', '{}', 'float32')", [recipe_id]
+        )
         store.execute(
             "INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, updated_at) VALUES ('1', ?, ?, ?, ?, ?, ?)",
-            [recipe_id, status, text if status == "ok" else None, None if status == "ok" else text, image_sha256, moment],
+            [
+                recipe_id,
+                status,
+                text if status == "ok" else None,
+                None if status == "ok" else text,
+                image_sha256,
+                moment,
+            ],
         )
 
 
@@ -161,34 +204,72 @@ def add(store: sqlite3.Connection, *captions: tuple[str, str, str, str | None, s
     [
         ([], (None, None)),
         ([("a", "ok", "a dog", "new", "2026-01-01")], ("a dog", "a")),
-        ([("a", "ok", "a dog", "new", "2026-01-01"), ("b", "ok", "a brown dog", "new", "2026-01-02")], ("a brown dog", "b")),
+        (
+            [("a", "ok", "a dog", "new", "2026-01-01"), ("b", "ok", "a brown dog", "new", "2026-01-02")],
+            ("a brown dog", "b"),
+        ),
         ([("a", "ok", "a dog", "old", "2026-01-01")], (None, None)),
-        ([("a", "ok", "a dog", "new", "2026-01-01"), ("b", "ok", "a cat", "old", "2026-01-02")], ("a dog", "a")),
-        ([("a", "ok", "a dog", "new", "2026-01-01"), ("b", "rejected", "empty", "new", "2026-01-02"), ("c", "failed", "no image", None, "2026-01-03")], ("a dog", "a")),
-        ([("b", "ok", "second", "new", "2026-01-01"), ("a", "ok", "first", "new", "2026-01-01")], ("first", "a")),
+        (
+            [("a", "ok", "a dog", "new", "2026-01-01"), ("b", "ok", "a cat", "old", "2026-01-02")],
+            ("a dog", "a"),
+        ),
+        (
+            [
+                ("a", "ok", "a dog", "new", "2026-01-01"),
+                ("b", "rejected", "empty", "new", "2026-01-02"),
+                ("c", "failed", "no image", None, "2026-01-03"),
+            ],
+            ("a dog", "a"),
+        ),
+        (
+            [("b", "ok", "second", "new", "2026-01-01"), ("a", "ok", "first", "new", "2026-01-01")],
+            ("first", "a"),
+        ),
     ],
-    ids=["none", "one", "the newest", "of an earlier image", "newest that holds", "rejected and failed do not count", "a tie has one answer"],
+    ids=[
+        "none",
+        "one",
+        "the newest",
+        "of an earlier image",
+        "newest that holds",
+        "rejected and failed do not count",
+        "a tie has one answer",
+    ],
 )
-def test_the_view_shows_the_newest_caption_of_the_image_that_the_pin_has(store: sqlite3.Connection, captions: list, shown: tuple) -> None:
+def test_the_view_shows_the_newest_caption_of_the_image_that_the_pin_has(
+    store: sqlite3.Connection, captions: list, shown: tuple
+) -> None:
     store.execute("INSERT INTO pins (pin_id, image_sha256) VALUES ('1', 'new')")
     add(store, *captions)
-    assert [tuple(row) for row in store.execute("SELECT caption, caption_recipe FROM enriched_features")] == [shown]
+    assert [tuple(row) for row in store.execute("SELECT caption, caption_recipe FROM enriched_features")] == [
+        shown
+    ]
 
 
 def test_the_view_hides_deleted_pins_and_texts_that_say_nothing(store: sqlite3.Connection) -> None:
     store.execute("INSERT INTO pins (pin_id, deleted_at) VALUES ('gone', '2026-01-01')")
-    store.execute("INSERT INTO pins (pin_id, title, description, has_title, has_description) VALUES ('1', 'Oak table', 'N/A', 1, 0)")
-    assert [tuple(row) for row in store.execute("SELECT pin_id, title, description FROM enriched_features")] == [("1", "Oak table", None)]
+    store.execute(
+        "INSERT INTO pins (pin_id, title, description, has_title, has_description) VALUES ('1', 'Oak table', 'N/A', 1, 0)"
+    )
+    assert [
+        tuple(row) for row in store.execute("SELECT pin_id, title, description FROM enriched_features")
+    ] == [("1", "Oak table", None)]
 
 
 def test_board_titles_and_queries_are_shown_in_long_form_too(store: sqlite3.Connection) -> None:
-    store.execute("""INSERT INTO board_titles VALUES ('not a pin yet', '["tea", "tea time"]', '[5, 2]', '[1.5, 0.25]')""")
-    store.execute("""INSERT INTO engaged_queries VALUES ('1', '["mug"]', '[3]', '[2.5]', '["2026-01-01"]', '["2026-02-01"]')""")
+    store.execute(
+        """INSERT INTO board_titles VALUES ('not a pin yet', '["tea", "tea time"]', '[5, 2]', '[1.5, 0.25]')"""
+    )
+    store.execute(
+        """INSERT INTO engaged_queries VALUES ('1', '["mug"]', '[3]', '[2.5]', '["2026-01-01"]', '["2026-02-01"]')"""
+    )
     assert [tuple(row) for row in store.execute("SELECT * FROM board_title_ranks ORDER BY rank")] == [
         ("not a pin yet", 1, "tea", 5, 1.5),
         ("not a pin yet", 2, "tea time", 2, 0.25),
     ]
-    assert [tuple(row) for row in store.execute("SELECT * FROM engaged_query_ranks")] == [("1", 1, "mug", 3, 2.5, "2026-01-01", "2026-02-01")]
+    assert [tuple(row) for row in store.execute("SELECT * FROM engaged_query_ranks")] == [
+        ("1", 1, "mug", 3, 2.5, "2026-01-01", "2026-02-01")
+    ]
 
 
 @pytest.mark.parametrize(

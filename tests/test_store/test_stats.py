@@ -13,9 +13,22 @@ from pincaption.store.stats import coverage
 TEXTS = st.sampled_from([None, ("N/A", 0), ("Oak table", 1)])
 IMAGES = st.sampled_from([None, "a.jpg", "b.jpg"])
 DIGESTS = st.sampled_from([None, "x", "y"])
-CAPTION = st.tuples(st.sampled_from(["ok x", "ok y", "rejected empty", "rejected too short", "failed no image", "failed timed out"]), st.integers(1, 3))  # what came out and when
+# what came out and when
+CAPTION = st.tuples(
+    st.sampled_from(
+        ["ok x", "ok y", "rejected empty", "rejected too short", "failed no image", "failed timed out"]
+    ),
+    st.integers(1, 3),
+)
 PIN = st.fixed_dictionaries(
-    {"kind": st.sampled_from(["pin", "product"]), "title": TEXTS, "description": TEXTS, "image": IMAGES, "image_sha256": DIGESTS, "deleted": st.booleans()}
+    {
+        "kind": st.sampled_from(["pin", "product"]),
+        "title": TEXTS,
+        "description": TEXTS,
+        "image": IMAGES,
+        "image_sha256": DIGESTS,
+        "deleted": st.booleans(),
+    }
     | {
         "captions": st.dictionaries(st.sampled_from(["r1", "r2", "r3"]), CAPTION),
         "boards": st.sampled_from([None, "[]", '["tea"]']),
@@ -27,12 +40,22 @@ PIN = st.fixed_dictionaries(
 def write(conn: sqlite3.Connection, pins: list[dict[str, Any]]) -> None:
     with transaction(conn):
         for recipe_id in ("r1", "r2", "r3"):
-            conn.execute("INSERT INTO recipes VALUES (?, 'm', NULL, 'w', '', '{}', '{}', 'float32')", [recipe_id])
+            conn.execute(
+                "INSERT INTO recipes VALUES (?, 'm', NULL, 'w', '', '{}', '{}', 'float32')", [recipe_id]
+            )
         for i, pin in enumerate(pins):
             title, description = pin["title"] or (None, 0), pin["description"] or (None, 0)
             conn.execute(
                 "INSERT INTO pins (pin_id, kind, title, has_title, description, has_description, image, image_sha256, deleted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [str(i), pin["kind"], *title, *description, pin["image"], pin["image_sha256"], "2026" if pin["deleted"] else None],
+                [
+                    str(i),
+                    pin["kind"],
+                    *title,
+                    *description,
+                    pin["image"],
+                    pin["image_sha256"],
+                    "2026" if pin["deleted"] else None,
+                ],
             )
             for recipe_id, (outcome, when) in pin["captions"].items():
                 status, _, rest = outcome.partition(" ")
@@ -44,7 +67,10 @@ def write(conn: sqlite3.Connection, pins: list[dict[str, Any]]) -> None:
             if pin["boards"]:
                 conn.execute("INSERT INTO board_titles VALUES (?, ?, '[]', '[]')", [str(i), pin["boards"]])
             if pin["queries"]:
-                conn.execute("INSERT INTO engaged_queries VALUES (?, ?, '[]', '[]', '[]', '[]')", [str(i), pin["queries"]])
+                conn.execute(
+                    "INSERT INTO engaged_queries VALUES (?, ?, '[]', '[]', '[]', '[]')",
+                    [str(i), pin["queries"]],
+                )
 
 
 def counted_slowly(pins: list[dict[str, Any]]) -> dict[str, Any]:
@@ -77,19 +103,32 @@ def counted_slowly(pins: list[dict[str, Any]]) -> dict[str, Any]:
         if pin["image"]:
             images[pin["image_sha256"] or pin["image"]] += 1
     shared = [n for n in images.values() if n > 1]
-    return {**found, "reasons": {status: dict(counts) for status, counts in reasons.items()}, "shared_images": len(shared), "pins_sharing_images": sum(shared)}
+    return {
+        **found,
+        "reasons": {status: dict(counts) for status, counts in reasons.items()},
+        "shared_images": len(shared),
+        "pins_sharing_images": sum(shared),
+    }
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
 @given(pins=st.lists(PIN, max_size=6))
-def test_the_counts_are_those_of_a_slow_look_at_every_pin(store: sqlite3.Connection, pins: list[dict[str, Any]]) -> None:
+def test_the_counts_are_those_of_a_slow_look_at_every_pin(
+    store: sqlite3.Connection, pins: list[dict[str, Any]]
+) -> None:
     store.execute("PRAGMA synchronous = OFF")
     for table in ("captions", "recipes", "pins", "board_titles", "engaged_queries"):
         store.execute(f"DELETE FROM {table}")
     write(store, pins)
     found = coverage(store)
     expected = counted_slowly(pins)
-    assert {name: value for name, value in found.items() if value and name not in ("rejected_rows", "models")} == {name: value for name, value in expected.items() if value}
+    assert {
+        name: value for name, value in found.items() if value and name not in ("rejected_rows", "models")
+    } == {name: value for name, value in expected.items() if value}
 
 
 def test_an_empty_store_counts_nothing(store: sqlite3.Connection) -> None:
@@ -99,8 +138,19 @@ def test_an_empty_store_counts_nothing(store: sqlite3.Connection) -> None:
     assert set(found.values()) == {0}
 
 
-def test_models_and_rejected_rows_are_counted_and_the_commonest_reason_comes_first(store: sqlite3.Connection) -> None:
-    rejected = {"title": None, "description": None, "image": "a", "image_sha256": "x", "kind": "pin", "deleted": False, "boards": None, "queries": None}
+def test_models_and_rejected_rows_are_counted_and_the_commonest_reason_comes_first(
+    store: sqlite3.Connection,
+) -> None:
+    rejected = {
+        "title": None,
+        "description": None,
+        "image": "a",
+        "image_sha256": "x",
+        "kind": "pin",
+        "deleted": False,
+        "boards": None,
+        "queries": None,
+    }
     outcomes = ["rejected too short", "rejected empty", "rejected empty", "ok x"]
     write(store, [rejected | {"captions": {"r1": (outcome, 1)}} for outcome in outcomes])
     store.execute("INSERT INTO rejected_rows (source, line, reason) VALUES ('a.csv', 1, 'no pin_id')")
