@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..common.errors import PincaptionError
 from ..store.recipes import BUILTIN
 
 KNOWN = {
@@ -27,7 +28,7 @@ _HUB_SECONDS = 10  # how long the hub may take to answer before the disk has to 
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
-class CheckpointError(Exception):
+class CheckpointError(PincaptionError):
     """The checkpoint cannot be used; the message says why and what to do."""
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from ..common.errors import PincaptionError
 from ..common.terminal import printable
 
 STORE = click.argument("store", type=click.Path(dir_okay=True))
@@ -84,7 +85,7 @@ def _sentence(error: Exception) -> str:
         return "the disk is full: what was committed is kept, make room and run the same command again"
     if type(error).__name__ == "OutOfMemoryException":
         return "the memory that --memory-limit allows is too little for this: allow more, for instance --memory-limit 1GB; what was committed is kept"
-    if type(error).__module__.startswith("pincaption") or (
+    if isinstance(error, PincaptionError) or (
         isinstance(error, (MemoryError, ValueError, FileExistsError)) and str(error)
     ):
         return str(error)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from ..common.errors import PincaptionError
 from ..export.write import read_manifest
 from ..filters.text import normalise
 from ..store.columns import OMNISEARCHSAGE
@@ -42,7 +43,7 @@ Control = Literal["shuffled", "reshuffled", "random words"]
 Tokenise = Callable[[list[str]], tuple[torch.Tensor, torch.Tensor]]  # texts to ids and attention mask
 
 
-class ExportError(Exception):
+class ExportError(PincaptionError):
     """An export that cannot be trained on; the message says why and what mends it."""
 
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..common.errors import PincaptionError
 from ..sources.cells import RowError, moment
 from ..store.connection import now, transaction
 from .questions import CANNOT_JUDGE, QUESTIONS, restored
@@ -29,7 +30,7 @@ _QUESTIONS = {question.name: question for questions in QUESTIONS.values() for qu
 _NAMES = list(_QUESTIONS)
 
 
-class SheetError(Exception):
+class SheetError(PincaptionError):
     """A sheet that cannot be used; the message names file and row."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..common.errors import PincaptionError
 from ..common.files import write_whole
 from ..common.pages import STYLE, document, text
 from ..images.thumbnails import Picture, Pictures
@@ -20,7 +21,7 @@ from .score import beside, percent
 _SHADES = ("best", "fair", "worst")
 
 
-class ReportError(Exception):
+class ReportError(PincaptionError):
     """The report cannot be written there; the message says why."""
 
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from ..common.errors import PincaptionError
 from ..store.connection import now, one_moment, transaction
 from ..store.recipes import find_recipe
 from ..store.runs import finish_run, start_run
@@ -46,7 +47,7 @@ _BOTH = """
 _PAIR = "SELECT p.pin_id, a.recipe_id, a.text AS caption, b.recipe_id AS other_recipe_id, b.text AS other_caption, p.image, p.image_sha256"
 
 
-class SampleError(Exception):
+class SampleError(PincaptionError):
     """No sample can be drawn or written; the message says why and what to do."""
 
 

@@ -362,9 +362,12 @@ def _comparison(
         verdicts[item.item] = (sum(values) > 0) - (sum(values) < 0) if values else None
     shares = {}
     for name, sign in (("first", 1), ("no_difference", 0), ("second", -1)):
-        shares[name] = _share(
-            sample, drawn, lambda item, sign=sign: None if (v := verdicts[item.item]) is None else v == sign
-        )  # type: ignore[misc]
+
+        def says_so(item: Item, sign: int = sign) -> bool | None:
+            verdict = verdicts[item.item]
+            return None if verdict is None else verdict == sign
+
+        shares[name] = _share(sample, drawn, says_so)
     judged = [item for item in drawn if verdicts[item.item] is not None]
     weighed = [
         (verdicts[item.item] == 1, weight, item.stratum)

@@ -15,6 +15,8 @@ from io import BytesIO
 import numpy as np
 from PIL import BmpImagePlugin, IcoImagePlugin, Image, ImageFile, JpegImagePlugin
 
+from ..common.errors import PincaptionError
+
 # In the order in which they are tried. Left out: formats that start a program (EPS, WMF), that any bytes may
 # be taken for (TGA has no signature), and that nobody shows on a page (PSD, DDS, FLI, ...).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "ICO", "JPEG2000", "PPM", "QOI")
@@ -40,7 +42,7 @@ _TURNS = {
 }
 
 
-class ImageError(Exception):
+class ImageError(PincaptionError):
     """The image cannot be had.
 
     `str(error)` is a short sentence to be counted: no numbers or paths of this image.

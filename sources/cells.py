@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
+from ..common.errors import PincaptionError
 from ..common.redact import redact_credentials
 from .rows import Unreadable, is_missing
 
@@ -21,7 +22,7 @@ MAX_ID = 4096  # characters, as many as a path may have
 _TELEPHONE = re.compile(r"(?:\+?\d[\s()./-]{0,3}){9,}")
 
 
-class RowError(Exception):
+class RowError(PincaptionError):
     """Why a row is rejected: a short text of few kinds, to be counted."""
 
 

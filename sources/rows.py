@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..common.errors import PincaptionError
 
-class SourceError(Exception):
+
+class SourceError(PincaptionError):
     """A source that cannot be read at all; the message names it and the mend."""
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..common.errors import PincaptionError
 from .schema import MIGRATION_SET, MIGRATIONS
 
 # how long a writer waits for another: results of an aggregation of 80 million saves take a minute to write
@@ -19,7 +20,7 @@ BUSY_SECONDS = 300
 CACHE_KIB = 65_536
 
 
-class StoreError(Exception):
+class StoreError(PincaptionError):
     """The store cannot be used; the message says why and what to do."""
 
 
