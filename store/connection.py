@@ -19,6 +19,8 @@ BUSY_SECONDS = 300
 # pins come in any order of their ids: with SQLite's 2 MB every other one would touch the disk
 CACHE_KIB = 65_536
 
+Connection = sqlite3.Connection
+
 
 class StoreError(PincaptionError):
     """The store cannot be used; the message says why and what to do."""
