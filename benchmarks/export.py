@@ -166,7 +166,7 @@ def size(sizes: list[int]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from pincaption.store.claims import Queue
+    from pincaption.store.claims import Claims
     from pincaption.store.recipes import Recipe
     from pincaption.store.work import Caption
 
@@ -195,11 +195,11 @@ def size(sizes: list[int]) -> None:
         table.unlink()
 
         conn = open_store(fresh)
-        queue = Queue(conn, Recipe("made-up", None, "", "", {}, {}, "float32"), "all")
+        work = Claims(conn, Recipe("made-up", None, "", "", {}, {}, "float32"), "all")
         began, done = time.perf_counter(), 0
         while time.perf_counter() - began < 20:
-            claimed = queue.claim(64)
-            queue.commit(
+            claimed = work.claim(64)
+            work.commit(
                 [
                     Caption(pin.pin_id, pin.recipe_id, "ok", "a caption", image_sha256=pin.pin_id)
                     for pin in claimed

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import math
 import signal
-import sqlite3
 import threading
 import time
 import warnings as python_warnings
@@ -16,11 +15,19 @@ from dataclasses import asdict, dataclass, field, replace
 from types import FrameType
 from typing import Any
 
-from ..store.claims import Queue, Select
-from ..store.connection import transaction
-from ..store.recipes import BUILTIN, Recipe
+from ..store import Connection
+from ..store.claims import Claims
+from ..store.recipes import (
+    BUILTIN,
+    Recipe,
+    file_digests,
+    keep_file_digests,
+    last_dtype,
+    last_revision,
+    texts_of_run,
+)
 from ..store.runs import finish_run, last_arguments, start_run
-from ..store.work import Caption, Pin, count_by_status
+from ..store.work import Caption, Pin, Select, Work, count_by_status
 from .checkpoint import Checkpoint, CheckpointError, find_checkpoint, weights_digest, which
 
 # a caption on more than this share of pins is a sign of a model that does not look, or of a placeholder
@@ -94,7 +101,7 @@ class Result:
 
 
 def run(
-    conn: sqlite3.Connection,
+    conn: Connection,
     options: Options,
     *,
     say: Callable[[str], None] = lambda text: None,
@@ -111,8 +118,8 @@ def run(
     recipe = _recipe(conn, checkpoint, options)
     if recipe is None:
         return Result("")
-    queue = Queue(conn, recipe, options.select, retry_failed=options.retry_failed)
-    result = Result(recipe.recipe_id, selected=_at_most(queue.count(), options.limit))
+    work: Work = Claims(conn, recipe, options.select, retry_failed=options.retry_failed)
+    result = Result(recipe.recipe_id, selected=_at_most(work.count(), options.limit))
     if not result.selected:
         return result
 
@@ -131,7 +138,7 @@ def run(
         Decoding(**options.decoding()),
         batch_size=options.batch_size,
         threads=options.workers,
-        known=_known(queue),
+        known=lambda image_sha256, pin: work.known(image_sha256, pin.recipe_id),
     )
     arguments = asdict(options) | {"model": _name(checkpoint), "dtype": recipe.dtype}
     run_id = start_run(conn, "run", arguments, device=device, batch_size=options.batch_size)
@@ -144,23 +151,23 @@ def run(
     try:
         with _stop_on_signals(worker.stop, say):
             # A claim is as large as a batch, so that processes share a small store too.
-            for captions in worker.batches(_claims(queue, worker, options.limit)):
-                queue.commit(captions, run_id)
+            for captions in worker.batches(_claims(work, worker, options.limit)):
+                work.commit(captions, run_id)
                 done += len(captions)
                 _add(result, captions)
                 on_batch(done, result.selected, worker.size.current)
     finally:
         result.seconds = round(time.monotonic() - began, 3)
-        queue.release()
+        work.release()
         result.images_per_second = round(done / max(result.seconds, 1e-3), 3)
         result.stopped = worker.stop.is_set()
-        result.remaining = queue.count()
+        result.remaining = work.count()
         finish_run(conn, run_id, result.counts(), batch_size=worker.size.current)
     _diversity(conn, run_id, result)
     return result
 
 
-def _with_last_model(conn: sqlite3.Connection, options: Options) -> Options:
+def _with_last_model(conn: Connection, options: Options) -> Options:
     """The model that this store used last, where none is named; the same revision of it, where none is named."""
     last = last_arguments(conn, "run") or {}
     changes: dict[str, Any] = {}
@@ -169,38 +176,20 @@ def _with_last_model(conn: sqlite3.Connection, options: Options) -> Options:
             raise CheckpointError(f"name a model, this store has not used one yet: {which()}")
         changes["model"] = last["model"]
     if not options.revision and last.get("model") == (options.model or last.get("model")):
-        row = conn.execute(
-            "SELECT revision FROM recipes WHERE model = ? AND revision IS NOT NULL ORDER BY rowid DESC LIMIT 1",
-            [last.get("model")],
-        ).fetchone()
-        if row:
-            changes["revision"] = row[0]
+        changes["revision"] = last_revision(conn, options.model or last["model"])
     return replace(options, **changes)
 
 
-def _recipe(conn: sqlite3.Connection, checkpoint: Checkpoint, options: Options) -> Recipe | None:
+def _recipe(conn: Connection, checkpoint: Checkpoint, options: Options) -> Recipe | None:
     """The recipe of this run, or None if no pin of the store wants a caption whatever the recipe (saves
     importing torch).
     """
-    remembered = {
-        row["path"]: (row["stamp"], row["sha256"])
-        for row in conn.execute("SELECT path, stamp, sha256 FROM file_digests")
-    }
-    before = dict(remembered)
+    remembered = file_digests(conn)
     digest = weights_digest(checkpoint, remembered)
-    if remembered != before:
-        with transaction(conn):
-            conn.executemany(
-                "INSERT OR REPLACE INTO file_digests VALUES (?, ?, ?)",
-                [(path, *found) for path, found in remembered.items() if before.get(path) != found],
-            )
+    keep_file_digests(conn, remembered)
     dtype: str = options.dtype
     if dtype == "auto":
-        last = conn.execute(
-            "SELECT arguments ->> 'dtype' FROM runs WHERE command = 'run' AND arguments ->> 'model' = ? ORDER BY run_id DESC LIMIT 1",
-            [_name(checkpoint)],
-        ).fetchone()
-        dtype = last[0] if last else "auto"
+        dtype = last_dtype(conn, _name(checkpoint)) or "auto"
     recipe = Recipe(
         checkpoint.model,
         checkpoint.revision,
@@ -211,7 +200,7 @@ def _recipe(conn: sqlite3.Connection, checkpoint: Checkpoint, options: Options) 
         dtype,
     )
     if dtype == "auto":
-        if not Queue(conn, recipe, options.select).count():
+        if not Claims(conn, recipe, options.select).count():
             return None
         from .model import choose_device, choose_dtype
 
@@ -224,17 +213,11 @@ def _name(checkpoint: Checkpoint) -> str:
     return checkpoint.model if checkpoint.model == BUILTIN or checkpoint.revision else str(checkpoint.path)
 
 
-def _claims(queue: Queue, worker: Any, limit: int | None) -> Iterator[Pin]:
+def _claims(work: Work, worker: Any, limit: int | None) -> Iterator[Pin]:
     left = math.inf if limit is None else limit
-    while left > 0 and (pins := queue.claim(int(min(worker.size.current, left)))):
+    while left > 0 and (pins := work.claim(int(min(worker.size.current, left)))):
         left -= len(pins)
         yield from pins
-
-
-def _known(queue: Queue) -> Callable[[str, Pin], Caption | None]:
-    return lambda image_sha256, pin: queue.known([(image_sha256, pin.recipe_id)]).get(
-        (image_sha256, pin.recipe_id)
-    )
 
 
 def _add(result: Result, captions: list[Caption]) -> None:
@@ -247,15 +230,13 @@ def _add(result: Result, captions: list[Caption]) -> None:
             result.examples.append((caption.pin_id, caption.text or ""))
 
 
-def _diversity(conn: sqlite3.Connection, run_id: int, result: Result) -> None:
+def _diversity(conn: Connection, run_id: int, result: Result) -> None:
     """How many captions differ and on which share of this run's pins the most common one is."""
-    rows = conn.execute(
-        "SELECT text, count(*) AS n FROM captions WHERE run_id = ? AND status = 'ok' GROUP BY text ORDER BY n DESC, text",
-        [run_id],
-    ).fetchall()
-    result.distinct = len(rows)
-    if rows:
-        result.most_common = rows[0]["text"], rows[0]["n"] / sum(row["n"] for row in rows)
+    texts = texts_of_run(conn, run_id)
+    result.distinct = len(texts)
+    if texts:
+        text, n = texts[0]
+        result.most_common = text, n / sum(n for _, n in texts)
 
 
 def warnings(result: Result) -> list[str]:

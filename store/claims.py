@@ -1,9 +1,9 @@
-"""Which pins still need a caption, who is working on them, and what came out.
+"""Which pins still need a caption, which process works on which of them, and the captions that are written.
 
-Several processes, also on several hosts, may run on one store. Each claims a handful of pins at a time; a
-claim names host, process id and process start time, so that the claims of a process that was killed are void
-at once. Captions, the images' digests and the end of the claims are committed together: after a crash a pin
-is either done or free.
+Several processes may caption one store at the same time, also from several hosts. Each process claims a few
+pins at a time. A claim names the host, the process id and the time when the process started, so the claims
+of a process that was killed end at once. A commit writes the captions and the digests of the images, and
+ends the claims, in one transaction: after a crash each pin is either done or free.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
 from .connection import now, transaction
 from .recipes import Recipe
-from .work import Caption, Pin
+from .work import Caption, Pin, Select
 
-Select = Literal["missing-description", "missing-text", "all"]
-LEASE = timedelta(minutes=30)  # how long a claim of another host counts without a sign of life
-_WANTED: dict[str, str] = {
+# A claim of another host ends when it has not been renewed for this long.
+LEASE = timedelta(minutes=30)
+_WANTED: dict[Select, str] = {
     "missing-description": "(p.description IS NULL OR NOT p.has_description)",
     "missing-text": "(p.description IS NULL OR NOT p.has_description) AND (p.title IS NULL OR NOT p.has_title)",
     "all": "1",
 }
 
 
-class Queue:
-    """The pins of one store that one run is to caption.
+class Claims:
+    """The pins of a SQLite store that one run has to caption; implements `Work`.
 
-    `recipe` is the run's; a pin with a prompt of its own gets the same recipe with that prompt. A pin is done
-    once it has a caption of its recipe for the image that it has now, or has failed (`retry_failed` takes
-    failures up once more).
+    `recipe` is the recipe of the run. A pin with a prompt of its own gets the same recipe with that prompt.
+    A pin is done when it has a caption of its recipe for the image that it has now, or when its image has
+    failed. With `retry_failed`, a failure of an earlier run does not count as done.
     """
 
     def __init__(
@@ -48,10 +48,12 @@ class Queue:
     ):
         self.conn, self.recipe = conn, recipe
         self.since = now()
-        # prompt, image and its stamp of the pins in hand, by pin_id
+        # (prompt, image, image_stamp) of each claimed pin, by pin_id
         self._claimed: dict[str, tuple[str, str | None, str | None]] = {}
         self._recipe_of = functools.lru_cache(100_000)(lambda prompt: replace(recipe, prompt=prompt))
-        own = f"recipe_{recipe.recipe_id}"  # an SQL function for pins with a prompt of their own
+        # An SQL function that gives the recipe of a pin with a prompt of its own. Its name is unique, because
+        # two runs may share a connection.
+        own = f"recipe_{recipe.recipe_id}"
         conn.create_function(own, 1, lambda prompt: self._recipe_of(prompt).recipe_id, deterministic=True)
         self._recipe = f"CASE WHEN coalesce(p.prompt, '') = '' THEN :recipe_id ELSE {own}(p.prompt) END"
         self._parameters = {
@@ -61,41 +63,45 @@ class Queue:
             "host": _host(),
             **_this_process(),
         }
-        # A failure counts as done, except for --retry-failed, where it does once it was tried again in this
-        # run.
         failed = "(c.status = 'failed' AND c.updated_at >= :since)" if retry_failed else "c.status = 'failed'"
         self._open = f"""
             FROM pins p WHERE p.deleted_at IS NULL AND {_WANTED[select]}
-            AND NOT EXISTS (SELECT 1 FROM captions c WHERE c.pin_id = p.pin_id AND c.recipe_id = {self._recipe}
+            AND NOT EXISTS (
+                SELECT 1 FROM captions c WHERE c.pin_id = p.pin_id AND c.recipe_id = {self._recipe}
                 AND ({failed} OR (c.status <> 'failed' AND c.image_sha256 = p.image_sha256)))"""
-        self._after = 0  # rowid up to which pins were looked at
+        self._after = 0  # the rowid of the pin that was claimed last
 
     def count(self) -> int:
-        """Number of pins that are still to be captioned, those included that somebody is working on."""
+        """Number of pins that are still to be captioned, those included that another process works on."""
         return int(self.conn.execute(f"SELECT count(*) {self._open}", self._parameters).fetchone()[0])
 
     def claim(self, n: int) -> list[Pin]:
-        """Takes up to `n` free pins; an empty list means that none is left that nobody works on."""
+        """Claims up to `n` free pins for this process; an empty list means that no free pin is left."""
+        # Goes on after the pin that was claimed last. At the end it starts again from the first pin, because
+        # other processes may have given pins back.
         for start in dict.fromkeys((self._after, 0)):
-            # go on; at the end look once more for what others gave back
             with transaction(self.conn):
                 if start == 0:
                     self._drop_void_claims()
                 rows = self.conn.execute(
-                    f"""SELECT p.rowid AS place, p.pin_id, p.image, p.image_sha256, p.image_stamp, coalesce(nullif(p.prompt, ''), :prompt) AS prompt,
-                        {self._recipe} AS recipe_id {self._open} AND p.rowid > :after
-                    AND NOT EXISTS (SELECT 1 FROM claims k WHERE k.pin_id = p.pin_id AND k.recipe_id = {self._recipe})
+                    f"""
+                    SELECT p.rowid AS place, p.pin_id, p.image, p.image_sha256, p.image_stamp,
+                        coalesce(nullif(p.prompt, ''), :prompt) AS prompt, {self._recipe} AS recipe_id
+                    {self._open} AND p.rowid > :after
+                    AND NOT EXISTS (
+                        SELECT 1 FROM claims k WHERE k.pin_id = p.pin_id AND k.recipe_id = {self._recipe})
                     ORDER BY p.rowid LIMIT :n""",
                     self._parameters | {"after": start, "n": n},
                 ).fetchall()
-                claims = [
-                    self._parameters
-                    | {"pin_id": row["pin_id"], "recipe_id": row["recipe_id"], "until": _lease()}
-                    for row in rows
-                ]
+                until = _lease()
                 self.conn.executemany(
-                    "INSERT INTO claims VALUES (:pin_id, :recipe_id, :host, :process_id, :process_started, :until)",
-                    claims,
+                    "INSERT INTO claims VALUES"
+                    " (:pin_id, :recipe_id, :host, :process_id, :process_started, :until)",
+                    [
+                        self._parameters
+                        | {"pin_id": row["pin_id"], "recipe_id": row["recipe_id"], "until": until}
+                        for row in rows
+                    ],
                 )
             if rows:
                 self._after = rows[-1]["place"]
@@ -108,55 +114,43 @@ class Queue:
                 ]
         return []
 
-    def known(self, images: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Caption]:
-        """Captions that exist for (image_sha256, recipe_id), whichever pin they were made for."""
-        found = {}
-        for image_sha256, recipe_id in images:
-            row = self.conn.execute(
-                "SELECT * FROM captions WHERE image_sha256 = ? AND recipe_id = ? AND status <> 'failed' LIMIT 1",
-                [image_sha256, recipe_id],
-            ).fetchone()
-            if row:
-                found[image_sha256, recipe_id] = Caption(
-                    row["pin_id"],
-                    recipe_id,
-                    row["status"],
-                    row["text"],
-                    row["reason"],
-                    image_sha256,
-                    row["score"],
-                )
-        return found
+    def known(self, image_sha256: str, recipe_id: str) -> Caption | None:
+        """The caption that an image already has with a recipe, whichever pin it was made for, or None.
+
+        A rejected caption counts, a failure does not.
+        """
+        row = self.conn.execute(
+            "SELECT * FROM captions WHERE image_sha256 = ? AND recipe_id = ? AND status <> 'failed' LIMIT 1",
+            [image_sha256, recipe_id],
+        ).fetchone()
+        if row is None:
+            return None
+        return Caption(
+            row["pin_id"], recipe_id, row["status"], row["text"], row["reason"], image_sha256, row["score"]
+        )
 
     def commit(self, captions: Sequence[Caption], run_id: int | None = None) -> None:
-        """Writes captions, the digests of their images and the end of their claims, all or nothing.
+        """Writes captions and the digests of their images, and ends their claims, all or nothing.
 
-        What was made of an image that the pin has lost since it was claimed is dropped; such a pin is free
-        again.
+        If a pin has got another image since it was claimed, its caption is dropped and the pin is free again.
         """
         moment = now()
         with transaction(self.conn):
-            valid = [c for c in captions if self._has_its_image(c.pin_id)]
-            prompts = {self.recipe.prompt} | {
-                self._claimed[c.pin_id][0] for c in valid if c.pin_id in self._claimed
-            }
-            self.conn.executemany(
-                "INSERT OR IGNORE INTO recipes VALUES (:recipe_id, :model, :revision, :weights_digest, :prompt, :decoding, :preprocessing, :dtype)",
-                [
-                    r.row() | {"recipe_id": r.recipe_id}
-                    for r in map(self._recipe_of, prompts)
-                    if r.recipe_id in {c.recipe_id for c in valid}
-                ],
-            )
+            valid = [caption for caption in captions if self._has_its_image(caption.pin_id)]
+            self._insert_recipes(valid)
             self.conn.executemany(
                 "UPDATE pins SET image_sha256 = ?1 WHERE pin_id = ?2 AND image_sha256 IS NOT ?1",
-                [(c.image_sha256, c.pin_id) for c in valid if c.image_sha256],
+                [(caption.image_sha256, caption.pin_id) for caption in valid if caption.image_sha256],
             )
             self.conn.executemany(
-                """INSERT INTO captions (pin_id, recipe_id, status, text, reason, score, image_sha256, run_id, updated_at)
-                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (pin_id, recipe_id) DO UPDATE SET status = excluded.status, text = excluded.text,
-                reason = excluded.reason, score = excluded.score, image_sha256 = excluded.image_sha256, run_id = excluded.run_id,
-                updated_at = excluded.updated_at, attempts = captions.attempts + 1""",
+                """
+                INSERT INTO captions
+                    (pin_id, recipe_id, status, text, reason, score, image_sha256, run_id, updated_at)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+                ON CONFLICT (pin_id, recipe_id) DO UPDATE SET
+                    status = excluded.status, text = excluded.text, reason = excluded.reason,
+                    score = excluded.score, image_sha256 = excluded.image_sha256, run_id = excluded.run_id,
+                    updated_at = excluded.updated_at, attempts = captions.attempts + 1""",
                 [
                     (
                         c.pin_id,
@@ -174,7 +168,7 @@ class Queue:
             )
             self.conn.executemany(
                 "DELETE FROM claims WHERE pin_id = ? AND recipe_id = ?",
-                [(c.pin_id, c.recipe_id) for c in captions],
+                [(caption.pin_id, caption.recipe_id) for caption in captions],
             )
             self.conn.execute(
                 f"UPDATE claims SET leased_until = :until WHERE {_MINE}",
@@ -183,7 +177,21 @@ class Queue:
         for caption in captions:
             self._claimed.pop(caption.pin_id, None)
 
+    def _insert_recipes(self, captions: Sequence[Caption]) -> None:
+        prompts = {self.recipe.prompt} | {
+            self._claimed[caption.pin_id][0] for caption in captions if caption.pin_id in self._claimed
+        }
+        used = {caption.recipe_id for caption in captions}
+        recipes = [recipe for recipe in map(self._recipe_of, prompts) if recipe.recipe_id in used]
+        self.conn.executemany(
+            """
+            INSERT OR IGNORE INTO recipes VALUES (
+                :recipe_id, :model, :revision, :weights_digest, :prompt, :decoding, :preprocessing, :dtype)""",
+            [recipe.row() | {"recipe_id": recipe.recipe_id} for recipe in recipes],
+        )
+
     def _has_its_image(self, pin_id: str) -> bool:
+        """Whether a pin still has the image that it had when it was claimed."""
         if pin_id not in self._claimed:
             return True
         row = self.conn.execute("SELECT image, image_stamp FROM pins WHERE pin_id = ?", [pin_id]).fetchone()
@@ -195,18 +203,13 @@ class Queue:
             self.conn.execute(f"DELETE FROM claims WHERE {_MINE}", self._parameters)
 
     def _drop_void_claims(self) -> None:
+        """Deletes the claims of processes of this host that ended, and expired claims of other hosts."""
         owners = self.conn.execute(
-            "SELECT host, process_id, process_started, max(leased_until) AS leased_until FROM claims GROUP BY 1, 2, 3"
+            """
+            SELECT host, process_id, process_started, max(leased_until) AS leased_until
+            FROM claims GROUP BY 1, 2, 3"""
         ).fetchall()
-        void = [
-            tuple(row)[:3]
-            for row in owners
-            if (
-                not _alive(row["process_id"], row["process_started"])
-                if row["host"] == _host()
-                else row["leased_until"] < now()
-            )
-        ]
+        void = [tuple(owner)[:3] for owner in owners if _is_void(owner)]
         self.conn.executemany(
             "DELETE FROM claims WHERE host = ? AND process_id = ? AND process_started = ?", void
         )
@@ -230,7 +233,14 @@ def _this_process() -> dict[str, Any]:
     return {"process_id": os.getpid(), "process_started": psutil.Process().create_time()}
 
 
-def _alive(process_id: int, started: float) -> bool:
+def _is_void(owner: sqlite3.Row) -> bool:
+    if owner["host"] != _host():
+        return bool(owner["leased_until"] < now())
+    return not _is_alive(owner["process_id"], owner["process_started"])
+
+
+def _is_alive(process_id: int, started: float) -> bool:
+    """Whether the process that started at that time still runs: a process id alone may have been reused."""
     import psutil
 
     try:

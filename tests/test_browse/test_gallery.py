@@ -14,7 +14,7 @@ from PIL import Image
 from pincaption.browse.gallery import is_current, write_gallery
 from pincaption.ingest.pins import ingest_images
 from pincaption.store import open_store
-from pincaption.store.claims import Queue
+from pincaption.store.claims import Claims
 from pincaption.store.recipes import Recipe
 from pincaption.store.work import Caption
 
@@ -80,13 +80,13 @@ def store(tmp_path):
 
 
 def commit(conn, model="builtin", **texts):
-    queue = Queue(conn, Recipe(model, None, "0", "", {}, {}, "float32"), "all")
+    work = Claims(conn, Recipe(model, None, "0", "", {}, {}, "float32"), "all")
     images = dict(conn.execute("SELECT pin_id, image FROM pins"))
     captions = []
     for name, (status, text, reason) in texts.items():
         digest = hashlib.sha256(Path(images[f"{name}.jpg"]).read_bytes()).hexdigest()
-        captions.append(Caption(f"{name}.jpg", queue.recipe.recipe_id, status, text, reason, digest))
-    queue.commit(captions)
+        captions.append(Caption(f"{name}.jpg", work.recipe.recipe_id, status, text, reason, digest))
+    work.commit(captions)
 
 
 FILLED = {

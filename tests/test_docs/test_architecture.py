@@ -44,7 +44,6 @@ WITH_SQL: dict[str, str] = {
     "browse/overview.py": "not yet",
     "browse/server.py": "not yet",
     "browse/thumbnails.py": "not yet",
-    "captioner/run.py": "not yet",
     "commands/demo.py": "not yet",
     "commands/export.py": "not yet",
     "commands/verbs.py": "not yet",

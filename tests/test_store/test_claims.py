@@ -14,17 +14,17 @@ import pytest
 
 from pincaption.ingest.pins import ingest_pins
 from pincaption.store import open_store
-from pincaption.store.claims import Queue
+from pincaption.store.claims import Claims
 from pincaption.store.recipes import Recipe
 from pincaption.store.runs import start_run
-from pincaption.store.work import Caption, Pin, count_by_status
+from pincaption.store.work import Caption, Pin, Work, count_by_status
 
 RECIPE = Recipe("some/model", "main", "abc", "", {"num_beams": 1}, {"width": 32}, "float32")
 IN_ANOTHER_PROCESS = """
 import sys
 from pincaption.store import open_store
-from pincaption.store.claims import Caption, Queue, Recipe
-queue = Queue(open_store(sys.argv[1]), Recipe("some/model", "main", "abc", "", {"num_beams": 1}, {"width": 32}, "float32"))
+from pincaption.store.claims import Caption, Claims, Recipe
+work = Claims(open_store(sys.argv[1]), Recipe("some/model", "main", "abc", "", {"num_beams": 1}, {"width": 32}, "float32"))
 """
 
 
@@ -49,12 +49,12 @@ def ids(pins: list[Pin]) -> list[str]:
     return [pin.pin_id for pin in pins]
 
 
-def all_of(queue: Queue, make: Callable[[Pin], Caption] = ok) -> list[str]:
-    """Works off a queue and returns the pins that it gave."""
+def all_of(work: Work, make: Callable[[Pin], Caption] = ok) -> list[str]:
+    """Captions all pins that are left, with `make`, and returns their ids in order."""
     worked = []
-    while pins := queue.claim(3):
+    while pins := work.claim(3):
         worked += ids(pins)
-        queue.commit([make(pin) for pin in pins])
+        work.commit([make(pin) for pin in pins])
     return worked
 
 
@@ -81,30 +81,10 @@ def test_which_pins_are_selected(
     (tmp_path / "pins.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     ingest_pins(store, [str(tmp_path / "pins.jsonl")])
     store.execute("UPDATE pins SET deleted_at = '2026' WHERE pin_id = 'deleted'")
-    queue = Queue(store, RECIPE, select)
+    work = Claims(store, RECIPE, select)
     wanted = wanted or [row["pin_id"] for row in rows[:-1]]
-    assert queue.count() == len(wanted)
-    assert ids(queue.claim(100)) == wanted
-
-
-def test_a_recipe_is_told_by_all_of_its_fields_and_the_same_everywhere() -> None:
-    others = [
-        replace(RECIPE, **change)
-        for change in (
-            {"model": "other"}, {"revision": None}, {"weights_digest": "abd"}, {"prompt": "a photo of"}, {"dtype": "float16"},
-            {"decoding": {"num_beams": 2}}, {"preprocessing": {"width": 64}},
-        )
-    ]  # fmt: skip
-    assert len({recipe.recipe_id for recipe in [RECIPE, *others]}) == 8
-    assert (
-        replace(RECIPE, decoding={"b": 1, "a": 2}).recipe_id
-        == replace(RECIPE, decoding={"a": 2, "b": 1}).recipe_id
-    )
-    script = 'from pincaption.store.claims import Recipe; print(Recipe("some/model", "main", "abc", "", {"num_beams": 1}, {"width": 32}, "float32").recipe_id)'
-    there = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    assert there == RECIPE.recipe_id
+    assert work.count() == len(wanted)
+    assert ids(work.claim(100)) == wanted
 
 
 def test_a_pins_own_prompt_gives_a_recipe_of_its_own(store: sqlite3.Connection) -> None:
@@ -112,89 +92,89 @@ def test_a_pins_own_prompt_gives_a_recipe_of_its_own(store: sqlite3.Connection) 
     store.execute("UPDATE pins SET prompt = 'a drawing of' WHERE pin_id = '000001'")
     store.execute("UPDATE pins SET prompt = '' WHERE pin_id = '000002'")
     recipe = replace(RECIPE, prompt="a photo of")
-    queue = Queue(store, recipe)
-    pins = queue.claim(3)
+    work = Claims(store, recipe)
+    pins = work.claim(3)
     own = replace(RECIPE, prompt="a drawing of").recipe_id
     assert [(pin.prompt, pin.recipe_id) for pin in pins] == [
         ("a photo of", recipe.recipe_id),
         ("a drawing of", own),
         ("a photo of", recipe.recipe_id),
     ]
-    queue.commit([ok(pin) for pin in pins])
+    work.commit([ok(pin) for pin in pins])
     assert {row["recipe_id"]: row["prompt"] for row in store.execute("SELECT * FROM recipes")} == {
         recipe.recipe_id: "a photo of",
         own: "a drawing of",
     }
     # the pin with its own prompt has its caption
-    assert Queue(store, replace(RECIPE, prompt="something else")).count() == 2
+    assert Claims(store, replace(RECIPE, prompt="something else")).count() == 2
 
 
-def test_two_queues_on_one_connection_do_not_disturb_one_another(store: sqlite3.Connection) -> None:
+def test_two_runs_on_one_connection_do_not_disturb_each_other(store: sqlite3.Connection) -> None:
     add_pins(store, n=2)
     store.execute("UPDATE pins SET prompt = 'own' WHERE pin_id = '000001'")
-    first, second = Queue(store, RECIPE), Queue(store, replace(RECIPE, dtype="float16"))
+    first, second = Claims(store, RECIPE), Claims(store, replace(RECIPE, dtype="float16"))
     assert {pin.recipe_id for pin in first.claim(2)}.isdisjoint({pin.recipe_id for pin in second.claim(2)})
 
 
 def test_a_pin_that_arrives_during_a_run_is_taken_up_too(store: sqlite3.Connection) -> None:
     add_pins(store, n=1)
-    queue = Queue(store, RECIPE)
-    queue.commit([ok(pin) for pin in queue.claim(5)])
+    work = Claims(store, RECIPE)
+    work.commit([ok(pin) for pin in work.claim(5)])
     add_pins(store, ("new", None, None))
     store.execute("UPDATE pins SET prompt = 'a new prompt' WHERE pin_id = 'new'")
-    assert [(pin.pin_id, pin.prompt) for pin in queue.claim(5)] == [("new", "a new prompt")]
+    assert [(pin.pin_id, pin.prompt) for pin in work.claim(5)] == [("new", "a new prompt")]
 
 
 def test_what_is_done_is_done_and_what_is_stale_is_taken_up_again(store: sqlite3.Connection) -> None:
     add_pins(store, n=7)
-    assert len(all_of(Queue(store, RECIPE))) == 7
-    assert Queue(store, RECIPE).claim(10) == []
-    assert Queue(store, replace(RECIPE, dtype="bfloat16")).count() == 7
+    assert len(all_of(Claims(store, RECIPE))) == 7
+    assert Claims(store, RECIPE).claim(10) == []
+    assert Claims(store, replace(RECIPE, dtype="bfloat16")).count() == 7
     store.execute("UPDATE pins SET image_sha256 = 'another image' WHERE pin_id = '000003'")
-    assert all_of(Queue(store, RECIPE)) == ["000003"]
+    assert all_of(Claims(store, RECIPE)) == ["000003"]
     assert store.execute("SELECT attempts FROM captions WHERE pin_id = '000003'").fetchone()[0] == 2
 
 
 def test_failures_are_done_until_they_are_retried_and_then_once_per_run(store: sqlite3.Connection) -> None:
     add_pins(store, n=4)
-    queue = Queue(store, RECIPE)
-    assert all_of(queue, failed) == ["000000", "000001", "000002", "000003"]
-    assert Queue(store, RECIPE).count() == 0
-    again = Queue(store, RECIPE, retry_failed=True)
+    work = Claims(store, RECIPE)
+    assert all_of(work, failed) == ["000000", "000001", "000002", "000003"]
+    assert Claims(store, RECIPE).count() == 0
+    again = Claims(store, RECIPE, retry_failed=True)
     assert again.count() == 4
     assert len(all_of(again, failed)) == 4
     assert (again.count(), again.claim(5)) == (0, [])
     assert [row["attempts"] for row in store.execute("SELECT attempts FROM captions")] == [2] * 4
-    assert len(all_of(Queue(store, RECIPE, retry_failed=True))) == 4
-    assert Queue(store, RECIPE, retry_failed=True).count() == 0
+    assert len(all_of(Claims(store, RECIPE, retry_failed=True))) == 4
+    assert Claims(store, RECIPE, retry_failed=True).count() == 0
 
 
 def test_captions_are_known_by_image_and_recipe(store: sqlite3.Connection) -> None:
     add_pins(store, n=3)
-    queue = Queue(store, RECIPE)
-    a, b, c = queue.claim(3)
-    queue.commit(
+    work = Claims(store, RECIPE)
+    a, b, c = work.claim(3)
+    work.commit(
         [
             ok(a, "one"),
             Caption(b.pin_id, b.recipe_id, "rejected", "dog dog dog", "repetition", "two"),
             replace(failed(c), image_sha256="three"),
         ]
     )
-    known = queue.known([(image, RECIPE.recipe_id) for image in ("one", "two", "three", "four")])
-    assert {
-        image: (caption.status, caption.text, caption.reason) for (image, _), caption in known.items()
-    } == {
+    known = {image: work.known(image, RECIPE.recipe_id) for image in ("one", "two", "three", "four")}
+    assert {image: c and (c.status, c.text, c.reason) for image, c in known.items()} == {
         "one": ("ok", "a dog on a sofa", None),
         "two": ("rejected", "dog dog dog", "repetition"),
+        "three": None,
+        "four": None,
     }
-    assert queue.known([("one", "another recipe")]) == {}
+    assert work.known("one", "another recipe") is None
 
 
 def test_a_commit_writes_caption_digest_recipe_and_run_and_ends_the_claim(store: sqlite3.Connection) -> None:
     add_pins(store, n=2)
-    queue = Queue(store, RECIPE)
+    work = Claims(store, RECIPE)
     run_id = start_run(store, "run", {})
-    queue.commit([ok(queue.claim(2)[0], "digest")], run_id)
+    work.commit([ok(work.claim(2)[0], "digest")], run_id)
     assert tuple(
         store.execute("SELECT caption, caption_recipe, image_sha256 FROM enriched_features").fetchone()
     ) == ("a dog on a sofa", RECIPE.recipe_id, "digest")
@@ -210,27 +190,27 @@ def test_a_commit_writes_caption_digest_recipe_and_run_and_ends_the_claim(store:
 
 def test_a_commit_is_all_or_nothing(store: sqlite3.Connection) -> None:
     add_pins(store, n=2)
-    queue = Queue(store, RECIPE)
-    first, second = queue.claim(2)
+    work = Claims(store, RECIPE)
+    first, second = work.claim(2)
     with pytest.raises(sqlite3.IntegrityError):
-        queue.commit([ok(first), Caption(second.pin_id, second.recipe_id, "ok", "", image_sha256="x")])
+        work.commit([ok(first), Caption(second.pin_id, second.recipe_id, "ok", "", image_sha256="x")])
     assert [
         store.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         for table in ("captions", "recipes", "claims")
     ] == [0, 0, 2]
     assert store.execute("SELECT count(*) FROM pins WHERE image_sha256 IS NOT NULL").fetchone()[0] == 0
-    queue.commit([ok(first), ok(second)])
-    assert queue.count() == 0
+    work.commit([ok(first), ok(second)])
+    assert work.count() == 0
 
 
 def test_what_was_made_of_an_image_that_was_replaced_meanwhile_is_dropped(store: sqlite3.Connection) -> None:
     add_pins(store, n=2)
-    queue = Queue(store, RECIPE)
-    pins = queue.claim(2)
+    work = Claims(store, RECIPE)
+    pins = work.claim(2)
     store.execute("UPDATE pins SET image = '/images/new.jpg' WHERE pin_id = '000000'")
-    queue.commit([ok(pin) for pin in pins])
+    work.commit([ok(pin) for pin in pins])
     assert [row["pin_id"] for row in store.execute("SELECT pin_id FROM captions")] == ["000001"]
-    assert [(pin.pin_id, pin.image, pin.image_sha256) for pin in queue.claim(2)] == [
+    assert [(pin.pin_id, pin.image, pin.image_sha256) for pin in work.claim(2)] == [
         ("000000", "/images/new.jpg", None)
     ]
 
@@ -239,13 +219,13 @@ def test_a_claimed_pin_is_nobody_elses_until_it_is_given_back(
     store: sqlite3.Connection, tmp_path: Path
 ) -> None:
     add_pins(store, n=5)
-    queue = Queue(store, RECIPE)
-    assert len(queue.claim(3)) == 3
+    work = Claims(store, RECIPE)
+    assert len(work.claim(3)) == 3
     other = subprocess.run(
         [
             sys.executable,
             "-c",
-            IN_ANOTHER_PROCESS + "print(len(queue.claim(9)), queue.count()); queue.release()",
+            IN_ANOTHER_PROCESS + "print(len(work.claim(9)), work.count()); work.release()",
             str(tmp_path / "pins.db"),
         ],
         capture_output=True,
@@ -253,8 +233,8 @@ def test_a_claimed_pin_is_nobody_elses_until_it_is_given_back(
         check=True,
     )
     assert other.stdout == "2 5\n"
-    queue.release()
-    assert len(all_of(queue)) == 5
+    work.release()
+    assert len(all_of(work)) == 5
 
 
 def test_claims_of_a_killed_process_are_void_at_once(store: sqlite3.Connection, tmp_path: Path) -> None:
@@ -262,25 +242,25 @@ def test_claims_of_a_killed_process_are_void_at_once(store: sqlite3.Connection, 
     command = [
         sys.executable,
         "-c",
-        IN_ANOTHER_PROCESS + "print(len(queue.claim(3)), flush=True); sys.stdin.read()",
+        IN_ANOTHER_PROCESS + "print(len(work.claim(3)), flush=True); sys.stdin.read()",
         str(tmp_path / "pins.db"),
     ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout
         assert other.stdout.readline() == "3\n"
-        queue = Queue(store, RECIPE)
-        assert ids(queue.claim(9)) == ["000003"]
+        work = Claims(store, RECIPE)
+        assert ids(work.claim(9)) == ["000003"]
         other.send_signal(signal.SIGKILL)
         other.wait()
-        assert ids(queue.claim(9)) == ["000000", "000001", "000002"]
+        assert ids(work.claim(9)) == ["000000", "000001", "000002"]
 
 
 def test_a_process_id_that_was_given_to_another_process_protects_nothing(store: sqlite3.Connection) -> None:
     add_pins(store, n=1)
-    queue = Queue(store, RECIPE)
-    queue.claim(1)
+    work = Claims(store, RECIPE)
+    work.claim(1)
     store.execute("UPDATE claims SET process_started = process_started - 1000")
-    assert len(queue.claim(1)) == 1
+    assert len(work.claim(1)) == 1
 
 
 @pytest.mark.parametrize(
@@ -290,18 +270,18 @@ def test_claims_of_another_host_hold_until_their_lease_ends(
     store: sqlite3.Connection, until: str, free: int
 ) -> None:
     add_pins(store, n=1)
-    queue = Queue(store, RECIPE)
-    queue.claim(1)
+    work = Claims(store, RECIPE)
+    work.claim(1)
     store.execute("UPDATE claims SET host = 'elsewhere', process_id = 1, leased_until = ?", [until])
-    assert len(queue.claim(1)) == free
+    assert len(work.claim(1)) == free
 
 
 def test_every_commit_prolongs_the_leases_of_what_is_still_in_hand(store: sqlite3.Connection) -> None:
     add_pins(store, n=2)
-    queue = Queue(store, RECIPE)
-    first, _ = queue.claim(2)
+    work = Claims(store, RECIPE)
+    first, _ = work.claim(2)
     store.execute("UPDATE claims SET leased_until = '2020'")
-    queue.commit([ok(first)])
+    work.commit([ok(first)])
     assert store.execute("SELECT leased_until FROM claims").fetchone()[0] > "2026"
 
 
@@ -311,10 +291,10 @@ def test_many_processes_share_the_work_and_no_pin_is_done_twice(
     add_pins(store, n=2000)
     script = (
         IN_ANOTHER_PROCESS + "import hashlib; sys.stdin.readline()\n"
-        "while pins := queue.claim(50):\n"
+        "while pins := work.claim(50):\n"
         "    print(*(pin.pin_id for pin in pins))\n"
         "    hashlib.sha256(bytes(5_000_000))\n"  # what a model would take time for
-        "    queue.commit([Caption(p.pin_id, p.recipe_id, 'ok', 'a dog', image_sha256='x') for p in pins])\n"
+        "    work.commit([Caption(p.pin_id, p.recipe_id, 'ok', 'a dog', image_sha256='x') for p in pins])\n"
     )
     processes = [
         subprocess.Popen(
@@ -347,8 +327,8 @@ def test_counts_by_status_keep_shared_captions_apart() -> None:
     assert count_by_status(captions) == {"captioned": 1, "rejected": 1, "failed": 1, "shared": 2}
 
 
-def test_a_store_that_is_opened_twice_shows_the_same_queue(tmp_path: Path) -> None:
+def test_two_connections_to_one_store_share_the_claims(tmp_path: Path) -> None:
     first = open_store(tmp_path / "a.db", create=True)
     add_pins(first, n=3)
-    assert len(Queue(open_store(tmp_path / "a.db"), RECIPE).claim(2)) == 2
-    assert ids(Queue(first, RECIPE).claim(9)) == ["000002"]
+    assert len(Claims(open_store(tmp_path / "a.db"), RECIPE).claim(2)) == 2
+    assert ids(Claims(first, RECIPE).claim(9)) == ["000002"]
