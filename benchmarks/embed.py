@@ -48,7 +48,8 @@ from embed_data import (
 )
 from words import WORDS
 
-from pincaption.embed.ngrams import Vocabulary, grams
+from pincaption.embed.ngrams import grams
+from pincaption.embed.vocabulary import Vocabulary
 
 STEPS = 60  # of the trainings that are for measuring alone
 MINUTES = 10  # that sentence-transformers gets at most
@@ -150,10 +151,14 @@ def together(way: Callable[[], int], workers: int) -> float:
 def train(rounds: int) -> None:
     from torch.utils.data import DataLoader
 
-    from pincaption.embed.data import OWN_WORDS, Batches, Export, Pairs, batch_shares
-    from pincaption.embed.towers import SMALL
-    from pincaption.embed.training import TrainOptions, make_model, split_validation
+    from pincaption.embed.batches import Batches, batch_shares
+    from pincaption.embed.options import TrainOptions
+    from pincaption.embed.pairs import OWN_WORDS, Pairs
+    from pincaption.embed.reader import Export
+    from pincaption.embed.sizes import SMALL
+    from pincaption.embed.start import make_model
     from pincaption.embed.training import train as train_model
+    from pincaption.embed.validation import split_validation
 
     folder, options = usual_export(), TrainOptions(encoder=SMALL, every=1_000_000)
     print(describe(folder))
@@ -255,8 +260,9 @@ def queries(folder: Path | None, full: bool, rounds: int) -> None:
     import torch
     from transformers import DistilBertConfig, DistilBertModel
 
-    from pincaption.embed.queries import export_encoder, load_encoder
-    from pincaption.embed.towers import Model, QueryTower
+    from pincaption.embed.exported_encoder import export_encoder, load_encoder
+    from pincaption.embed.model import Model
+    from pincaption.embed.query_tower import QueryTower
 
     if folder is None:
         export, folder = usual_export(), WORK / "tiny-model"
@@ -307,7 +313,8 @@ def queries(folder: Path | None, full: bool, rounds: int) -> None:
 
 def queries_of(folder: Path, n: int) -> list[str]:
     """Queries of an export, the same ones again where they are too few."""
-    from pincaption.embed.data import Export, Pairs
+    from pincaption.embed.pairs import Pairs
+    from pincaption.embed.reader import Export
 
     found: list[str] = Pairs.load(Export(folder), "train").queries.to_pylist()
     random.Random(0).shuffle(found)
@@ -315,19 +322,14 @@ def queries_of(folder: Path, n: int) -> list[str]:
 
 
 def homedepot(epochs: float) -> None:
-    from pincaption.embed.data import QUERY_PRODUCT, Export, Pairs
-    from pincaption.embed.recall import (
-        Encoded,
-        bm25_scores,
-        fused,
-        index_of,
-        known_positives,
-        mean_and_interval,
-        measures,
-        ranks,
-    )
-    from pincaption.embed.towers import SMALL, Model
-    from pincaption.embed.training import TrainOptions
+    from pincaption.embed.intervals import mean_and_interval
+    from pincaption.embed.model import Model
+    from pincaption.embed.options import TrainOptions
+    from pincaption.embed.pairs import QUERY_PRODUCT, Pairs
+    from pincaption.embed.ranking import index_of, known_positives, measures, ranks
+    from pincaption.embed.reader import Export
+    from pincaption.embed.scores import Encoded, bm25_scores, fused
+    from pincaption.embed.sizes import SMALL
 
     folder, out, options = (
         homedepot_export(),
@@ -411,8 +413,11 @@ def by_sentence_transformers(export: Any, options: Any, steps: int, ours: Any, p
     import torch
     from transformers import PrinterCallback
 
-    from pincaption.embed.data import QUERY_PRODUCT, Export, Pairs, batch_shares
-    from pincaption.embed.training import make_model, split_validation
+    from pincaption.embed.batches import batch_shares
+    from pincaption.embed.pairs import QUERY_PRODUCT, Pairs
+    from pincaption.embed.reader import Export
+    from pincaption.embed.start import make_model
+    from pincaption.embed.validation import split_validation
 
     learned = Export(export.folder, export.fields)
     kept, _, learned.hidden = split_validation(Pairs.load(learned, "train"), options.validation)

@@ -31,7 +31,8 @@ def _fields(text: str) -> tuple[str, ...]:
 
 
 def _mix(entries: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
-    from ..embed.data import MIX, OWN_WORDS
+    from ..embed.batches import MIX
+    from ..embed.pairs import OWN_WORDS
 
     mix, tasks = {}, (*MIX, OWN_WORDS)
     for entry in entries:
@@ -164,9 +165,10 @@ def train_command(
         raise click.UsageError(
             f"--width takes a multiple of 32, for instance {-(-width // 32) * 32}; it got {width}"
         )
-    from ..embed.data import ExportError
-    from ..embed.towers import sizes_of
-    from ..embed.training import TrainOptions, train
+    from ..embed.errors import EmbedError
+    from ..embed.options import TrainOptions
+    from ..embed.sizes import sizes_of
+    from ..embed.training import train
 
     rank = os.environ.get("RANK", "0")
     first = rank == "0"  # of several processes one speaks for all
@@ -186,7 +188,7 @@ def train_command(
     except Exception as error:
         if first:
             raise
-        if isinstance(error, ExportError):  # which the first process has as well
+        if isinstance(error, EmbedError):  # which the first process has as well
             raise click.exceptions.Exit(1) from None
         raise RuntimeError(f"process {rank}: {type(error).__name__}: {error}") from error
     if not first:
@@ -275,9 +277,9 @@ def recall_command(model: str, export: str, split: str, index: int | None, as_js
     \b
     captioner embed recall model/ out/
     """
-    from ..embed.data import Export
+    from ..embed.model import Model
+    from ..embed.reader import Export
     from ..embed.recall import recall
-    from ..embed.towers import Model
 
     with steps({"encoding items": "items", "ranking": "tasks"}) as on_step:
         items = Export(export)
@@ -363,7 +365,7 @@ def ablate_command(
     captioner embed ablate out/ ablation/
     """
     from ..embed.ablate import ablate
-    from ..embed.training import TrainOptions
+    from ..embed.options import TrainOptions
 
     with steps({"trainings": "trainings"}) as on_step:
         found = ablate(
@@ -426,8 +428,8 @@ def queries_command(
     """
     if out is None and (as_json or sys.stdout.isatty()):
         raise click.UsageError("Parquet is nothing to look at: add --out FILE, or > vectors.parquet")
+    from ..embed.model import Model
     from ..embed.queries import write
-    from ..embed.towers import Model
 
     n = write(Model.load(model), queries, out or sys.stdout.buffer, dim)
     say(plural(n, "query") if n == 1 else f"{n:,} queries")
@@ -449,8 +451,8 @@ def export_encoder_command(model: str, out: str, as_json: bool) -> dict[str, Any
     \b
     captioner embed export-encoder model/ query_encoder.pt2
     """
-    from ..embed.queries import export_encoder
-    from ..embed.towers import Model
+    from ..embed.exported_encoder import export_encoder
+    from ..embed.model import Model
 
     gap = export_encoder(Model.load(model), Path(out))
     if not as_json:

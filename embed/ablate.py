@@ -15,10 +15,17 @@ from typing import Any
 import numpy as np
 
 from ..common.files import write_whole
-from .data import FIELDS, QUERY_QUERY, Control, Export, ExportError, Pairs
-from .recall import Encoded, bm25_scores, groups, index_of, known_positives, measures, ranks
-from .towers import Model
-from .training import TrainOptions, check_writable, train
+from .checkpoint import check_writable
+from .controls import Control
+from .errors import EmbedError
+from .model import Model
+from .options import TrainOptions
+from .pairs import QUERY_QUERY, Pairs
+from .ranking import index_of, known_positives, measures, ranks
+from .reader import FIELDS, Export
+from .recall import groups
+from .scores import Encoded, bm25_scores
+from .training import train
 
 NATIVE = ("title", "description")
 CAPTIONED = (*NATIVE, "caption")
@@ -59,12 +66,12 @@ def ablate(
     ...by seed]}, "bm25": {group: value}, "difference": {group: [mean, low, high]}}}, "captions beyond":
     {control: {group: [mean, low, high]}}, "plot": path, or None without matplotlib}: differences to native
     text alone, and of captions to their controls, paired by seed, with a 95% t-interval. What is done is
-    kept: a call that was stopped goes on after the last training that was done. Raises ExportError, for what
+    kept: a call that was stopped goes on after the last training that was done. Raises EmbedError, for what
     cannot be measured or written before anything is trained.
     """
     out, found, export = Path(out), dict[str, Any](), Export(folder)
     if not set(Pairs.load(export, "test").tasks) - {QUERY_QUERY}:
-        raise ExportError(
+        raise EmbedError(
             f"{folder} has no pairs of queries and items in its split test: export with an earlier --test-from"
         )
     check_writable(out)

@@ -23,57 +23,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .towers import LEAST_TEMPERATURE, MOST_TEMPERATURE, TEMPERATURE
+from .distributed import of_all_ranks, own_rank
+from .sketch import CountMinSketch
 
-DEPTH, WIDTH = 2, 2**26  # of the published code's sketch
-
-
-class CountMinSketch(nn.Module):
-    """How often each key (int64) was seen, never too little, and too much by at most e / width of all with
-    probability 1 - exp(-depth).
-
-    `width` is a power of two. The counts are buffers: they move, save and load with the module.
-    """
-
-    def __init__(self, width: int = WIDTH, depth: int = DEPTH, seed: int = 0):
-        super().__init__()
-        if width < 2 or width & (width - 1):
-            raise ValueError(f"a sketch's width is a power of two, not {width}")
-        generator = torch.Generator().manual_seed(seed)
-        numbers = torch.randint(-(2**63), 2**63 - 1, (2, depth, 1), generator=generator, dtype=torch.int64)
-        self.bits = width.bit_length() - 1
-        self.register_buffer("factors", torch.stack([numbers[0] | 1, numbers[1]]), persistent=False)
-        self.register_buffer("counts", torch.zeros(depth, width, dtype=torch.int64))
-        self.register_buffer("total", torch.zeros((), dtype=torch.int64))
-
-    def _cells(self, keys: torch.Tensor) -> torch.Tensor:
-        # multiply-shift hashing (Dietzfelbinger 1996), modulo 2^64 by overflow; shifting leaves the sign,
-        # masking takes it away
-        factors: Any = self.factors
-        return torch.as_tensor(
-            ((keys[None] * factors[0] + factors[1]) >> (64 - self.bits)) & ((1 << self.bits) - 1)
-        )
-
-    def add(self, keys: torch.Tensor) -> None:
-        """Counts keys [n]."""
-        counts: Any = self.counts
-        for row, cells in zip(counts, self._cells(keys), strict=True):
-            row.index_add_(0, cells, torch.ones_like(cells))
-        total: Any = self.total
-        total += len(keys)
-
-    def count(self, keys: torch.Tensor) -> torch.Tensor:
-        """[n] counts of keys [n]."""
-        counts: Any = self.counts
-        return torch.as_tensor(counts.gather(1, self._cells(keys)).amin(0))
-
-    def log_inclusion(self, keys: torch.Tensor, draws: int) -> torch.Tensor:
-        """[n] logs of the probability that `draws` draws have each key, by its share in all that was seen; a
-        key that was never seen counts as seen once.
-        """
-        total: Any = self.total
-        share = self.count(keys).clamp(min=1).double() / total.clamp(min=1)
-        return (-torch.expm1(draws * torch.log1p(-share.clamp(max=1 - 1e-9)))).log().float()
+TEMPERATURE, LEAST_TEMPERATURE, MOST_TEMPERATURE = 0.07, 0.01, 1.0
 
 
 def sampled_softmax(
@@ -105,46 +58,6 @@ def repeated(keys: torch.Tensor) -> torch.Tensor:
     place = torch.arange(len(keys), device=keys.device)
     first = torch.full_like(place, len(keys)).scatter_reduce(0, number, place, "amin")
     return first[number] != place
-
-
-class Gather(torch.autograd.Function):
-    """Rows of all ranks, one rank after the other, with gradients: each rank gets what all ranks' losses say
-    about its rows.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        found = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(found, rows.contiguous())
-        return torch.cat(found)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        gradient = gradient.contiguous()
-        torch.distributed.all_reduce(gradient)
-        return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
-
-
-def of_all_ranks(rows: torch.Tensor) -> torch.Tensor:
-    """[n, ...] of this rank -> [ranks * n, ...], with gradients where there are any."""
-    if not _distributed():
-        return rows
-    if rows.requires_grad:
-        return Gather.apply(rows)  # type: ignore[no-any-return,no-untyped-call]
-    return Gather.forward(None, rows)
-
-
-def own_rank() -> int:
-    """Which rank this is."""
-    return torch.distributed.get_rank() if _distributed() else 0
-
-
-def _distributed() -> bool:
-    return (
-        torch.distributed.is_available()
-        and torch.distributed.is_initialized()
-        and torch.distributed.get_world_size() > 1
-    )
 
 
 @dataclass(frozen=True)

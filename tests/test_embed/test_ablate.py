@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from pincaption.cli import cli
 from pincaption.embed.ablate import ALL, ARMS, WITH, WITHOUT, difference
-from pincaption.embed.data import Export
+from pincaption.embed.reader import Export
 
 
 def test_a_difference_is_the_paired_t_interval() -> None:

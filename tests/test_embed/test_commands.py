@@ -25,9 +25,12 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer
 
 from pincaption.cli import cli
-from pincaption.embed.data import OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, ExportError
-from pincaption.embed.queries import export_encoder, load_encoder, write
-from pincaption.embed.towers import SMALL_SIZES, Model
+from pincaption.embed.errors import EmbedError
+from pincaption.embed.exported_encoder import export_encoder, load_encoder
+from pincaption.embed.model import Model
+from pincaption.embed.pairs import OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY
+from pincaption.embed.queries import write
+from pincaption.embed.sizes import SMALL_SIZES
 from pincaption.filters.text import normalise
 
 
@@ -107,7 +110,7 @@ def test_the_saved_tokeniser_normalises_by_itself(model: Path, text: str) -> Non
 def test_a_tokeniser_that_does_not_normalise_is_noticed(model: Path, tmp_path: Path) -> None:
     loaded = Model.load(model)
     loaded.tokeniser.backend_tokenizer.normalizer = normalizers.Sequence([])
-    with pytest.raises(ExportError, match="the exported encoder differs from the model"):
+    with pytest.raises(EmbedError, match="the exported encoder differs from the model"):
         export_encoder(loaded, tmp_path / "encoder.pt2")
     assert not any(tmp_path.iterdir())
 

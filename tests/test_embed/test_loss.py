@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pincaption.embed.loss import CountMinSketch, Loss, LossOptions, repeated, sampled_softmax
+from pincaption.embed.loss import Loss, LossOptions, repeated, sampled_softmax
+from pincaption.embed.sketch import CountMinSketch
 
 
 def test_over_all_items_with_even_sampling_it_is_cross_entropy() -> None:

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pincaption.embed.ngrams import KINDS, Grams, Vocabulary, grams, words
+from pincaption.embed.ngrams import KINDS, Grams, grams, words
+from pincaption.embed.vocabulary import Vocabulary
 from pincaption.filters.text import normalise
 
 # what normalise takes apart, joins or drops

@@ -14,19 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pincaption.embed.bm25 import BM25
-from pincaption.embed.data import QUERY_PIN, QUERY_QUERY, Export, Pairs, Task
+from pincaption.embed.intervals import mean_and_interval
 from pincaption.embed.ngrams import grams
-from pincaption.embed.recall import (
-    Index,
-    bm25_scores,
-    fused,
-    groups,
-    known_positives,
-    mean_and_interval,
-    measures,
-    ranks,
-    summaries,
-)
+from pincaption.embed.pairs import QUERY_PIN, QUERY_QUERY, Pairs, Task
+from pincaption.embed.ranking import Index, known_positives, measures, ranks
+from pincaption.embed.reader import Export
+from pincaption.embed.recall import groups, summaries
+from pincaption.embed.scores import bm25_scores, fused
 
 
 @settings(max_examples=150, deadline=None)

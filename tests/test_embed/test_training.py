@@ -22,32 +22,23 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
 from pincaption.cli import cli
-from pincaption.embed.data import (
-    MIX,
-    OWN_WORDS,
-    QUERY_PIN,
-    QUERY_PRODUCT,
-    QUERY_QUERY,
-    Batches,
-    Export,
-    ExportError,
-    Items,
-    Pairs,
-    batch_shares,
-)
-from pincaption.embed.ngrams import Vocabulary, grams
-from pincaption.embed.queries import export_encoder
-from pincaption.embed.recall import encode_items
-from pincaption.embed.towers import Model, Sizes, _small
-from pincaption.embed.training import (
-    CHECKPOINT,
-    Objective,
-    TrainOptions,
-    Validation,
-    make_model,
-    split_validation,
-    train,
-)
+from pincaption.embed.batches import MIX, Batches, batch_shares
+from pincaption.embed.checkpoint import CHECKPOINT
+from pincaption.embed.errors import EmbedError
+from pincaption.embed.exported_encoder import export_encoder
+from pincaption.embed.model import Model
+from pincaption.embed.ngrams import grams
+from pincaption.embed.objective import Objective
+from pincaption.embed.options import TrainOptions
+from pincaption.embed.pairs import OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, Pairs
+from pincaption.embed.reader import Export, Items
+from pincaption.embed.scores import encode_items
+from pincaption.embed.sizes import Sizes
+from pincaption.embed.start import make_model
+from pincaption.embed.text_encoder import _small
+from pincaption.embed.training import train
+from pincaption.embed.validation import Validation, split_validation
+from pincaption.embed.vocabulary import Vocabulary
 from pincaption.filters.text import normalise
 
 TINY = Sizes(
@@ -91,7 +82,7 @@ def test_two_runs_agree_whatever_makes_the_batches(export: Path, trained: Path, 
 def test_a_training_that_was_stopped_goes_on_exactly(export: Path, trained: Path, tmp_path: Path) -> None:
     stopped = train(export, tmp_path / "m", OPTIONS, workers=0, stop_after=5)
     assert (stopped["steps"], stopped["done"]) == (5, False)
-    with pytest.raises(ExportError, match="unfinished training on another export or with other options"):
+    with pytest.raises(EmbedError, match="unfinished training on another export or with other options"):
         train(export, tmp_path / "m", replace(OPTIONS, seed=5), workers=0)
     points: list[dict[str, Any]] = []
     assert train(export, tmp_path / "m", OPTIONS, workers=0, on_point=points.append)["done"]
@@ -235,7 +226,7 @@ def test_vectors_that_a_model_reads_may_be_missing_of_an_export_but_not_of_anoth
         without[missing], encode_items(model, Export(export))[missing], atol=1e-5, rtol=0
     )
     data._stored = {"pinsage": 8}
-    with pytest.raises(ExportError, match="vectors pinsage of 8 numbers, the model was trained on 16"):
+    with pytest.raises(EmbedError, match="vectors pinsage of 8 numbers, the model was trained on 16"):
         encode_items(model, data)
 
 
@@ -244,7 +235,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_made(
 ) -> None:
     (tmp_path / "file").write_text("mine")
     seen: list[str] = []
-    with pytest.raises(ExportError, match="cannot be written"):
+    with pytest.raises(EmbedError, match="cannot be written"):
         train(
             export,
             tmp_path / "file" / "m",
@@ -360,7 +351,7 @@ def test_an_encoder_of_transformers_trains_and_loads(
 
 
 def test_a_decoder_is_no_encoder(export: Path, encoders: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="no text encoder whose first token reads the whole text"):
+    with pytest.raises(EmbedError, match="no text encoder whose first token reads the whole text"):
         train(export, tmp_path / "m", replace(OPTIONS, encoder=str(encoders / "decoder")), workers=0)
 
 
@@ -400,11 +391,11 @@ def test_a_model_that_is_done_is_left_alone_and_another_one_never_overwritten(
     assert train(export, trained, OPTIONS, workers=0)["done"]
     assert (trained / "config.json").stat().st_mtime_ns == before
     with pytest.raises(
-        ExportError, match="trained on another export, with other options or by another version"
+        EmbedError, match="trained on another export, with other options or by another version"
     ):
         train(export, trained, replace(OPTIONS, epochs=3), workers=0)
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ExportError, match="something else than a training"):
+    with pytest.raises(EmbedError, match="something else than a training"):
         train(export, tmp_path, OPTIONS, workers=0)
 
 

@@ -1,0 +1,45 @@
+"""Item tower."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .hash_embeddings import HashEmbeddings
+from .reader import Items
+from .sizes import Sizes
+
+
+class ItemTower(nn.Module):
+    """Pins and products alike.
+
+    Any pattern of missing fields works: what an item does not have adds nothing.
+    """
+
+    def __init__(self, fields: Sequence[str], dense: dict[str, int], ids: int, sizes: Sizes):
+        super().__init__()
+        self.fields, self.dense = list(fields), dense
+        self.ngrams = HashEmbeddings(ids, sizes.rows, sizes.width)
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(sizes.width) for name in fields})
+        widths = [sizes.width + sum(dense.values()) + len(dense), *sizes.hidden]
+        layers: list[nn.Module] = []
+        for a, b in itertools.pairwise(widths):
+            layers += [nn.Linear(a, b), nn.LayerNorm(b), nn.GELU()]
+        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], sizes.dim))
+
+    def forward(self, items: Items) -> torch.Tensor:
+        """-> [items, dim] of length 1."""
+        parts = []
+        for name in self.fields:
+            ids, starts = items.texts[name]
+            ends = torch.cat([starts[1:], starts.new_tensor([len(ids)])])
+            parts.append(self.norms[name](self.ngrams(ids, starts)) * (ends > starts)[:, None])
+        together = [torch.stack(parts).sum(0)]
+        for name in self.dense:
+            vectors, has = items.dense[name]
+            together += [vectors * has[:, None], has[:, None].to(vectors.dtype)]
+        return F.normalize(self.mlp(torch.cat(together, 1)).float(), dim=1)
