@@ -1,3 +1,5 @@
 """pincaption: makes pins and products findable. The command line is `captioner`."""
 
-__version__ = "0.1.0"
+from .common.version import __version__
+
+__all__ = ["__version__"]

@@ -17,12 +17,13 @@ import time
 import zlib
 from typing import Any
 
+from ..common.version import __version__
 from .decode import ImageError
 from .parquet import ParquetImages
 
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "hf"}  # by fsspec's names
 REDIRECTS = 5
-USER_AGENT = "pincaption/0.1 (image captioning)"
+USER_AGENT = f"pincaption/{__version__} (image captioning)"
 
 _NO_REMOTE = "remote images need: pip install 'pincaption[remote]'"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..filters.text import says_nothing
 from ..images.parquet import reference
 from ..sources.cells import (
     RowError,
@@ -32,6 +31,7 @@ from ..sources.tables import check_columns, find_sources, read_tables
 from ..store.connection import now, transaction
 from ..store.rejected import keep_rejected
 from ..store.runs import finish_run, start_run
+from .placeholders import says_nothing
 
 FIELDS = ("pin_id", "title", "description", "image", "kind", "category", "locale", "created_at", "prompt")
 IMAGE_ENDINGS = {

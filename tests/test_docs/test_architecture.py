@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "images": {"common"},
     "drawn": {"common"},
     "store": {"sources", "common"},
-    "ingest": {"store", "sources", "images", "common", "filters/text"},
+    "ingest": {"store", "sources", "images", "common"},
     "captioner": {"store", "images", "common", "drawn/draw"},
     "filters": {"store", "sources", "common"},
     "eval": {"store", "images", "sources", "common"},

@@ -13,8 +13,8 @@ import pytest
 
 from pincaption.captioner.checkpoint import CheckpointError, find_checkpoint
 from pincaption.drawn.world import make_world
-from pincaption.filters.text import says_nothing
 from pincaption.images.decode import ImageError, decode
+from pincaption.ingest.placeholders import says_nothing
 from pincaption.store.recipes import BUILTIN
 
 PINS = 60
