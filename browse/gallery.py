@@ -18,6 +18,7 @@ from typing import Any
 from ..common.files import write_whole
 from ..common.pages import MAX_TEXT, STYLE, document, text
 from ..images.thumbnails import Picture, pictures
+from ..store import rules
 from ..store.connection import one_moment
 from ..store.recipes import BUILTIN
 from ..store.stats import coverage
@@ -43,15 +44,15 @@ _SECTIONS = {  # name in the navigation, heading, what it is
 }
 
 # One row per pin, with its section and, where it has no caption that holds, its newest row that is not ok.
-_SHOWN = """
+_SHOWN = f"""
 WITH shown AS (
     SELECT e.pin_id, substr(e.title, 1, :chars) AS title, substr(e.description, 1, :chars) AS description, substr(e.caption, 1, :chars) AS caption,
         e.board_titles, e.engaged_queries, e.image, e.image_sha256, e.locale, c.status, c.reason, substr(c.text, 1, :chars) AS rejected,
         CASE WHEN e.caption IS NOT NULL THEN 'filled' WHEN c.status IS NOT NULL THEN 'failed'
             WHEN e.title IS NOT NULL OR e.description IS NOT NULL THEN 'native' ELSE 'waiting' END AS section
     FROM enriched_features e
-    LEFT JOIN captions c ON e.caption IS NULL AND c.pin_id = e.pin_id AND c.status <> 'ok' AND c.recipe_id = (
-        SELECT n.recipe_id FROM captions n WHERE n.pin_id = e.pin_id AND n.status <> 'ok' ORDER BY n.updated_at DESC, n.recipe_id LIMIT 1))
+    LEFT JOIN captions c ON e.caption IS NULL AND c.pin_id = e.pin_id AND c.status <> 'ok'
+        AND c.recipe_id = {rules.newest_recipe("e", where="n.status <> 'ok'")})
 """
 # Of a section that is not shown whole, the digests of the images draw a sample.
 _ROWS = f"""{_SHOWN} SELECT * FROM shown WHERE section = :section

@@ -13,6 +13,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+from ..store import rules
 from ..store.connection import BUSY_SECONDS, CACHE_KIB, transaction
 
 VERSION = 1  # of what stands below: a copy of another version is made anew
@@ -57,16 +58,15 @@ _PINS = f"""
         rejected_text, title, description, caption, titles, queries
     FROM (
         SELECT p.pin_id, t.image_sha256 AS picture, p.kind, p.category, p.locale,
-            CASE WHEN c.status = 'ok' AND c.image_sha256 IS NOT p.image_sha256 THEN 'stale' ELSE coalesce(c.status, 'none') END AS status,
+            CASE WHEN c.status = 'ok' AND {rules.is_stale()} THEN 'stale' ELSE coalesce(c.status, 'none') END AS status,
             c.reason, CASE WHEN c.status = 'rejected' THEN substr(c.text, 1, {MAX_TEXT}) END AS rejected_text,
-            CASE WHEN p.has_title THEN substr(p.title, 1, {MAX_TEXT}) END AS title,
-            CASE WHEN p.has_description THEN substr(p.description, 1, {MAX_TEXT}) END AS description,
-            CASE WHEN c.status = 'ok' AND c.image_sha256 = p.image_sha256 THEN substr(c.text, 1, {MAX_TEXT}) END AS caption,
+            substr({rules.title()}, 1, {MAX_TEXT}) AS title,
+            substr({rules.description()}, 1, {MAX_TEXT}) AS description,
+            CASE WHEN {rules.is_valid()} THEN substr(c.text, 1, {MAX_TEXT}) END AS caption,
             nullif(b.titles, '[]') AS titles, nullif(q.queries, '[]') AS queries
         FROM store.pins p
         LEFT JOIN store.captions c ON c.pin_id = p.pin_id AND c.recipe_id = coalesce(
-            (SELECT n.recipe_id FROM store.captions n WHERE n.pin_id = p.pin_id AND n.status = 'ok' AND n.image_sha256 = p.image_sha256 ORDER BY n.updated_at DESC, n.recipe_id LIMIT 1),
-            (SELECT n.recipe_id FROM store.captions n WHERE n.pin_id = p.pin_id ORDER BY n.updated_at DESC, n.recipe_id LIMIT 1))
+            {rules.current_recipe(captions="store.captions")}, {rules.newest_recipe(captions="store.captions")})
         LEFT JOIN store.board_titles b ON b.pin_id = p.pin_id
         LEFT JOIN store.engaged_queries q ON q.pin_id = p.pin_id
         LEFT JOIN store.thumbnails t ON t.image_sha256 = p.image_sha256

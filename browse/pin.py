@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from ..common.redact import redact_credentials
+from ..store import rules
 
 _PARTS = {
     "pin": "SELECT * FROM pins WHERE pin_id = :pin_id",
-    "captions": """SELECT c.*, r.model, r.prompt, r.dtype, c.image_sha256 IS NOT p.image_sha256 AND c.status <> 'failed' AS is_stale,
+    "captions": f"""SELECT c.*, r.model, r.prompt, r.dtype, {rules.is_stale()} AS is_stale,
             c.recipe_id IS (SELECT e.caption_recipe FROM enriched_features e WHERE e.pin_id = :pin_id) AS is_current
         FROM captions c JOIN pins p USING (pin_id) LEFT JOIN recipes r USING (recipe_id) WHERE c.pin_id = :pin_id ORDER BY is_current DESC, c.updated_at DESC, c.recipe_id""",
     "titles": "SELECT * FROM board_title_ranks WHERE pin_id = :pin_id ORDER BY rank",

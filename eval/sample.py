@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ..common.errors import PincaptionError
+from ..store import rules
 from ..store.connection import now, one_moment, transaction
 from ..store.recipes import find_recipe
 from ..store.runs import finish_run, start_run
@@ -29,7 +30,7 @@ STRATA = {  # what --stratify may name, as SQL over pins p
     "kind": "p.kind",
     "category": "nullif(trim(p.category), '')",
     "locale": "nullif(trim(p.locale), '')",
-    "native_text": "CASE WHEN (p.title IS NULL OR NOT p.has_title) AND (p.description IS NULL OR NOT p.has_description) THEN 'without' ELSE 'with' END",
+    "native_text": f"CASE WHEN {rules.has_native_text()} THEN 'with' ELSE 'without' END",
 }
 SECONDS_PER_ITEM = 20.0  # what a rater takes, as long as the store knows no better
 REPEAT_DISTANCE = 0.25  # of the sheet lies at least between an item and its repeat
@@ -40,9 +41,9 @@ _LETTERS = "bcdfghjklmnpqrstvwxz"
 _CAPTIONS = """
     FROM enriched_features e JOIN pins p ON p.pin_id = e.pin_id WHERE e.caption IS NOT NULL"""
 _CAPTION = "SELECT e.pin_id, e.caption_recipe AS recipe_id, e.caption, NULL AS other_recipe_id, NULL AS other_caption, p.image, p.image_sha256 FROM enriched_features e JOIN pins p ON p.pin_id = e.pin_id"
-_BOTH = """
-    FROM pins p JOIN captions a ON a.pin_id = p.pin_id AND a.recipe_id = :a AND a.status = 'ok' AND a.image_sha256 = p.image_sha256
-    JOIN captions b ON b.pin_id = p.pin_id AND b.recipe_id = :b AND b.status = 'ok' AND b.image_sha256 = p.image_sha256
+_BOTH = f"""
+    FROM pins p JOIN captions a ON a.pin_id = p.pin_id AND a.recipe_id = :a AND {rules.is_valid("a")}
+    JOIN captions b ON b.pin_id = p.pin_id AND b.recipe_id = :b AND {rules.is_valid("b")}
     WHERE p.deleted_at IS NULL"""
 _PAIR = "SELECT p.pin_id, a.recipe_id, a.text AS caption, b.recipe_id AS other_recipe_id, b.text AS other_caption, p.image, p.image_sha256"
 

@@ -19,14 +19,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..store import rules
 from ..store.columns import COLUMNS, LISTS
 from ..store.connection import StoreError
 from ..store.scan import scan
 
 _PINS = {
-    "pin_id": "pin_id", "kind": "kind", "title": "CASE WHEN has_title THEN title END", "description": "CASE WHEN has_description THEN description END",
-    "image_sha256": "image_sha256", "category": "category", "locale": "locale",
-}  # fmt: skip
+    "pin_id": "pin_id",
+    "kind": "kind",
+    "title": rules.title("pins"),
+    "description": rules.description("pins"),
+    "image_sha256": "image_sha256",
+    "category": "category",
+    "locale": "locale",
+}
 _CAPTIONS = {
     "pin_id": "pin_id",
     "caption_recipe": "recipe_id",

@@ -17,17 +17,13 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from . import rules
 from .connection import now, transaction
 from .recipes import Recipe
 from .work import Caption, Pin, Select
 
 # A claim of another host ends when it has not been renewed for this long.
 LEASE = timedelta(minutes=30)
-_WANTED: dict[Select, str] = {
-    "missing-description": "(p.description IS NULL OR NOT p.has_description)",
-    "missing-text": "(p.description IS NULL OR NOT p.has_description) AND (p.title IS NULL OR NOT p.has_title)",
-    "all": "1",
-}
 
 
 class Claims:
@@ -63,12 +59,13 @@ class Claims:
             "host": _host(),
             **_this_process(),
         }
-        failed = "(c.status = 'failed' AND c.updated_at >= :since)" if retry_failed else "c.status = 'failed'"
+        # With --retry-failed, a failure counts as done only once this run has tried the pin again.
+        tried = "(c.status <> 'failed' OR c.updated_at >= :since)" if retry_failed else "1"
         self._open = f"""
-            FROM pins p WHERE p.deleted_at IS NULL AND {_WANTED[select]}
+            FROM pins p WHERE p.deleted_at IS NULL AND {rules.is_selected(select)}
             AND NOT EXISTS (
                 SELECT 1 FROM captions c WHERE c.pin_id = p.pin_id AND c.recipe_id = {self._recipe}
-                AND ({failed} OR (c.status <> 'failed' AND c.image_sha256 = p.image_sha256)))"""
+                AND {rules.is_done()} AND {tried})"""
         self._after = 0  # the rowid of the pin that was claimed last
 
     def count(self) -> int:

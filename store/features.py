@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from . import rules
 from .columns import COLUMNS, LISTS
 from .connection import StoreError, open_store
 from .recipes import find_recipe
@@ -91,7 +92,7 @@ class EnrichedFeatures:
         names, joins, parameters = {name: f"e.{name}" for name in COLUMNS}, "", list[Any]()
         if self.recipe is not None:
             names |= {"caption": "f.text", "caption_recipe": "f.recipe_id"}
-            joins = "LEFT JOIN captions f ON f.pin_id = e.pin_id AND f.recipe_id = ? AND f.status = 'ok' AND f.image_sha256 = e.image_sha256"
+            joins = f"LEFT JOIN captions f ON f.pin_id = e.pin_id AND f.recipe_id = ? AND {rules.is_valid('f', 'e')}"
             parameters.append(self.recipe)
         wanted = ", ".join(names[name] for name in self.columns)
         rows = conn.execute(

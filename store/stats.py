@@ -5,12 +5,14 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-_TEXTS = """
+from . import rules
+
+_TEXTS = f"""
     WITH pin AS MATERIALIZED (
         SELECT p.kind = 'product' AS product,
-            p.title IS NOT NULL AND p.has_title AS title,
-            p.description IS NOT NULL AND p.has_description AS description,
-            EXISTS (SELECT 1 FROM captions c WHERE c.pin_id = p.pin_id AND c.status = 'ok' AND c.image_sha256 = p.image_sha256) AS caption,
+            {rules.has_title()} AS title,
+            {rules.has_description()} AS description,
+            EXISTS (SELECT 1 FROM captions c WHERE c.pin_id = p.pin_id AND {rules.is_valid()}) AS caption,
             EXISTS (SELECT 1 FROM board_titles b WHERE b.pin_id = p.pin_id AND b.titles <> '[]') AS boards,
             EXISTS (SELECT 1 FROM engaged_queries q WHERE q.pin_id = p.pin_id AND q.queries <> '[]') AS queries
         FROM pins p WHERE p.deleted_at IS NULL)
@@ -22,12 +24,12 @@ _TEXTS = """
         coalesce(sum(NOT description AND NOT caption), 0) AS waiting
     FROM pin"""
 # The newest row of each pin that was tried and has no caption that holds.
-_WITHOUT = """
-    SELECT c.status, c.reason, p.description IS NULL OR NOT p.has_description AS undescribed, count(*) AS n
+_WITHOUT = f"""
+    SELECT c.status, c.reason, NOT {rules.has_description()} AS undescribed, count(*) AS n
     FROM captions c CROSS JOIN pins p ON p.pin_id = c.pin_id
-    WHERE p.deleted_at IS NULL AND (c.status <> 'ok' OR c.image_sha256 IS NOT p.image_sha256)
-        AND NOT EXISTS (SELECT 1 FROM captions h WHERE h.pin_id = p.pin_id AND h.status = 'ok' AND h.image_sha256 = p.image_sha256)
-        AND c.recipe_id = (SELECT n.recipe_id FROM captions n WHERE n.pin_id = p.pin_id ORDER BY n.updated_at DESC, n.recipe_id LIMIT 1)
+    WHERE p.deleted_at IS NULL AND (c.status <> 'ok' OR {rules.is_stale()})
+        AND NOT EXISTS (SELECT 1 FROM captions h WHERE h.pin_id = p.pin_id AND {rules.is_valid("h")})
+        AND c.recipe_id = {rules.newest_recipe()}
     GROUP BY 1, 2, 3"""
 _SHARED_IMAGES = """
     SELECT count(*), coalesce(sum(n), 0) FROM (
