@@ -1,50 +1,107 @@
-"""`captioner demo`: the whole way on drawn pins, offline, with the built-in checkpoint; a second call does
-nothing twice.
-"""
+"""`captioner demo`: everything once, on drawn pins, offline and with the built-in checkpoint."""
 
 from __future__ import annotations
 
 import functools
 import os
-import sqlite3
+import shutil
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
-from ..browse.gallery import is_current, write_gallery
-from ..captioner.run import Options, run, warnings
-from ..drawn.world import make_world
-from ..eval.sample import SampleOptions, draw, record
-from ..eval.sheet import MAX_BYTES, SIDE, write_sheets
-from ..filters.boards import aggregate_boards
-from ..filters.queries import aggregate_queries
-from ..images.thumbnails import pictures
-from ..ingest.pins import ingest_pins
-from ..store import open_store
-from ..store.recipes import BUILTIN
-from ..store.stats import coverage
+import click
+
+from .verbs import command, finish
+
+if TYPE_CHECKING:
+    from ..captioner.run import Options
+    from ..store import Connection
 
 TITLE = "What captioner filled in"
 
 
-def demo(
+class DemoResult(TypedDict):
+    """What `make_demo` did; `--json` prints it."""
+
+    folder: str
+    store: str
+    gallery: str
+    sheets: str
+    drew: bool  # False: an earlier call had drawn the pictures
+    ingested: int  # rows of the table of pins that were read now
+    run: dict[str, Any]  # the counts of `captioner run --json`
+    coverage: dict[str, Any]  # the counts of `captioner stats --json`
+    stopped: bool  # by Ctrl-C
+    warnings: list[str]
+    examples: list[tuple[str, str]]  # (pin_id, caption)
+
+
+@command("demo")
+@click.argument("folder", default="demo", metavar="[DIR]")
+@click.option(
+    "--pins",
+    type=click.IntRange(12, 100_000),
+    default=300,
+    show_default=True,
+    help="How many pins to draw, if there are none yet.",
+)
+def demo(folder: str, pins: int, as_json: bool) -> DemoResult:
+    """Draw a small catalogue into DIR, caption the pins without a description, and write a page to look at.
+    Works offline.
+
+    \b
+    captioner demo
+    """
+    from ..common.terminal import progress, say
+
+    with progress("captioning", "pins") as shown:
+        result = make_demo(
+            Path(folder),
+            say,
+            on_progress=lambda done, total, batch: shown.update(done, total, f"batch {batch}"),
+            pins=pins,
+        )
+    if not as_json:
+        _print_result(folder, result)
+    for warning in result["warnings"]:
+        say(f"warning: {warning}")
+    if result["stopped"]:
+        say(f"stopped; the same command continues from here: captioner demo {folder}")
+        finish(result, as_json, 130)
+    return result
+
+
+def make_demo(
     folder: Path,
     say: Callable[[str], None] = lambda text: None,
     on_progress: Callable[[int, int, int], None] = lambda done, total, batch: None,
     *,
     pins: int = 300,
     options: Options | None = None,
-) -> dict[str, Any]:
-    """Draws pins into `folder`, ingests them into demo.db, captions those without a description, gathers
-    titles and queries, writes gallery.html and sheets/.
+) -> DemoResult:
+    """Draws pins into `folder`, ingests them into demo.db and captions those without a description.
 
-    What is done already is left as it is, so that a call that was interrupted is gone on with by the next
-    one. `say` gets lines for people, `on_progress` (done, total, batch size) after each batch. Returns
-    {"folder", "store", "gallery", "sheets": paths, "drew": bool, "ingested": rows, "run": counts, "coverage":
-    counts, "stopped": bool, "warnings": sentences, "examples": [(pin_id, caption)]}. Raises what its parts
-    raise: CheckpointError, StoreError, SourceError, FileExistsError for a folder with somebody else's images.
+    Then it aggregates board titles and queries, and writes gallery.html and sheets/. What an earlier call did
+    is not done again, so that a call after an interruption does the rest. `say` gets lines for people;
+    `on_progress` is called with (done, total, batch size) after each batch. Raises what the steps raise:
+    CheckpointError, StoreError, SourceError, and FileExistsError for a folder with other people's images.
     """
+    from ..browse.gallery import is_current, write_gallery
+    from ..captioner.run import Options, run, warnings
+    from ..drawn.world import make_world
+    from ..eval.sample import SampleOptions, draw, record
+    from ..eval.sheet import MAX_BYTES, SIDE, write_sheets
+    from ..filters.boards import aggregate_boards
+    from ..filters.queries import aggregate_queries
+    from ..images.thumbnails import pictures
+    from ..ingest.pins import ingest_pins
+    from ..store import open_store
+    from ..store.aggregates import last_run
+    from ..store.recipes import BUILTIN
+    from ..store.stats import coverage
+
     folder = Path(folder)
     store, gallery, sheets = folder / "demo.db", folder / "gallery.html", folder / "sheets"
     drew = make_world(folder, pins)
@@ -56,41 +113,87 @@ def demo(
         if ingested:
             say(f"ingested {ingested} pins into {store}")
         result = run(conn, options or Options(model=BUILTIN), say=say, on_batch=on_progress)
-        aggregated = {row["name"] for row in conn.execute("SELECT name FROM aggregates")}
-        if "boards" not in aggregated:
+        if last_run(conn, "boards") is None:
             counts = aggregate_boards(
                 conn, boards=[str(folder / "boards.parquet")], saves=[str(folder / "saves")]
             )
             say(
-                f"{counts['rows_read']:,} boards and saves came to {counts['titles']:,} board titles of {counts['rows_written']:,} pins"
+                f"{counts['rows_read']:,} boards and saves gave {counts['titles']:,} board titles for "
+                f"{counts['rows_written']:,} pins"
             )
-        if "queries" not in aggregated:
+        if last_run(conn, "queries") is None:
             counts = aggregate_queries(conn, log=[str(folder / "log")])
             say(
-                f"{counts['rows_read']:,} rows of the query log came to {counts['queries']:,} queries of {counts['rows_written']:,} pins"
+                f"{counts['rows_read']:,} rows of the query log gave {counts['queries']:,} queries for "
+                f"{counts['rows_written']:,} pins"
             )
         covered = coverage(conn)
         if not sheets.exists() and covered["caption"]:
             sample = draw(conn, SampleOptions(n=40, raters=2, stratify="kind"))
             record(conn, sample)
             write_sheets(sample, sheets, functools.partial(pictures, side=SIDE, max_bytes=MAX_BYTES))
-            say(f"wrote sheets for two people to judge 40 captions to {sheets}")
+            say(f"wrote sheets on which two people can judge 40 captions to {sheets}")
         if not is_current(conn, gallery):
             shown = write_gallery(conn, gallery, title=TITLE)
             say(f"wrote {shown} pictures with their captions to {gallery}")
-        return {
-            "folder": str(folder), "store": str(store), "gallery": str(gallery), "sheets": str(sheets), "drew": drew, "ingested": ingested, "run": result.counts(),
-            "coverage": covered, "stopped": result.stopped, "warnings": warnings(result), "examples": result.examples,
-        }  # fmt: skip
+    return DemoResult(
+        folder=str(folder),
+        store=str(store),
+        gallery=str(gallery),
+        sheets=str(sheets),
+        drew=drew,
+        ingested=ingested,
+        run=result.counts(),
+        coverage=covered,
+        stopped=result.stopped,
+        warnings=warnings(result),
+        examples=result.examples,
+    )
 
 
-def _has_all(conn: sqlite3.Connection, table: Path) -> bool:
-    """Whether the store has every pin of `table`, with the image where it is now (a folder may have been
-    moved).
-    """
+def _has_all(conn: Connection, table: Path) -> bool:
+    """Whether the store has every pin of `table` with the image where it is now (the folder may have moved)."""
     import pyarrow.parquet as pq
 
     rows = pq.read_table(table, columns=["pin_id", "image"]).to_pylist()
-    known = dict(conn.execute("SELECT pin_id, image FROM pins"))
+    images = dict(conn.execute("SELECT pin_id, image FROM pins"))
     base = table.absolute().parent
-    return all(known.get(row["pin_id"]) == os.path.normpath(base / row["image"]) for row in rows)
+    return all(images.get(row["pin_id"]) == os.path.normpath(base / row["image"]) for row in rows)
+
+
+def _print_result(folder: str, result: DemoResult) -> None:
+    run, covered, examples = result["run"], result["coverage"], result["examples"]
+    pins = covered["pins"] or 1
+    if run["selected"]:
+        click.echo(
+            f"{run['captioned']} pins captioned, {run['shared']} more share a picture with one of them; "
+            f"{run['rejected']} rejected, {run['failed']} failed"
+        )
+    else:
+        click.echo("nothing to do: everything was done before")
+    if covered["failed"]:
+        click.echo(
+            f"{covered['failed']} images are broken on purpose, to show how failures are kept: "
+            + "; ".join(covered["reasons"]["failed"])
+        )
+    for pin_id, caption in examples:
+        click.echo(f"  {pin_id}: {caption}")
+    # After `make demo` the command is only in .venv, not on the path.
+    captioner = "captioner" if shutil.which("captioner") else os.path.relpath(sys.argv[0])
+    captioned = covered["native_text"] + covered["only_caption"]
+    click.echo(
+        f"{covered['native_text'] / pins:.0%} of {covered['pins']} pins had text of their own; with captions "
+        f"it is {captioned / pins:.0%}, with board titles and queries {covered['any_text'] / pins:.0%}."
+    )
+    click.echo(
+        "The captions come from the built-in checkpoint, which knows drawn pictures only.\n\n"
+        f"Look:   {result['gallery']} in a browser\n"
+        f"Judge:  {result['sheets']}/rater-1.html in a browser, and download your answers; then\n"
+        f"        {captioner} eval score {folder}/demo.db ~/Downloads/rater-1.csv --report report.html\n"
+        f"Try:    {captioner} stats {folder}/demo.db\n"
+        f"        {captioner} aggregate explain {folder}/demo.db {examples[0][0] if examples else 'pin-0001'}\n"
+        f"        {captioner} export {folder}/demo.db {folder}/export\n"
+        f"        sqlite3 {folder}/demo.db 'select pin_id, caption from enriched_features limit 5'\n"
+        f"Yours:  {captioner} ingest images my.db ~/photos\n"
+        f"        {captioner} run my.db --model Salesforce/blip2-flan-t5-xl"
+    )

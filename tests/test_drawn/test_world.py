@@ -164,10 +164,10 @@ def builtin_is_there() -> bool:
 
 @pytest.mark.skipif(not builtin_is_there(), reason="the built-in checkpoint is not there")
 def test_demo_does_everything_once_and_nothing_twice(tmp_path):
-    from pincaption.commands.demo import demo
+    from pincaption.commands.demo import make_demo
 
     said = []
-    first = demo(tmp_path / "demo", said.append, pins=24)
+    first = make_demo(tmp_path / "demo", said.append, pins=24)
     assert first["drew"]
     assert first["ingested"] == 24
     assert first["coverage"]["pins"] == 24
@@ -185,8 +185,8 @@ def test_demo_does_everything_once_and_nothing_twice(tmp_path):
     code = f"""if True:
         import sys
         from pathlib import Path
-        from pincaption.commands.demo import demo
-        again = demo(Path({str(tmp_path / "demo")!r}), print, pins=24)
+        from pincaption.commands.demo import make_demo
+        again = make_demo(Path({str(tmp_path / "demo")!r}), print, pins=24)
         assert not again["drew"] and again["ingested"] == 0 and again["run"]["selected"] == 0, again
         assert "torch" not in sys.modules"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -197,13 +197,13 @@ def test_demo_does_everything_once_and_nothing_twice(tmp_path):
 @pytest.mark.skipif(not builtin_is_there(), reason="the built-in checkpoint is not there")
 def test_demo_goes_on_where_it_was_killed(tmp_path):
     from pincaption.captioner.run import Options
-    from pincaption.commands.demo import demo
+    from pincaption.commands.demo import make_demo
 
-    part = demo(tmp_path / "demo", pins=24, options=Options(model=BUILTIN, limit=5))
+    part = make_demo(tmp_path / "demo", pins=24, options=Options(model=BUILTIN, limit=5))
     assert part["run"]["selected"] == 5
     assert part["run"]["remaining"] == 7
     (tmp_path / "demo/gallery.html").unlink()
-    rest = demo(tmp_path / "demo", pins=24)
+    rest = make_demo(tmp_path / "demo", pins=24)
     assert not rest["drew"]
     assert rest["ingested"] == 0
     assert rest["run"]["selected"] == 7

@@ -1,0 +1,149 @@
+"""`captioner ingest`: pins, pictures and vectors into a store."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from .verbs import STORE, Verbs, pair, verb
+
+_MAP = click.option(
+    "--map",
+    "columns",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="Read FIELD from the source's COLUMN. Repeatable.",
+)
+
+
+@click.group(cls=Verbs)
+def ingest() -> None:
+    """Bring pins, images and vectors into a store."""
+
+
+@verb(ingest, "pins")
+@STORE
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--kind", type=click.Choice(["pin", "product"]), help="Kind of the rows that name none.")
+@click.option(
+    "--image-root",
+    metavar="DIR",
+    help="Folder that relative image paths start from (default: the folder of the table).",
+)
+@_MAP
+@click.option("--sync", is_flag=True, help="Mark pins that are in none of the sources as deleted.")
+def ingest_pins(
+    store: str,
+    sources: tuple[str, ...],
+    kind: str | None,
+    image_root: str | None,
+    columns: tuple[str, ...],
+    sync: bool,
+    as_json: bool,
+) -> dict[str, Any]:
+    """Read tables of pins: Parquet, CSV, TSV or JSON Lines (also .gz), globs, folders of these, or - for JSON
+    Lines on standard input.
+
+    Columns: pin_id, and any of title, description, image (path, URL, or bytes in Parquet), kind, category,
+    locale, created_at, prompt. A pin that the store has already is updated in the columns that the source
+    has. Bad rows are kept in the table rejected_rows with their line and the reason. With --sync, pins that
+    are in none of the sources are marked as deleted: they leave the view, samples and exports, until a later
+    ingest brings them back.
+
+    \b
+    captioner ingest pins my.db pins.parquet
+    captioner ingest pins my.db 'dump/*.parquet' --sync
+    captioner ingest pins my.db 'items/*.csv.gz' --map pin_id=sku --kind product
+    """
+    from ..common.terminal import progress
+    from ..ingest import pins as tables
+    from ..store import open_store
+
+    mapping = dict(pair(text) for text in columns)
+    # Before the store is made: a mistyped name must not leave an empty store behind.
+    tables.check_sources(sources, image_root=image_root, columns=mapping)
+    conn = open_store(store, create=True)
+    with progress("reading", "rows") as shown:
+        counts = tables.ingest_pins(
+            conn, sources, kind=kind, image_root=image_root, columns=mapping, sync=sync, on_rows=shown.advance
+        )
+    if not as_json:
+        _print_pins(counts, store)
+    return counts
+
+
+@verb(ingest, "images")
+@STORE
+@click.argument("folder", metavar="DIR")
+def ingest_images(store: str, folder: str, as_json: bool) -> dict[str, Any]:
+    """Make a pin of every image file below DIR; its pin_id is the path below DIR.
+
+    \b
+    captioner ingest images my.db ~/photos
+    """
+    from ..common.terminal import progress
+    from ..ingest import pins as tables
+    from ..store import open_store
+
+    if not os.path.isdir(os.path.expanduser(folder)):
+        raise click.ClickException(f"{folder} is not a folder")
+    conn = open_store(store, create=True)
+    with progress("looking", "files") as shown:
+        counts = tables.ingest_images(conn, folder, on_rows=shown.advance)
+    if not as_json:
+        _print_pins(counts, store)
+    return counts
+
+
+@verb(ingest, "embeddings")
+@STORE
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option(
+    "--name", required=True, help="Name of the vectors in the store and in exports, for instance pinsage."
+)
+@_MAP
+def ingest_vectors(
+    store: str, sources: tuple[str, ...], name: str, columns: tuple[str, ...], as_json: bool
+) -> dict[str, Any]:
+    """Keep a vector per pin, to be exported with it: tables with pin_id and vector, a list of numbers.
+
+    Vectors are kept as float16, and all vectors of one name have the same size. Rows with another size or
+    with NaN are kept in the table rejected_rows.
+
+    \b
+    captioner ingest embeddings my.db vectors.parquet --name pinsage
+    captioner ingest embeddings my.db clip.jsonl.gz --name clip --map vector=embedding
+    """
+    from ..common.terminal import progress
+    from ..ingest.embeddings import ingest_embeddings
+    from ..store import open_store
+
+    conn = open_store(store)
+    with progress("reading", "rows") as shown:
+        counts = ingest_embeddings(
+            conn, sources, name, columns=dict(pair(text) for text in columns), on_rows=shown.advance
+        )
+    if not as_json:
+        click.echo(f"{counts['vectors']:,} vectors of {counts['dim'] or 0} numbers into {store} as {name}")
+        if counts["pins_not_in_store"]:
+            click.echo(f"{counts['pins_not_in_store']:,} of pins that are not in the store yet")
+        _print_rejected(counts)
+    return counts
+
+
+def _print_pins(counts: dict[str, Any], store: str) -> None:
+    click.echo(f"{counts['pins']:,} pins into {store}: {counts['new']:,} new, {counts['updated']:,} updated")
+    if "deleted" in counts:
+        click.echo(f"{counts['deleted']:,} pins marked as deleted that are gone from the sources")
+    if counts.get("skipped"):
+        click.echo(f"{counts['skipped']:,} files skipped that have no image's extension")
+    _print_rejected(counts)
+
+
+def _print_rejected(counts: dict[str, Any]) -> None:
+    if counts["rejected"]:
+        click.echo(f"{counts['rejected']:,} rows rejected (see the table rejected_rows):")
+        for reason, n in counts["reasons"].items():
+            click.echo(f"  {n:>8,}  {reason}")

@@ -1,0 +1,51 @@
+"""Types and options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+
+class BatchSizeType(click.ParamType[int | None]):
+    """`auto` (None for the program) or a number of pictures."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value is None or value == "auto":
+            return None
+        try:
+            size = int(value)
+        except ValueError:
+            size = 0
+        if not 1 <= size <= 4096:
+            self.fail(f"{value!r} is neither auto nor a number from 1 to 4096", param, ctx)
+        return size
+
+
+class DeviceType(click.ParamType[str]):
+    """A device by torch's name, several of them with commas, `auto` or `all`."""
+
+    name = "auto|all|cpu|cuda:N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        devices = str(value).split(",")
+        if value not in ("auto", "all") and not all(
+            device in ("cpu", "cuda") or (device.startswith("cuda:") and device[5:].isdigit())
+            for device in devices
+        ):
+            self.fail(
+                f"{value!r} is none of auto, all, cpu, cuda, cuda:0, or several as in cuda:0,cuda:1", param, ctx
+            )
+        return str(value)
+
+
+DTYPE = click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Number format to compute in. auto: the one that this store used last with this model, or else the "
+    "one that suits the device best.",
+)

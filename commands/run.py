@@ -1,0 +1,173 @@
+"""`captioner run`: a caption for every pin that needs one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import DTYPE, BatchSizeType, DeviceType
+from .verbs import STORE, command, finish
+
+if TYPE_CHECKING:
+    from ..captioner.run import Result
+
+
+@command("run")
+@STORE
+@click.option(
+    "--model",
+    metavar="builtin|NAME|PATH",
+    help="BLIP-2 checkpoint: a name on the Hugging Face hub, a folder, or builtin (which knows drawn pictures "
+    "only). Default: the model that this store used last.",
+)
+@click.option("--revision", help="Commit, tag or branch of the model on the hub.")
+@click.option(
+    "--select",
+    type=click.Choice(["missing-description", "missing-text", "all"]),
+    default="missing-description",
+    show_default=True,
+    help="Which pins get a caption.",
+)
+@click.option(
+    "--prompt", default="", help="Text that the caption continues. A pin's own prompt takes precedence."
+)
+@click.option(
+    "--batch-size",
+    type=BatchSizeType(),
+    metavar="auto|N",
+    default="auto",
+    show_default=True,
+    help="Pictures per batch.",
+)
+@click.option(
+    "--min-new-tokens",
+    type=click.IntRange(0, 512),
+    metavar="N",
+    default=5,
+    show_default=True,
+    help="Shortest caption in tokens.",
+)
+@click.option(
+    "--max-new-tokens",
+    type=click.IntRange(1, 512),
+    metavar="N",
+    default=30,
+    show_default=True,
+    help="Longest caption in tokens.",
+)
+@click.option(
+    "--num-beams",
+    type=click.IntRange(1, 32),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="Width of the beam search; 1 is greedy.",
+)
+@click.option(
+    "--no-repeat-ngram",
+    type=click.IntRange(0, 32),
+    metavar="N",
+    default=0,
+    show_default=True,
+    help="Do not repeat any sequence of N tokens; 0 allows it.",
+)
+@click.option(
+    "--device",
+    type=DeviceType(),
+    metavar="auto|all|cpu|cuda:N",
+    default="auto",
+    show_default=True,
+    help="Where the model runs. auto: a GPU if there is one; all: one process per GPU.",
+)
+@DTYPE
+@click.option(
+    "--workers", type=click.IntRange(1, 256), metavar="N", help="Threads that fetch and decode pictures."
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after N pins.")
+@click.option("--retry-failed", is_flag=True, help="Try pins that failed before once more.")
+def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
+    """Write a caption for every pin that needs one; continue where an earlier run stopped.
+
+    Several runs on one store share the work. Ctrl-C finishes the current batch and then stops.
+
+    \b
+    captioner run my.db --model Salesforce/blip2-flan-t5-xl
+    captioner run my.db --model builtin --limit 100
+    captioner run my.db --select all --prompt "a photo of"
+    """
+    from ..captioner.run import Options, warnings
+    from ..captioner.run import run as run_store
+    from ..common.terminal import progress, say
+    from ..store import open_store
+    from .devices import all_devices
+
+    conn = open_store(store)
+    devices = all_devices() if choices["device"] == "all" else choices["device"].split(",")
+    if len(devices) > 1:
+        return _run_on_each(store, devices, choices, as_json)
+    with progress("captioning", "pins") as shown:
+        result = run_store(
+            conn,
+            Options(**choices),
+            say=say,
+            on_batch=lambda done, total, batch: shown.update(done, total, f"batch {batch}"),
+        )
+    attempted = result.captioned + result.rejected + result.failed + result.shared
+    if not as_json:
+        _print_result(result)
+    for warning in warnings(result):
+        say(f"warning: {warning}")
+    if result.stopped:
+        say(
+            f"stopped with {result.remaining:,} pins left; the same command continues from here: "
+            f"captioner run {store}"
+        )
+        finish(result.counts(), as_json, 130)
+    if attempted and result.failed == attempted:
+        say(
+            "every pin failed; the reasons are above and in the table captions; "
+            "`captioner run --retry-failed` tries again"
+        )
+        finish(result.counts(), as_json, 1)
+    return result.counts()
+
+
+def _print_result(result: Result) -> None:
+    from ..common.terminal import duration
+
+    if not result.selected:
+        click.echo(
+            "nothing to do: every selected pin has its caption, or failed before and waits for --retry-failed"
+        )
+        return
+    click.echo(
+        f"{result.captioned:,} captioned, {result.shared:,} shared, {result.rejected:,} rejected, "
+        f"{result.failed:,} failed; {result.remaining:,} left"
+    )
+    click.echo(f"{duration(result.seconds)}, {result.images_per_second:,.1f} pins/s")
+    for reason, n in sorted(result.reasons.items(), key=lambda item: -item[1]):
+        click.echo(f"  {n:>8,}  {reason}")
+    if result.most_common:
+        click.echo(
+            f"{result.distinct:,} distinct captions; the most common is on {result.most_common[1]:.1%} of the "
+            "pins"
+        )
+    for pin_id, caption in result.examples:
+        click.echo(f"  {pin_id}: {caption}")
+
+
+def _run_on_each(store: str, devices: list[str], choices: dict[str, Any], as_json: bool) -> dict[str, Any]:
+    """One process per device on the same store: the claims share the work."""
+    from .devices import run_processes
+
+    counts, code = run_processes(store, devices, choices)
+    if not as_json:
+        click.echo(
+            f"{counts['captioned']:,} captioned, {counts['shared']:,} shared, {counts['rejected']:,} rejected, "
+            f"{counts['failed']:,} failed on {len(devices)} devices; {counts['remaining']:,} left "
+            f"({counts['images_per_second']:,.1f} pins/s)"
+        )
+    if code:
+        finish(counts, as_json, code)
+    return counts
