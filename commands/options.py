@@ -36,7 +36,9 @@ class DeviceType(click.ParamType[str]):
             for device in devices
         ):
             self.fail(
-                f"{value!r} is none of auto, all, cpu, cuda, cuda:0, or several as in cuda:0,cuda:1", param, ctx
+                f"{value!r} is none of auto, all, cpu, cuda, cuda:0, or several as in cuda:0,cuda:1",
+                param,
+                ctx,
             )
         return str(value)
 

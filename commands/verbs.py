@@ -65,7 +65,9 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
 
         decorated = click.command(name)(run_and_report)
         decorated.params += [
-            click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object to standard output."),
+            click.Option(
+                ["--json", "as_json"], is_flag=True, help="Print one JSON object to standard output."
+            ),
             click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
         ]
         return decorated

@@ -121,7 +121,7 @@ def test_ctrl_c_finishes_the_batch_says_how_to_go_on_and_goes_on(
     process.send_signal(number)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == code
-    assert "the same command goes on from here: captioner run" in errors
+    assert "the same command continues from here: captioner run" in errors
     done = count(store)
     assert 8 <= done < 240
     assert count(store, "SELECT count(*) FROM claims") == 0
