@@ -43,7 +43,7 @@ from pincaption.captioner.model import Decoding
 from pincaption.captioner.run import Options, run
 from pincaption.drawn import draw
 from pincaption.images.decode import decode
-from pincaption.ingest.pins import ingest_images
+from pincaption.ingest.images import ingest_images
 from pincaption.store import open_store
 
 ROOT = Path(__file__).parent.parent

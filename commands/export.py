@@ -118,8 +118,8 @@ def _export(
     )
     from ..filters.as_of import engagements_after, known_on
     from ..filters.evidence import hold_evidence
-    from ..ingest.embeddings import dimensions
     from ..store import one_moment, open_store
+    from ..store.embeddings import dimensions
     from ..store.recipes import find_recipe
     from ..store.runs import finish_run, start_run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -42,7 +43,7 @@ def ingest_pins(
     columns: tuple[str, ...],
     sync: bool,
     as_json: bool,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Read tables of pins: Parquet, CSV, TSV or JSON Lines (also .gz), globs, folders of these, or - for JSON
     Lines on standard input.
 
@@ -57,7 +58,7 @@ def ingest_pins(
     captioner ingest pins my.db 'dump/*.parquet' --sync
     captioner ingest pins my.db 'items/*.csv.gz' --map pin_id=sku --kind product
     """
-    from ..common.terminal import progress
+    from ..common.terminal import steps
     from ..ingest import pins as tables
     from ..store import open_store
 
@@ -65,9 +66,9 @@ def ingest_pins(
     # Before the store is made: a mistyped name must not leave an empty store behind.
     tables.check_sources(sources, image_root=image_root, columns=mapping)
     conn = open_store(store, create=True)
-    with progress("reading", "rows") as shown:
+    with steps({"reading": "rows"}) as on_step:
         counts = tables.ingest_pins(
-            conn, sources, kind=kind, image_root=image_root, columns=mapping, sync=sync, on_rows=shown.advance
+            conn, sources, kind=kind, image_root=image_root, columns=mapping, sync=sync, on_step=on_step
         )
     if not as_json:
         _print_pins(counts, store)
@@ -77,21 +78,21 @@ def ingest_pins(
 @verb(ingest, "images")
 @STORE
 @click.argument("folder", metavar="DIR")
-def ingest_images(store: str, folder: str, as_json: bool) -> dict[str, Any]:
+def ingest_images(store: str, folder: str, as_json: bool) -> Mapping[str, Any]:
     """Make a pin of every image file below DIR; its pin_id is the path below DIR.
 
     \b
     captioner ingest images my.db ~/photos
     """
-    from ..common.terminal import progress
-    from ..ingest import pins as tables
+    from ..common.terminal import steps
+    from ..ingest import images
     from ..store import open_store
 
     if not os.path.isdir(os.path.expanduser(folder)):
         raise click.ClickException(f"{folder} is not a folder")
     conn = open_store(store, create=True)
-    with progress("looking", "files") as shown:
-        counts = tables.ingest_images(conn, folder, on_rows=shown.advance)
+    with steps({"reading": "files"}) as on_step:
+        counts = images.ingest_images(conn, folder, on_step=on_step)
     if not as_json:
         _print_pins(counts, store)
     return counts
@@ -106,7 +107,7 @@ def ingest_images(store: str, folder: str, as_json: bool) -> dict[str, Any]:
 @_MAP
 def ingest_vectors(
     store: str, sources: tuple[str, ...], name: str, columns: tuple[str, ...], as_json: bool
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Keep a vector per pin, to be exported with it: tables with pin_id and vector, a list of numbers.
 
     Vectors are kept as float16, and all vectors of one name have the same size. Rows with another size or
@@ -116,14 +117,14 @@ def ingest_vectors(
     captioner ingest embeddings my.db vectors.parquet --name pinsage
     captioner ingest embeddings my.db clip.jsonl.gz --name clip --map vector=embedding
     """
-    from ..common.terminal import progress
+    from ..common.terminal import steps
     from ..ingest.embeddings import ingest_embeddings
     from ..store import open_store
 
     conn = open_store(store)
-    with progress("reading", "rows") as shown:
+    with steps({"reading": "rows"}) as on_step:
         counts = ingest_embeddings(
-            conn, sources, name, columns=dict(pair(text) for text in columns), on_rows=shown.advance
+            conn, sources, name, columns=dict(pair(text) for text in columns), on_step=on_step
         )
     if not as_json:
         click.echo(f"{counts['vectors']:,} vectors of {counts['dim'] or 0} numbers into {store} as {name}")
@@ -133,7 +134,7 @@ def ingest_vectors(
     return counts
 
 
-def _print_pins(counts: dict[str, Any], store: str) -> None:
+def _print_pins(counts: Mapping[str, Any], store: str) -> None:
     click.echo(f"{counts['pins']:,} pins into {store}: {counts['new']:,} new, {counts['updated']:,} updated")
     if "deleted" in counts:
         click.echo(f"{counts['deleted']:,} pins marked as deleted that are gone from the sources")
@@ -142,7 +143,7 @@ def _print_pins(counts: dict[str, Any], store: str) -> None:
     _print_rejected(counts)
 
 
-def _print_rejected(counts: dict[str, Any]) -> None:
+def _print_rejected(counts: Mapping[str, Any]) -> None:
     if counts["rejected"]:
         click.echo(f"{counts['rejected']:,} rows rejected (see the table rejected_rows):")
         for reason, n in counts["reasons"].items():

@@ -175,3 +175,7 @@ def duration(seconds: float) -> str:
 
 
 OnStep = Callable[[str, int, int | None], None]  # what is being done, how much of it is done, of how much
+
+
+def no_step(what: str, done: int, total: int | None) -> None:
+    """The OnStep of a caller that shows no progress."""

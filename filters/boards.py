@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..common.terminal import OnStep
-from ..sources.cells import absolute
+from ..sources.locations import absolute
 from ..store.aggregates import done_before, pins_not_in_store, remember
 from ..store.connection import StoreError, transaction
 from ..store.ranks import sorted_ranks, write_ranks

@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..sources.cells import absolute, file_stamp, source_name
+from ..sources.locations import absolute, file_stamp, find_sources, source_name
 from ..sources.rows import SourceError
-from ..sources.tables import check_columns, find_sources
+from ..sources.tables import check_columns
 from ..store.connection import StoreError, transaction
 from ..store.rejected import keep_rejected
 from .duck import connect, read_parquet

@@ -28,7 +28,16 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..sources.cells import MAX_ID, RowError, cells, file_stamp, identifier, moment, text_of, texts
+from ..sources.cells import (
+    MAX_ID,
+    RowError,
+    convert_column,
+    identifier,
+    moment,
+    text_column,
+    text_of,
+)
+from ..sources.locations import file_stamp
 from ..sources.rows import BadRow, SourceError, is_missing
 from ..sources.tables import read_tables
 from .duck import escaped, one, read_parquet
@@ -388,9 +397,9 @@ def _stage(source: Source, kind: Kind, scratch: Path) -> str:
             for name, wanted in kind.fields.items():
                 values = rows.columns.get(name, [None] * n)
                 made[name] = (
-                    texts(name, values, reasons)
+                    text_column(name, values, reasons)
                     if wanted == "text"
-                    else cells(_converter(name, wanted, name in kind.required), values, reasons)
+                    else convert_column(_converter(name, wanted, name in kind.required), values, reasons)
                 )
             for need in kind.required:
                 if "|" in need:

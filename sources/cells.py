@@ -1,33 +1,31 @@
-"""Single values of a table as people have them, made into what the store keeps; and how a row that is none is
-kept.
-"""
+"""Turns single values of a table into what the store keeps: text, ids, dates and times."""
 
 from __future__ import annotations
 
 import math
-import os
-import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
-from pathlib import Path
 from typing import Any
 
 from ..common.errors import PincaptionError
-from ..common.redact import redact_credentials
 from .rows import Unreadable, is_missing
 
 MAX_ID = 4096  # characters, as many as a path may have
-_TELEPHONE = re.compile(r"(?:\+?\d[\s()./-]{0,3}){9,}")
+EXACT_FLOATS = 2**53  # above it a float no longer tells neighbouring whole numbers apart
+# A number above it is in milliseconds: in seconds it would be after the year 5138.
+MAX_SECONDS = 10**11
 
 
 class RowError(PincaptionError):
-    """Why a row is rejected: a short text of few kinds, to be counted."""
+    """Why a value, and with it its row, is rejected. The message is one of few, so that it can be counted."""
 
 
-def cells(convert: Callable[[Any], Any], values: Sequence[Any], reasons: dict[int, str]) -> list[Any]:
-    """`convert` for each value; why it refuses some goes to `reasons`, by row."""
+def convert_column(
+    convert: Callable[[Any], Any], values: Sequence[Any], reasons: dict[int, str]
+) -> list[Any]:
+    """`convert` of each value. Where it raises RowError, the message goes to `reasons` by the row's index."""
     converted = []
     for i, value in enumerate(values):
         try:
@@ -38,17 +36,20 @@ def cells(convert: Callable[[Any], Any], values: Sequence[Any], reasons: dict[in
     return converted
 
 
-def texts(name: str, values: Sequence[Any], reasons: dict[int, str]) -> list[Any]:
-    """`text_of` for each value; most columns need no look at single ones."""
+def text_column(name: str, values: Sequence[Any], reasons: dict[int, str]) -> list[str | None]:
+    """`text_of` of each value of the column `name`; reasons as for `convert_column`.
+
+    A column of clean texts, as most are, is checked at once and not value by value.
+    """
     if {*map(type, values)} <= {str, type(None)}:
         together = "".join(filter(None, values))
         if "\0" not in together and is_unicode(together):
             return [value or None for value in values]
-    return cells(lambda value: text_of(name, value), values, reasons)
+    return convert_column(lambda value: text_of(name, value), values, reasons)
 
 
 def text_of(name: str, value: Any) -> str | None:
-    """A text or number as text without NUL characters, None if it is missing. Raises RowError."""
+    """A text or a number as text without NUL characters; None if it is missing. Raises RowError."""
     if type(value) is str and value.isascii() and "\0" not in value:
         return value or None
     if is_missing(value):
@@ -65,7 +66,7 @@ def text_of(name: str, value: Any) -> str | None:
 
 
 def is_unicode(text: str) -> bool:
-    """False for text with lone surrogates, which is how Python holds bytes that are no UTF-8."""
+    """False for text with lone surrogates, which is how Python holds bytes that are not UTF-8."""
     if text.isascii():
         return True
     try:
@@ -76,12 +77,12 @@ def is_unicode(text: str) -> bool:
 
 
 def identifier(value: Any, name: str = "pin_id") -> str:
-    """An id as text: text as it is, a whole number without its point. Raises RowError."""
+    """An id as text. Text stays as it is; 7 and 7.0 are both "7". Raises RowError."""
     if isinstance(value, (float, Decimal)) and not is_missing(value):
-        # pandas turns integers with gaps into floats, databases export them as decimals.
+        # pandas turns whole numbers with gaps into floats, and databases export them as decimals.
         if not math.isfinite(value) or value != int(value):
             raise RowError(f"{name} is neither text nor a whole number")
-        if isinstance(value, float) and abs(value) > 2**53:
+        if isinstance(value, float) and abs(value) > EXACT_FLOATS:
             raise RowError(f"{name} is a float too large to be exact: write it as text")
         value = int(value)
     text = text_of(name, value)
@@ -93,22 +94,25 @@ def identifier(value: Any, name: str = "pin_id") -> str:
 
 
 def moment(value: Any, name: str = "created_at") -> str | None:
-    """A moment as UTC ISO 8601 text, a date as it is. Without a zone it is in UTC; numbers are seconds or
-    milliseconds since 1970.
+    """A time as ISO 8601 text in UTC ("2024-05-31T12:00:00Z"), a date as "2024-05-31"; None if missing.
 
-    Besides ISO 8601, what mail and HTTP write ("Sun, 04 Apr 2021 05:43:58 +0000") is understood.
+    Read are ISO 8601, what mail and HTTP write ("Sun, 04 Apr 2021 05:43:58 +0000"), the number of a day
+    (20240531), and seconds or milliseconds since 1970. A time without a zone is taken to be in UTC. Raises
+    RowError.
     """
     if is_missing(value):
         return None
+    if isinstance(value, Unreadable):
+        raise RowError(value.reason)
     try:
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, int) and 19000101 <= value <= 21001231:
-            value = str(value)  # the day as databases write it, not a moment of the year 1970
-        if isinstance(value, str) and value.strip().isdecimal() and len(value.strip()) > 8:
+            value = str(value)  # a day as databases write it, and no second of the year 1970
+        if isinstance(value, str) and value.strip().isdecimal() and len(value.strip()) > len("20240531"):
             value = int(value)
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            value = datetime.fromtimestamp(value / 1000 if abs(value) > 1e11 else value, UTC)
+            value = datetime.fromtimestamp(value / 1000 if abs(value) > MAX_SECONDS else value, UTC)
         if isinstance(value, str):
             text = value.strip().removesuffix(" UTC")
             if text[:3].isalpha():
@@ -121,40 +125,4 @@ def moment(value: Any, name: str = "created_at") -> str | None:
             return value.isoformat()
     except (ValueError, OverflowError, OSError):
         pass
-    raise RowError(
-        value.reason
-        if isinstance(value, Unreadable)
-        else f"{name} is no date or time such as 2024-05-31T12:00:00Z"
-    )
-
-
-def absolute(path: str | Path) -> str:
-    """The path from the root, `~` resolved."""
-    return os.path.abspath(os.path.expanduser(path))
-
-
-def file_stamp(path: str | Path) -> str | None:
-    """Size and modification time of a file as text, or None where there is no file."""
-    try:
-        found = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return f"{found.st_size}-{found.st_mtime_ns}"
-
-
-def source_name(source: str) -> str:
-    """How `rejected_rows` names a source, however it was written on the command line."""
-    name = source if source == "-" or source.startswith("-#") else absolute(source)
-    return redact_credentials(os.fsencode(name).decode(errors="replace"))
-
-
-def _excerpt(content: str) -> str:
-    """The start of a row without what looks like an e-mail address, a link or a telephone number."""
-    content = _TELEPHONE.sub("[redacted]", content[:2000].encode(errors="replace").decode())
-    return re.sub(
-        r"\S+",
-        lambda word: (
-            "[redacted]" if any(mark in word[0].lower() for mark in ("@", "://", "www.")) else word[0]
-        ),
-        content,
-    )[:300]
+    raise RowError(f"{name} is no date or time such as 2024-05-31T12:00:00Z")

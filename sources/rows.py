@@ -1,4 +1,4 @@
-"""A row of a table as its reader gives it, the rows that cannot be read, and the errors of a source."""
+"""What readers of tables give: rows, rows that cannot be read, images, and the error of a whole source."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from typing import Any
 
 from ..common.errors import PincaptionError
 
+CHUNK = 5000  # rows that a reader gives at a time
+MAX_LINE = 32 * 1024 * 1024  # bytes or characters; a longer line or cell makes a BadRow
+EXCERPT = 2000  # characters of a row that a BadRow carries at most
+
 
 class SourceError(PincaptionError):
-    """A source that cannot be read at all; the message names it and the mend."""
+    """A source that cannot be read at all. The message names it and says what to do."""
 
 
 @dataclass(slots=True)
@@ -19,12 +23,14 @@ class Rows:
     """Rows of one source that have the same fields, column by column."""
 
     source: str
-    lines: Sequence[int]  # where each row begins, from 1; in Parquet and JSON arrays the row's number
+    lines: Sequence[int]  # the line on which each row begins, from 1; in Parquet and JSON arrays its number
     columns: dict[str, list[Any]]  # field -> a value for each row, for the fields that these rows have
 
 
 @dataclass(slots=True)
 class BadRow:
+    """A row that cannot be used, why, and the start of what it holds."""
+
     source: str
     line: int | None
     reason: str
@@ -33,21 +39,21 @@ class BadRow:
 
 @dataclass(slots=True)
 class ImageBytes:
-    """An image held in a Parquet column: where it stands, and its bytes."""
+    """An image in a column of a Parquet file: where it is, and its bytes."""
 
     path: str
     column: str
-    row: int
+    row: int  # from 0
     data: bytes
 
 
 @dataclass(slots=True)
 class Unreadable:
-    """Stands for a value that cannot be had."""
+    """Stands in a column for a value that cannot be read."""
 
     reason: str
 
 
 def is_missing(value: Any) -> bool:
-    """None, NaN and empty text."""
+    """True for None, NaN and empty text."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))

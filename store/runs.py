@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -36,7 +37,7 @@ def _as_text(arguments: dict[str, Any]) -> str:
 
 
 def finish_run(
-    conn: sqlite3.Connection, run_id: int, counts: dict[str, Any], *, batch_size: int | None = None
+    conn: sqlite3.Connection, run_id: int, counts: Mapping[str, Any], *, batch_size: int | None = None
 ) -> None:
     """Adds the end of a command: `counts` as JSON and the batch size it came to."""
     with transaction(conn):

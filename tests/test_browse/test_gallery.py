@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pincaption.browse.gallery import is_current, write_gallery
-from pincaption.ingest.pins import ingest_images
+from pincaption.ingest.images import ingest_images
 from pincaption.store import open_store
 from pincaption.store.claims import Claims
 from pincaption.store.recipes import Recipe

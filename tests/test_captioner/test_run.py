@@ -11,7 +11,7 @@ import pytest
 from pincaption.captioner.checkpoint import CheckpointError
 from pincaption.captioner.run import Options, run, warnings
 from pincaption.drawn import draw
-from pincaption.ingest.pins import ingest_images
+from pincaption.ingest.images import ingest_images
 from pincaption.store import open_store
 
 

@@ -211,7 +211,7 @@ def test_a_missing_file_or_glob_or_an_empty_folder_is_said(tmp_path: Path, db: P
     assert refused("aggregate", "queries", db, "--log", tmp_path / "empty").startswith(
         f"no table below the folder {tmp_path}/empty: captioner reads .parquet, .csv"
     )
-    assert "is no table by its name" in refused("aggregate", "queries", db, "--log", db)
+    assert "does not have the name of a table" in refused("aggregate", "queries", db, "--log", db)
     assert (
         refused("aggregate", "boards", db)
         == "no boards and no saves have been read yet: name them with --boards and --saves"

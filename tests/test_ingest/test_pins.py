@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pincaption.images.parquet import ParquetImages
-from pincaption.ingest.pins import IMAGE_ENDINGS, check_sources, ingest_images, ingest_pins
+from pincaption.ingest.pins import check_sources, ingest_pins
 from pincaption.sources.rows import SourceError
 from pincaption.store import open_store
 
@@ -402,54 +402,6 @@ def test_what_cannot_work_is_said_before_anything_is_written(
         check_sources([str(tmp_path / "last.csv")], **options)
 
 
-def test_every_file_with_an_images_ending_becomes_a_pin(store: sqlite3.Connection, tmp_path: Path) -> None:
-    top = tmp_path / "photos"
-    names = [
-        "a.jpg",
-        "B.JPEG",
-        "sub/c.PnG",
-        "sub/deep er/d.webp",
-        "ünï 'quoted' \"x\"\n.gif",
-        " lead.jpg",
-        "._a.jpg",
-        ".hidden/e.tiff",
-        "broken.jpg",
-    ]
-    others = ["notes.txt", "jpg", ".jpg", "a.jpg.txt", "movie.mp4"]
-    for name in names + others:
-        (top / name).parent.mkdir(parents=True, exist_ok=True)
-        (top / name).write_bytes(b"no image at all")
-    (top / "loop").symlink_to(top)
-    (top / "lost.png").symlink_to(top / "nowhere")
-    (top / "folder.jpg").mkdir()
-    counts = ingest_images(store, top)
-    assert {row[0] for row in pins(store, "pin_id")} == {*names, "lost.png"}
-    assert all(image == f"{top}/{pin_id}" for pin_id, image in pins(store, "pin_id, image"))
-    assert (counts["pins"], counts["skipped"], counts["rejected"]) == (len(names) + 1, len(others), 0)
-
-
-@pytest.mark.parametrize(
-    "ending", [".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic"]
-)
-def test_the_usual_endings_are_images(ending: str) -> None:
-    assert ending in IMAGE_ENDINGS
-
-
-def test_a_name_that_is_no_text_is_a_rejected_row(store: sqlite3.Connection, tmp_path: Path) -> None:
-    top = tmp_path / "photos"
-    top.mkdir()
-    (top / os.fsdecode(b"caf\xe9.jpg")).touch()
-    (top / os.fsdecode(b"caf\xe9.txt")).touch()
-    (top / "good.jpg").touch()
-    counts = ingest_images(store, top)
-    assert (counts["pins"], counts["skipped"], counts["reasons"]) == (
-        1,
-        1,
-        {"the file's name is not valid UTF-8": 1},
-    )
-    assert store.execute("SELECT content FROM rejected_rows").fetchone()[0].endswith("caf?.jpg")
-
-
 def test_a_table_in_a_folder_that_is_no_text_gives_pins_without_it(
     store: sqlite3.Connection, tmp_path: Path
 ) -> None:
@@ -461,16 +413,6 @@ def test_a_table_in_a_folder_that_is_no_text_gives_pins_without_it(
         1,
         {"the image's folder has a name that is not valid UTF-8": 1},
     )
-
-
-def test_a_folder_is_looked_at_again(store: sqlite3.Connection, tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").write_bytes(b"1")
-    ingest_images(store, tmp_path)
-    store.execute("UPDATE pins SET image_sha256 = 'x', title = 'kept'")
-    (tmp_path / "b.jpg").write_bytes(b"1")
-    counts = ingest_images(store, tmp_path)
-    assert (counts["new"], counts["updated"]) == (1, 1)
-    assert pins(store, "pin_id, image_sha256, title") == [("a.jpg", "x", "kept"), ("b.jpg", None, None)]
 
 
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
@@ -509,11 +451,9 @@ def test_a_run_that_is_killed_leaves_what_was_committed(tmp_path: Path) -> None:
     script = (
         "import os, sys; from pincaption.store import open_store; from pincaption.ingest.pins import ingest_pins\n"
         f"conn = open_store({str(tmp_path / 'a.db')!r}, create=True)\n"
-        "left = [30_000]\n"
-        "def on_rows(n):\n"
-        "    left[0] -= n\n"
-        "    if left[0] < 0: os.kill(os.getpid(), 9)\n"
-        f"ingest_pins(conn, [{str(tmp_path / 'a.csv')!r}], on_rows=on_rows)\n"
+        "def on_step(what, done, total):\n"
+        "    if done > 30_000: os.kill(os.getpid(), 9)\n"
+        f"ingest_pins(conn, [{str(tmp_path / 'a.csv')!r}], on_step=on_step)\n"
     )
     (tmp_path / "a.csv").write_text("pin_id\n" + "".join(f"{i}\n" for i in range(50_000)))
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
@@ -565,7 +505,7 @@ def test_sync_deletes_nothing_when_the_source_is_damaged(
     (tmp_path / "2.jsonl").write_text(text)
     with pytest.raises(
         SourceError,
-        match="it cannot be told which pins are gone: the others were taken in, none was marked as deleted",
+        match="captioner cannot tell which pins are gone: it took the other rows in and marked no pin as deleted",
     ):
         ingest_pins(store, [str(tmp_path / "2.jsonl")], sync=True)
     assert ids(store) == ["a", "b"]

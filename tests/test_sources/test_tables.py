@@ -12,9 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pincaption.sources import tables as sources
+from pincaption.sources import csv_reader, json_reader
+from pincaption.sources.locations import find_sources
 from pincaption.sources.rows import BadRow, ImageBytes, Rows, SourceError, Unreadable
-from pincaption.sources.tables import find_sources, read_tables
+from pincaption.sources.tables import read_tables
 
 FIELDS = ("pin_id", "title", "image")
 TWO = [{"pin_id": "1", "title": "mug"}, {"pin_id": "2", "title": "cup, blue"}]
@@ -151,7 +152,7 @@ def test_csv_as_it_is_found(tmp_path: Path, content: bytes, rows: list) -> None:
 def test_a_csv_row_that_cannot_be_read_costs_itself_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, ids: list, bad: list
 ) -> None:
-    monkeypatch.setattr(sources, "MAX_LINE", 1000)
+    monkeypatch.setattr(csv_reader, "MAX_LINE", 1000)
     (tmp_path / "a.csv").write_text("pin_id,title\n" + body)
     rows, found = read(tmp_path / "a.csv")
     assert [values["pin_id"] for _, values in rows] == ids
@@ -161,7 +162,7 @@ def test_a_csv_row_that_cannot_be_read_costs_itself_alone(
 def test_json_lines_that_cannot_be_read_are_named_by_their_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "MAX_LINE", 100)
+    monkeypatch.setattr(json_reader, "MAX_LINE", 100)
     lines = [
         b'\xef\xbb\xbf{"pin_id": 1, "title": "mug"}',
         b"",
@@ -249,8 +250,8 @@ def _damaged(path: Path) -> None:
     ("name", "make", "message"),
     [
         ("none.csv", lambda path: None, "no such file"),
-        ("a.xlsx", Path.touch, r"is no table by its name: captioner reads \.parquet, \.csv"),
-        ("a.parquet.gz", Path.touch, "is no table by its name"),
+        ("a.xlsx", Path.touch, r"does not have the name of a table: captioner reads \.parquet, \.csv"),
+        ("a.parquet.gz", Path.touch, "does not have the name of a table"),
         ("folder", Path.mkdir, "no table below the folder"),
         ("a.parquet", Path.touch, "is not a Parquet file that can be read"),
         ("a.csv.gz", _cut, "cannot be read"),

@@ -1,0 +1,114 @@
+"""Batches of pins on their way into the store: written a few thousand at a time, and counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NotRequired, TypedDict
+
+from ..common.terminal import OnStep
+from ..sources.rows import BadRow, SourceError
+from ..store import Connection
+from ..store.connection import transaction
+from ..store.pins import PinsSeen, count_pins, upsert_pins
+from ..store.rejected import forget_rejected, keep_rejected
+from ..store.runs import finish_run, start_run
+
+ROWS_PER_COMMIT = 20_000
+
+
+class PinCounts(TypedDict):
+    """What became of the rows of an ingest of pins. `captioner ingest pins --json` prints it."""
+
+    rows_read: int
+    pins: int  # rows that became a pin, or changed one
+    new: int
+    updated: int
+    rejected: int
+    reasons: dict[str, int]  # reason -> rejected rows, most frequent first
+    deleted: NotRequired[int]  # with `sync`: pins that are gone from the sources
+
+
+@dataclass(slots=True)
+class PinBatch:
+    """Pins that are ready for the store, and rows that cannot be pins."""
+
+    columns: tuple[str, ...] = ()  # of `pins`; the first is "pin_id"
+    pins: Sequence[tuple[Any, ...]] = ()  # for each pin its values of `columns`
+    rejected: list[BadRow] = field(default_factory=list)
+    rejected_ids: list[str] = field(default_factory=list)  # ids of rejected rows, where they could be read
+
+
+def write_batches(
+    conn: Connection,
+    command: str,
+    arguments: dict[str, Any],
+    sources: Sequence[str],
+    batches: Iterable[PinBatch],
+    on_step: OnStep,
+    *,
+    sync: bool = False,
+) -> PinCounts:
+    """Writes `batches` to the store and records it as a run of `command` with `arguments`.
+
+    Rejected rows replace those that are kept of earlier reads of `sources`. With `sync`, pins that no batch
+    has are marked as deleted at the end. Raises SourceError if the batches do not tell which pins those are;
+    the pins are in the store all the same.
+    """
+    run_id = start_run(conn, command, arguments)
+    before = count_pins(conn)
+    with transaction(conn):
+        forget_rejected(conn, sources)
+    seen = PinsSeen(conn) if sync else None
+    pins, without_id, reasons = 0, 0, Counter[str]()
+    waiting: list[PinBatch] = []
+    rows_waiting = 0
+    on_step("reading", 0, None)
+    for batch in batches:
+        if seen:
+            seen.add([*(pin[0] for pin in batch.pins), *batch.rejected_ids])
+        pins += len(batch.pins)
+        without_id += len(batch.rejected) - len(batch.rejected_ids)
+        reasons.update(row.reason for row in batch.rejected)
+        waiting.append(batch)
+        rows_waiting += len(batch.pins) + len(batch.rejected)
+        if rows_waiting >= ROWS_PER_COMMIT:
+            _commit(conn, waiting, run_id)
+            waiting, rows_waiting = [], 0
+        on_step("reading", pins + reasons.total(), None)
+    _commit(conn, waiting, run_id)
+    new = count_pins(conn) - before
+    counts = PinCounts(
+        rows_read=pins + reasons.total(),
+        pins=pins,
+        new=new,
+        updated=pins - new,
+        rejected=reasons.total(),
+        reasons=dict(reasons.most_common()),
+    )
+    if seen:
+        if without_id or not pins:
+            finish_run(conn, run_id, counts)
+            raise SourceError(_why_not_synced(without_id))
+        with transaction(conn):
+            counts["deleted"] = seen.mark_others_deleted()
+        seen.close()
+    finish_run(conn, run_id, counts)
+    return counts
+
+
+def _why_not_synced(without_id: int) -> str:
+    why = f"{without_id:,} rows have no pin_id that can be read" if without_id else "the sources hold no pins"
+    return (
+        f"{why}, so captioner cannot tell which pins are gone: it took the other rows in and marked no pin as "
+        "deleted; mend the source and --sync again"
+    )
+
+
+def _commit(conn: Connection, batches: Iterable[PinBatch], run_id: int) -> None:
+    with transaction(conn):
+        for batch in batches:
+            if batch.pins:
+                upsert_pins(conn, batch.columns, batch.pins)
+            keep_rejected(conn, batch.rejected, run_id)

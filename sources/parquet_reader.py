@@ -1,0 +1,141 @@
+"""Reads Parquet files of any writer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from .columns import Wanted
+from .rows import CHUNK, BadRow, ImageBytes, Rows, SourceError, Unreadable
+
+CHUNK_OF_IMAGES = 16  # rows at a time where a column holds images
+
+
+def column_names(source: str) -> list[str]:
+    with _open(source) as file:
+        return list(file.schema_arrow.names)
+
+
+def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow]:
+    """The rows of a Parquet file in order; only the columns of wanted fields are read.
+
+    A field "image" whose column holds bytes comes as `ImageBytes`, a field "vector" as NumPy arrays.
+    """
+    with _open(source) as file:
+        schema = file.schema_arrow
+        columns = wanted.match(source, schema.names)
+        has_images = "image" in columns and _holds_bytes(
+            schema.field(schema.names.index(columns["image"])).type
+        )
+        first_row = 0
+        for batch in file.iter_batches(
+            CHUNK_OF_IMAGES if has_images else CHUNK, columns=list(dict.fromkeys(columns.values()))
+        ):
+            values = {}
+            for field, column in columns.items():
+                array = batch.column(batch.schema.names.index(column))
+                if field == "image" and has_images:
+                    values[field] = _images(source, column, first_row, array)
+                elif field == "vector":
+                    values[field] = _vectors(array)
+                else:
+                    values[field] = _values(array)
+            yield Rows(source, range(first_row + 1, first_row + 1 + batch.num_rows), values)
+            first_row += batch.num_rows
+
+
+@contextmanager
+def _open(source: str) -> Iterator[Any]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(source, pre_buffer=False, buffer_size=1 << 20) as file:
+            yield file
+    except pa.ArrowException as error:
+        raise SourceError(
+            f"{source} is not a Parquet file that can be read: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _holds_bytes(kind: Any) -> bool:
+    """Whether a type of Arrow is bytes, a dictionary of bytes, or the struct {bytes, path} of `datasets`."""
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    if types.is_struct(kind):
+        return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes").type)
+    return bool(
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_binary_view(kind)
+        or types.is_fixed_size_binary(kind)
+    )
+
+
+def _images(source: str, column: str, first_row: int, array: Any) -> list[ImageBytes | str | None]:
+    images: list[ImageBytes | str | None] = []
+    path = str(Path(source).absolute())
+    for row, cell in enumerate(array.to_pylist(), first_row):
+        in_struct = isinstance(cell, dict)
+        data = cell.get("bytes") if in_struct else cell
+        if isinstance(data, bytes):
+            images.append(ImageBytes(path, f"{column}.bytes" if in_struct else column, row, data))
+        else:  # `datasets` writes {"bytes": null, "path": ...} for images that stay outside of the file
+            images.append(cell.get("path") if in_struct else None)
+    return images
+
+
+def _vectors(array: Any) -> list[Any]:
+    """Lists of numbers as NumPy arrays. No Python object is made for a single number."""
+    import pyarrow.types as types
+
+    kind = array.type
+    if not (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)) or not (
+        types.is_floating(kind.value_type) or types.is_integer(kind.value_type)
+    ):
+        return _values(array)
+    numbers = array.values.to_numpy(zero_copy_only=False)  # a null among them becomes NaN
+    if types.is_fixed_size_list(kind):
+        ends = [(array.offset + i) * kind.list_size for i in range(len(array) + 1)]
+    else:
+        ends = array.offsets.to_pylist()
+    present = array.is_valid().to_pylist()
+    return [
+        numbers[start:end] if there else None
+        for start, end, there in zip(ends, ends[1:], present, strict=False)
+    ]
+
+
+def _values(array: Any) -> list[Any]:
+    """Python values of a column; `Unreadable` where there is none for a cell."""
+    import pyarrow as pa
+
+    if pa.types.is_timestamp(array.type):  # to UTC; a time without a zone is taken to be in UTC
+        array = array.cast(pa.timestamp("us", array.type.tz), safe=False).cast(pa.timestamp("us"))
+    try:
+        values = array.to_pylist()
+    except (ValueError, OverflowError):  # text that is not UTF-8, or times after the year 9999
+        values = [_value(scalar) for scalar in array]
+    if _holds_bytes(array.type):  # older writers do not mark text as text
+        values = [_decoded(value) for value in values]
+    return list(values)
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return Unreadable("not valid UTF-8")
+    except (ValueError, OverflowError):
+        return Unreadable("a date or time beyond what can be")
+
+
+def _decoded(value: Any) -> Any:
+    try:
+        return value.decode() if isinstance(value, bytes) else value
+    except UnicodeDecodeError:
+        return Unreadable("not valid UTF-8")

@@ -1,0 +1,69 @@
+"""How pins are written to the table `pins`, and how those that a source no longer has are marked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .connection import Connection, now
+
+
+def count_pins(conn: Connection) -> int:
+    """The number of pins in the store, deleted ones included."""
+    return int(conn.execute("SELECT count(*) FROM pins").fetchone()[0])
+
+
+def upsert_pins(conn: Connection, columns: Sequence[str], pins: Iterable[Sequence[Any]]) -> None:
+    """Adds pins, or updates `columns` of those that exist. Belongs into a transaction of the caller.
+
+    `columns` has "pin_id"; `pins` gives a value for each column. A pin without a kind keeps the one that it
+    has, or becomes a "pin". A pin without an image_sha256 keeps the one that it has, as long as image and
+    image_stamp stay the same. A pin that was marked as deleted is no longer so.
+    """
+    conn.executemany(_upsert_statement(columns), pins)
+
+
+def _upsert_statement(columns: Sequence[str]) -> str:
+    values = {column: f"?{i}" for i, column in enumerate(columns, 1)}
+    changes = {column: f"excluded.{column}" for column in columns if column != "pin_id"}
+    if "kind" in columns:
+        changes["kind"] = f"coalesce({values['kind']}, pins.kind)"
+        values["kind"] = f"coalesce({values['kind']}, 'pin')"
+    if "image_sha256" in columns:
+        changes["image_sha256"] = """
+            CASE WHEN excluded.image_sha256 IS NULL AND pins.image IS excluded.image
+                AND pins.image_stamp IS excluded.image_stamp
+            THEN pins.image_sha256 ELSE excluded.image_sha256 END"""
+    changes["deleted_at"] = "NULL"
+    return f"""
+        INSERT INTO pins ({", ".join(columns)}) VALUES ({", ".join(values.values())})
+        ON CONFLICT (pin_id) DO UPDATE SET {", ".join(f"{column} = {new}" for column, new in changes.items())}"""
+
+
+class PinsSeen:
+    """The ids that an ingest with --sync met in its sources, in a temporary table of the connection."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
+        conn.execute("DROP TABLE IF EXISTS temp.seen")
+        conn.execute("CREATE TEMP TABLE seen (pin_id TEXT PRIMARY KEY) WITHOUT ROWID")
+
+    def add(self, pin_ids: Iterable[str]) -> None:
+        self._conn.executemany(
+            "INSERT OR IGNORE INTO temp.seen VALUES (?)", [(pin_id,) for pin_id in pin_ids]
+        )
+
+    def close(self) -> None:
+        self._conn.execute("DROP TABLE temp.seen")
+
+    def mark_others_deleted(self) -> int:
+        """Marks all pins that were not seen as deleted, and returns how many that were.
+
+        Belongs into a transaction of the caller.
+        """
+        marked = self._conn.execute(
+            """UPDATE pins SET deleted_at = ?
+            WHERE deleted_at IS NULL AND pin_id NOT IN (SELECT pin_id FROM temp.seen)""",
+            [now()],
+        )
+        return marked.rowcount
