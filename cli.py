@@ -28,15 +28,15 @@ def cli() -> None:
     """Makes pins and products findable: fills in missing descriptions with BLIP-2 captions, in one store.
 
     \b
-    captioner demo                                  try everything on drawn pictures, offline
-    captioner ingest images my.db ~/photos          a folder of images becomes a store
+    captioner demo                            try everything offline, on drawn pictures
+    captioner ingest images my.db ~/photos    turn a folder of images into a store
     captioner run my.db --model Salesforce/blip2-opt-2.7b
     captioner aggregate boards my.db --boards boards.parquet --saves saves.parquet
-    captioner eval sample my.db sheets/             let people judge the captions
-    captioner stats my.db                           how many pins have text now
-    captioner browse my.db                          look at it in a browser
-    captioner export my.db out/                     features for a trainer
-    captioner embed train out/ model/               train a search embedding on them
+    captioner eval sample my.db sheets/       let people judge the captions
+    captioner stats my.db                     count the pins that have text now
+    captioner browse my.db                    look at the store in a browser
+    captioner export my.db out/               write features for a trainer
+    captioner embed train out/ model/         train a search embedding on them
     """
 
 

@@ -1,6 +1,4 @@
-"""`captioner aggregate`: board titles and engaged queries into the store, and why a pin has those that it
-has.
-"""
+"""`captioner aggregate`: board titles and engaged queries into the store."""
 
 from __future__ import annotations
 
@@ -11,6 +9,7 @@ from typing import Any
 import click
 
 from ..common.terminal import printable, steps
+from .explain import explain
 from .verbs import STORE, Verbs, pair, verb
 
 _MAP = click.option(
@@ -18,16 +17,17 @@ _MAP = click.option(
     "columns",
     multiple=True,
     metavar="FIELD=COLUMN",
-    help="Read FIELD (or TABLE.FIELD) from the source's COLUMN.",
+    help="Read FIELD (or TABLE.FIELD) from the source's COLUMN. Repeatable.",
 )
 _MEMORY = click.option(
     "--memory-limit",
     metavar="SIZE",
-    help="For instance 500MB or 4GB; what does not fit is spilled beside the store. [default: 1/16 of the machine's]",
+    help="Memory for the counting, for instance 500MB or 4GB. What does not fit is written to files beside "
+    "the store. [default: 1/16 of the machine's]",
 )
 _UNITS = {"reading": "sources", "writing": "pins"}
 _REBUILD = click.option(
-    "--rebuild", is_flag=True, help="Forget what was read before and start afresh from the sources named."
+    "--rebuild", is_flag=True, help="Forget what was read before, and read only the sources named now."
 )
 
 
@@ -36,9 +36,9 @@ def aggregate() -> None:
     """Gather board titles and engaged queries for every pin."""
 
 
-def _share(ctx: click.Context, param: click.Parameter, value: float) -> float:
+def _not_nan(ctx: click.Context, param: click.Parameter, value: float) -> float:
     if math.isnan(value):
-        raise click.BadParameter("nan is no share")
+        raise click.BadParameter("nan is not a share")
     return value
 
 
@@ -62,7 +62,7 @@ def _share(ctx: click.Context, param: click.Parameter, value: float) -> float:
     metavar="N",
     default=10,
     show_default=True,
-    help="Titles kept for a pin.",
+    help="Titles to keep for a pin.",
 )
 @click.option(
     "--min-boards",
@@ -70,16 +70,16 @@ def _share(ctx: click.Context, param: click.Parameter, value: float) -> float:
     metavar="N",
     default=1,
     show_default=True,
-    help="Boards of a title that must hold the pin.",
+    help="Keep a title of a pin if at least N boards with this title hold the pin.",
 )
 @click.option(
     "--max-board-share",
-    callback=_share,
+    callback=_not_nan,
     type=click.FloatRange(0, 1),
     metavar="SHARE",
     default=0.02,
     show_default=True,
-    help="A title on a larger share of boards is dropped (from 1,000 boards on).",
+    help="Drop titles that more than this share of all boards have (applies from 1,000 boards on).",
 )
 @click.option(
     "--min-chars",
@@ -108,7 +108,7 @@ def _share(ctx: click.Context, param: click.Parameter, value: float) -> float:
 @click.option(
     "--generic-titles",
     metavar="FILE",
-    help="Titles that say nothing, one a line, instead of the list that comes along.",
+    help="File of titles that say nothing, one per line; replaces the built-in list.",
 )
 @_MAP
 @_MEMORY
@@ -123,14 +123,14 @@ def boards(
     as_json: bool,
     **options: Any,
 ) -> dict[str, Any]:
-    """Find the titles under which people filed each pin, the most telling first.
+    """Find the titles of the boards to which people saved each pin, the most informative first.
 
-    Name sources as they come: what was read before is kept and not read again, a source that was rewritten
-    replaces what it gave, and saves may come before their boards. Without sources, everything is ranked anew
-    with the options given.
+    Sources can be given as they arrive. What was read before is kept and not read again. A source that was
+    rewritten replaces what it contributed before. Saves may come before their boards. Without sources,
+    everything is ranked again with the options given.
 
     \b
-    captioner aggregate boards my.db --boards boards.parquet --saves 'saves/*.parquet'
+    captioner aggregate boards my.db --boards boards.csv --saves 'saves/*.parquet'
     captioner aggregate boards my.db --saves today.csv.gz --map saves.pin_id=item
     captioner aggregate boards my.db --top 5 --min-boards 2
     """
@@ -138,11 +138,11 @@ def boards(
     from ..store import open_store
 
     if (*boards, *saves).count("-") > 1:
-        raise click.UsageError("standard input can be one table only: name a file for the other")
+        raise click.UsageError("only one table can come from standard input: name a file for the other")
     conn = open_store(store)
     mapping = dict(map(pair, columns))
     with steps(_UNITS) as on_step:
-        found = aggregate_boards(
+        counts = aggregate_boards(
             conn,
             boards=boards,
             saves=saves,
@@ -154,15 +154,17 @@ def boards(
         )
     if not as_json:
         _print(
-            found,
+            counts,
             "board_titles",
-            ("titles kept", found["titles"]),
-            [("saves on unknown boards", found["unknown_boards"], False)],
+            ("titles kept", counts["titles"]),
+            [("saves on unknown boards", counts["unknown_boards"], False)],
         )
-    return found
+    return counts
 
 
 class WeightType(click.ParamType[tuple[str, float]]):
+    """An action and its weight."""
+
     name = "ACTION=W"
 
     def convert(
@@ -174,7 +176,7 @@ class WeightType(click.ParamType[tuple[str, float]]):
         except ValueError:
             equals = ""
         if not equals or not action:
-            self.fail(f"{value!r} is no ACTION=W such as click=0.25", param, ctx)
+            self.fail(f"{value!r} is not ACTION=W, for instance click=0.25", param, ctx)
         from ..filters.queries import whole_weights
 
         try:
@@ -196,7 +198,7 @@ class WeightType(click.ParamType[tuple[str, float]]):
     "--as-of",
     type=click.DateTime(["%Y-%m-%d"]),
     metavar="DATE",
-    help="Last day that counts. [default: the newest day in the log]",
+    help="Last day that counts. [default: the newest day in the log that is not after today]",
 )
 @click.option(
     "--window-days",
@@ -212,7 +214,7 @@ class WeightType(click.ParamType[tuple[str, float]]):
     metavar="N",
     default=20,
     show_default=True,
-    help="Queries kept for a pin.",
+    help="Queries to keep for a pin.",
 )
 @click.option(
     "--weight",
@@ -220,7 +222,7 @@ class WeightType(click.ParamType[tuple[str, float]]):
     type=WeightType(),
     multiple=True,
     metavar="ACTION=W",
-    help="What an action counts. [default: save=1, long_click=1, click=0.25]",
+    help="Weight of an action. Repeatable. [default: save=1, long_click=1, click=0.25]",
 )
 @click.option(
     "--min-engagements",
@@ -228,7 +230,7 @@ class WeightType(click.ParamType[tuple[str, float]]):
     metavar="N",
     default=1,
     show_default=True,
-    help="Fewest engagements of a query with a pin.",
+    help="Keep a query of a pin if it has at least N engagements.",
 )
 @click.option(
     "--min-users",
@@ -236,7 +238,7 @@ class WeightType(click.ParamType[tuple[str, float]]):
     metavar="N",
     default=1,
     show_default=True,
-    help="Fewest people behind a query of a pin.",
+    help="Keep a query of a pin if at least N people used it.",
 )
 @_MAP
 @_MEMORY
@@ -254,12 +256,13 @@ def queries(
 ) -> dict[str, Any]:
     """Find the queries that led people to each pin, those with the most engagement first.
 
-    Name sources as they come: what was read before is kept and not read again, and a source that was
-    rewritten replaces what it gave. Without sources, everything is ranked anew with the options given.
+    Sources can be given as they arrive. What was read before is kept and not read again. A source that was
+    rewritten replaces what it contributed before. Without sources, everything is ranked again with the
+    options given.
 
     \b
     captioner aggregate queries my.db --log 'log/*.parquet'
-    captioner aggregate queries my.db --log today.jsonl.gz --map pin_id=item --weight add_to_cart=2
+    captioner aggregate queries my.db --log today.jsonl.gz --weight add_to_cart=2
     captioner aggregate queries my.db --as-of 2026-06-01 --min-users 3
     """
     from ..filters.queries import WEIGHTS, QueryOptions, aggregate_queries
@@ -268,7 +271,7 @@ def queries(
     conn = open_store(store)
     chosen = QueryOptions(as_of=as_of.date() if as_of else None, weights=WEIGHTS | dict(weights), **options)
     with steps(_UNITS) as on_step:
-        found = aggregate_queries(
+        counts = aggregate_queries(
             conn,
             log=log,
             options=chosen,
@@ -278,9 +281,9 @@ def queries(
             on_step=on_step,
         )
     if not as_json:
-        _print(found, "engaged_queries", ("queries kept", found["queries"]), [])
-        click.echo(f"{options['window_days']} days up to {found['as_of']}")
-        if unweighted := found["unweighted_actions"]:
+        _print(counts, "engaged_queries", ("queries kept", counts["queries"]), [])
+        click.echo(f"{options['window_days']} days up to {counts['as_of']}")
+        if unweighted := counts["unweighted_actions"]:
             some = ", ".join(f"{action} ({n:,} rows)" for action, n in list(unweighted.items())[:5])
             more = " and more" if len(unweighted) > 5 else ""
             click.echo(
@@ -288,127 +291,27 @@ def queries(
                     printable(f"actions of no weight (--weight ACTION=W): {some}{more}"), 80, "", "  "
                 )
             )
-    return found
+    return counts
 
 
 def _print(
-    found: dict[str, Any], table_name: str, kept: tuple[str, int], more: list[tuple[str, int, bool]]
+    counts: dict[str, Any], table_name: str, kept: tuple[str, int], more: list[tuple[str, int, bool]]
 ) -> None:
     from ..common.terminal import table
 
-    rows: list[tuple[str, int, bool]] = [("rows read", found["rows_read"], False)]
-    if found["unchanged"]:
-        rows.append(("  sources that were read before", found["unchanged"], False))
-    if found["rejected"]:
-        rows.append(("  rejected, see rejected_rows", found["rejected"], False))
+    rows: list[tuple[str, int, bool]] = [("rows read", counts["rows_read"], False)]
+    if counts["unchanged"]:
+        rows.append(("  sources that were read before", counts["unchanged"], False))
+    if counts["rejected"]:
+        rows.append(("  rejected, see rejected_rows", counts["rejected"], False))
     rows += [
-        ("pins ranked anew", found["pins"], False),
-        (f"  rows written to {table_name}", found["rows_written"], False),
+        ("pins ranked anew", counts["pins"], False),
+        (f"  rows written to {table_name}", counts["rows_written"], False),
         (*kept, False),
     ]
-    rows += [(f"  dropped: {reason}", n, False) for reason, n in found["dropped"].items()]
-    rows += [*more, ("pins with some, not in the store yet", found["pins_not_in_store"], False)]
+    rows += [(f"  dropped: {reason}", n, False) for reason, n in counts["dropped"].items()]
+    rows += [*more, ("pins that are not in the store yet", counts["pins_not_in_store"], False)]
     click.echo(table(rows, 0))
 
 
-@verb(aggregate, "explain")
-@STORE
-@click.argument("pin_id", metavar="PIN_ID")
-def explain(store: str, pin_id: str, as_json: bool) -> dict[str, Any]:
-    """Show every title and query that was considered for a pin, with its numbers, and why it was kept or
-    dropped.
-
-    \b
-    captioner aggregate explain my.db pin-0042
-    """
-    from ..filters.explain import explain as explain_pin
-    from ..store import open_store
-
-    found = explain_pin(open_store(store), pin_id)
-    if not as_json:
-        click.echo(f"pin {pin_id}" + ("" if found["in_store"] else " (not in the store yet)"))
-        if found["boards"]:
-            _print_titles(found["boards"])
-        if found["queries"]:
-            _print_queries(found["queries"])
-    return found
-
-
-def _print_titles(found: dict[str, Any]) -> None:
-    kept = sum(title["rank"] is not None for title in found["titles"])
-    click.echo(
-        f"\n{kept} of {len(found['titles'])} board titles kept"
-        + (
-            f"; on {found['unknown_boards']:,} boards that are not known yet"
-            if found["unknown_boards"]
-            else ""
-        )
-    )
-    if found["outdated"]:
-        click.echo("rows were read since: run `captioner aggregate boards` to rank anew")
-    if found["titles"]:
-        click.echo(
-            "score = boards with the pin x idf of the words x all/(all+2)\n"
-            + _columns("rank", "score", "boards", "all", "title")
-        )
-    for title in found["titles"]:
-        click.echo(
-            _columns(
-                title["rank"] or "-",
-                _number(title["score"]),
-                title["boards"],
-                _number(title["boards_with_title"]),
-                title["title"] or f"({title['reason']})",
-            )
-        )
-        words = ", ".join(f"{word} on {n:,}" for word, n in title["words"].items() if n)
-        why = [
-            f"dropped: {title['reason']}" if title["reason"] else "",
-            f"idf {title['idf']:.4g} of {words}" if title["idf"] else "",
-        ]
-        _print_below("; ".join(filter(None, why)))
-
-
-def _print_queries(found: dict[str, Any]) -> None:
-    options = found["options"]
-    kept = sum(query["rank"] is not None for query in found["queries"])
-    click.echo(
-        f"\n{kept} of {len(found['queries'])} engaged queries kept, {options['window_days']} days up to {options['as_of']}"
-    )
-    if found["outdated"]:
-        click.echo("rows were read since: run `captioner aggregate queries` to rank anew")
-    if found["queries"]:
-        weights = ", ".join(f"{action} {weight:g}" for action, weight in options["weights"].items() if weight)
-        click.echo(
-            f"score = sum of weights: {weights}\n" + _columns("rank", "score", "engaged", "users", "query")
-        )
-    for query in found["queries"]:
-        click.echo(
-            _columns(
-                query["rank"] or "-",
-                _number(query["score"]),
-                query["engagements"],
-                query["users"] or "",
-                query["query"] or f"({query['reason']})",
-            )
-        )
-        dates = f"{query['first_date']} to {query['last_date']}" if query["first_date"] else ""
-        actions = ", ".join(f"{n:,} {action}" for action, n in query["actions"].items())
-        _print_below(
-            "; ".join(
-                filter(None, [f"dropped: {query['reason']}" if query["reason"] else "", actions, dates])
-            )
-        )
-
-
-def _print_below(text: str) -> None:
-    if text:
-        click.echo(click.wrap_text(printable(text), 80, " " * 34, " " * 34))
-
-
-def _columns(rank: Any, score: Any, count: Any, whole: Any, text: str) -> str:
-    return click.wrap_text(text, 80, f"{rank:>4}  {score:>9}{count:>9}{whole:>8}  ", " " * 34)
-
-
-def _number(number: float | None) -> str:
-    return "" if number is None else f"{number:,}" if isinstance(number, int) else f"{number:.6g}"
+aggregate.add_command(explain)

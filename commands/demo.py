@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import click
 
+from ..common.terminal import progress, say, wrapped
 from .verbs import command, finish
 
 if TYPE_CHECKING:
@@ -54,8 +55,6 @@ def demo(folder: str, pins: int, as_json: bool) -> DemoResult:
     \b
     captioner demo
     """
-    from ..common.terminal import progress, say
-
     with progress("captioning", "pins") as shown:
         result = make_demo(
             Path(folder),
@@ -152,7 +151,7 @@ def make_demo(
 
 
 def _has_all(conn: Connection, table: Path) -> bool:
-    """Whether the store has every pin of `table` with the image where it is now (the folder may have moved)."""
+    """Whether the store has all pins of `table`, with their images where they are now."""
     import pyarrow.parquet as pq
 
     rows = pq.read_table(table, columns=["pin_id", "image"]).to_pylist()
@@ -166,34 +165,41 @@ def _print_result(folder: str, result: DemoResult) -> None:
     pins = covered["pins"] or 1
     if run["selected"]:
         click.echo(
-            f"{run['captioned']} pins captioned, {run['shared']} more share a picture with one of them; "
-            f"{run['rejected']} rejected, {run['failed']} failed"
+            wrapped(
+                f"{run['captioned']} pins captioned, {run['shared']} more share a picture with one of them; "
+                f"{run['rejected']} rejected, {run['failed']} failed"
+            )
         )
     else:
         click.echo("nothing to do: everything was done before")
     if covered["failed"]:
+        reasons = "; ".join(covered["reasons"]["failed"])
         click.echo(
-            f"{covered['failed']} images are broken on purpose, to show how failures are kept: "
-            + "; ".join(covered["reasons"]["failed"])
+            wrapped(
+                f"{covered['failed']} images are broken on purpose, to show what becomes of them: {reasons}"
+            )
         )
     for pin_id, caption in examples:
         click.echo(f"  {pin_id}: {caption}")
-    # After `make demo` the command is only in .venv, not on the path.
-    captioner = "captioner" if shutil.which("captioner") else os.path.relpath(sys.argv[0])
     captioned = covered["native_text"] + covered["only_caption"]
     click.echo(
-        f"{covered['native_text'] / pins:.0%} of {covered['pins']} pins had text of their own; with captions "
-        f"it is {captioned / pins:.0%}, with board titles and queries {covered['any_text'] / pins:.0%}."
+        wrapped(
+            f"{covered['native_text'] / pins:.0%} of {covered['pins']} pins had text of their own; with "
+            f"captions it is {captioned / pins:.0%}, with board titles and queries {covered['any_text'] / pins:.0%}."
+        )
     )
-    click.echo(
-        "The captions come from the built-in checkpoint, which knows drawn pictures only.\n\n"
-        f"Look:   {result['gallery']} in a browser\n"
-        f"Judge:  {result['sheets']}/rater-1.html in a browser, and download your answers; then\n"
-        f"        {captioner} eval score {folder}/demo.db ~/Downloads/rater-1.csv --report report.html\n"
-        f"Try:    {captioner} stats {folder}/demo.db\n"
-        f"        {captioner} aggregate explain {folder}/demo.db {examples[0][0] if examples else 'pin-0001'}\n"
-        f"        {captioner} export {folder}/demo.db {folder}/export\n"
-        f"        sqlite3 {folder}/demo.db 'select pin_id, caption from enriched_features limit 5'\n"
-        f"Yours:  {captioner} ingest images my.db ~/photos\n"
-        f"        {captioner} run my.db --model Salesforce/blip2-flan-t5-xl"
-    )
+    # After `make demo` the command is only in .venv, not on the path.
+    captioner = "captioner" if shutil.which("captioner") else os.path.relpath(sys.argv[0])
+    store, pin_id = f"{folder}/demo.db", examples[0][0] if examples else "pin-0001"
+    click.echo(f"""\
+The captions come from the built-in checkpoint, which knows drawn pictures only.
+
+Look:   {result["gallery"]} in a browser
+Judge:  {result["sheets"]}/rater-1.html in a browser, and download your answers; then
+        {captioner} eval score {store} ~/Downloads/rater-1.csv --report report.html
+Try:    {captioner} stats {store}
+        {captioner} aggregate explain {store} {pin_id}
+        {captioner} export {store} {folder}/export
+        sqlite3 {store} 'select pin_id, caption from enriched_features limit 5'
+Yours:  {captioner} ingest images my.db ~/photos
+        {captioner} run my.db --model Salesforce/blip2-flan-t5-xl""")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 @click.option(
     "--model",
     metavar="builtin|NAME|PATH",
-    help="BLIP-2 checkpoint: a name on the Hugging Face hub, a folder, or builtin (which knows drawn pictures "
-    "only). Default: the model that this store used last.",
+    help="BLIP-2 checkpoint: a name on the Hugging Face hub, a folder, or builtin (which knows drawn "
+    "pictures only). [default: the model that this store used last]",
 )
 @click.option("--revision", help="Commit, tag or branch of the model on the hub.")
 @click.option(
@@ -149,10 +149,8 @@ def _print_result(result: Result) -> None:
     for reason, n in sorted(result.reasons.items(), key=lambda item: -item[1]):
         click.echo(f"  {n:>8,}  {reason}")
     if result.most_common:
-        click.echo(
-            f"{result.distinct:,} distinct captions; the most common is on {result.most_common[1]:.1%} of the "
-            "pins"
-        )
+        share = result.most_common[1]
+        click.echo(f"{result.distinct:,} distinct captions; the most common is on {share:.1%} of the pins")
     for pin_id, caption in result.examples:
         click.echo(f"  {pin_id}: {caption}")
 
@@ -164,10 +162,10 @@ def _run_on_each(store: str, devices: list[str], choices: dict[str, Any], as_jso
     counts, code = run_processes(store, devices, choices)
     if not as_json:
         click.echo(
-            f"{counts['captioned']:,} captioned, {counts['shared']:,} shared, {counts['rejected']:,} rejected, "
-            f"{counts['failed']:,} failed on {len(devices)} devices; {counts['remaining']:,} left "
-            f"({counts['images_per_second']:,.1f} pins/s)"
+            f"{counts['captioned']:,} captioned, {counts['shared']:,} shared, {counts['rejected']:,} "
+            f"rejected, {counts['failed']:,} failed; {counts['remaining']:,} left"
         )
+        click.echo(f"{len(devices)} devices, {counts['images_per_second']:,.1f} pins/s")
     if code:
         finish(counts, as_json, code)
     return counts

@@ -1,0 +1,1 @@
+"""What no other room owns: terminal output, files, HTML pages, errors, redaction, the version."""

@@ -1,6 +1,6 @@
-"""Files that are there whole or not at all, whenever the process is killed.
+"""Writes files so that a reader finds the old file or the whole new one, even if the process is killed.
 
-One process at a time writes a file.
+Only one process at a time may write a file.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 @contextmanager
 def whole(path: str | Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes the place of `path` when the block ends well, and is gone
-    when it does not.
+    """Yields a path next to `path` to write to. It replaces `path` at the end of the block.
 
-    What a killed process left there is written over by the next one. Raises OSError.
+    If the block raises, the new file is removed and `path` stays as it was. What a killed process has left
+    there is overwritten by the next one. Raises OSError.
     """
     path = Path(path)
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -29,8 +29,9 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 
 def write_whole(path: str | Path, content: str | bytes | Iterable[str], *, encoding: str = "utf-8") -> None:
-    """Writes bytes, or text or parts of it as they come; half a surrogate, which no encoding has, becomes
-    `?`. Raises OSError.
+    """Writes bytes, a text, or the parts of a text, by way of `whole`. Raises OSError.
+
+    Half of a surrogate pair cannot be encoded; it is written as `?`.
     """
     with whole(path) as unfinished:
         if isinstance(content, bytes):

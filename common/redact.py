@@ -1,16 +1,21 @@
-"""Credentials out of text that is kept or shown."""
+"""Removes credentials from text that is stored or shown."""
 
 from __future__ import annotations
 
 import re
 
-# A quote or backslash ends a secret: within JSON text it ends the address.
+# A quote or a backslash ends a secret: in JSON text it ends the address.
 _CREDENTIALS = re.compile(
-    r"""(?<=://)[^/?#\s"'\\]*@ | (?<=[?&])((?:[\w.-]*(?:token|key|secret|signature|password|credential)[\w.-]*|sig)=)[^&\s"'\\]+""",
+    r"""
+    (?<=://)[^/?#\s"'\\]*@  # user:password@ after the scheme
+    | (?<=[?&])  # a parameter of the query
+      ((?:[\w.-]*(?:token|key|secret|signature|password|credential)[\w.-]*|sig)=)
+      [^&\s"'\\]+
+    """,
     re.IGNORECASE | re.VERBOSE,
 )
 
 
 def redact_credentials(text: str) -> str:
-    """User and password in addresses, and query parameters that look like secrets, replaced by `***`."""
-    return _CREDENTIALS.sub(lambda m: f"{m[1]}***" if m[1] else "***@", text)
+    """Replaces user and password in addresses, and query parameters that look like secrets, by `***`."""
+    return _CREDENTIALS.sub(lambda match: f"{match[1]}***" if match[1] else "***@", text)

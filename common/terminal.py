@@ -1,6 +1,6 @@
-"""What people see: progress on a terminal or as log lines, tables of counts, numbers.
+"""What people see: progress as a bar or as log lines, tables of counts, numbers.
 
-Everything of passage goes to standard error; standard output is for results alone.
+Progress and remarks go to standard error. Standard output is only for results.
 """
 
 from __future__ import annotations
@@ -12,18 +12,21 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-LOG_EVERY = 10.0  # seconds between log lines where there is no terminal
+LOG_EVERY = 10.0  # seconds between log lines when there is no terminal
+
+# Reports progress: (what is being done, how much of it is done, of how much or None if that is not known).
+OnStep = Callable[[str, int, int | None], None]
 
 
 def say(text: str) -> None:
-    """A line for people."""
+    """Prints a line for people to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
-    """A bar on a terminal (done, rate, time left); a log line every ten seconds elsewhere.
+    """A bar with rate and time left on a terminal, otherwise a log line every ten seconds.
 
-    `total` None: not known.
+    `what` is being done, in `unit`s; an empty unit shows only the time. `total` is None if it is not known.
     """
 
     def __init__(self, what: str, unit: str, total: int | None = None):
@@ -33,9 +36,7 @@ class Progress:
         self._task: Any = None
 
     def update(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Sets how much is done so far; nothing done yet starts the clock anew (a model may have been loaded
-        meanwhile).
-        """
+        """Sets how much is done so far. Zero restarts the clock, so that loading a model does not count."""
         if not done:
             self._began = time.monotonic()
         self.done, self.total = done, total if total is not None else self.total
@@ -46,12 +47,12 @@ class Progress:
             say(f"{self.what}: {self._numbers()}{', ' + note if note else ''}")
 
     def advance(self, n: int) -> None:
-        """Adds to how much is done so far."""
+        """Adds to what is done so far."""
         self.update(self.done + n)
 
     def _numbers(self) -> str:
         seconds = time.monotonic() - self._began
-        if not self.unit:  # nothing to be counted
+        if not self.unit:
             return duration(seconds)
         rate = self.done / max(seconds, 1e-9)
         if not self.total:
@@ -81,44 +82,47 @@ class Progress:
         )
 
     def close(self) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         if self._bar is not None:
             self._bar.stop()
 
 
 @contextmanager
 def progress(what: str, unit: str, total: int | None = None) -> Iterator[Progress]:
-    """A Progress that is taken away at the end, also after an error."""
-    shown = Progress(what, unit, total)
+    """A Progress whose bar is removed at the end of the block, also after an error."""
+    display = Progress(what, unit, total)
     try:
-        yield shown
+        yield display
     finally:
-        shown.close()
+        display.close()
 
 
 @contextmanager
-def steps(units: dict[str, str]) -> Iterator[Callable[[str, int, int | None], None]]:
-    """A progress display for steps one after the other: call it with what is being done, how much of it is
-    done, and of how much.
+def steps(units: dict[str, str]) -> Iterator[OnStep]:
+    """A Progress for each of several steps, one after the other.
+
+    Yields the function to call with what is being done, how much of it is done, and of how much. `units` has
+    the unit of each step.
     """
-    shown: list[Progress] = []
+    current: Progress | None = None
 
     def on_step(what: str, done: int, total: int | None) -> None:
-        if not shown or shown[-1].what != what:
-            if shown:
-                shown[-1].close()
-            shown.append(Progress(what, units.get(what, ""), total))
-        shown[-1].update(done, total)
+        nonlocal current
+        if current is None or current.what != what:
+            if current:
+                current.close()
+            current = Progress(what, units.get(what, ""), total)
+        current.update(done, total)
 
     try:
         yield on_step
     finally:
-        if shown:
-            shown[-1].close()
+        if current:
+            current.close()
 
 
 def printable(text: str) -> str:
-    """Text of strangers without what would command the terminal."""
+    """Replaces every character that could control the terminal. For text that strangers wrote."""
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
@@ -128,7 +132,7 @@ def plural(n: int, noun: str) -> str:
 
 
 def names(text: str | None, width: int = 40) -> str:
-    """What strangers called something, in one short line; None is what has no name."""
+    """A name that strangers chose, as one short line; "(none)" for None."""
     if text is None:
         return "(none)"
     line = printable(" ".join(text.split()))
@@ -136,18 +140,19 @@ def names(text: str | None, width: int = 40) -> str:
 
 
 def wrapped(text: str) -> str:
-    """A sentence in lines of 80 columns, those after the first indented."""
+    """Breaks a sentence into lines of 80 columns; all but the first are indented."""
     return textwrap.fill(printable(text), 80, subsequent_indent="  ")
 
 
 def table(rows: Iterable[tuple[str, int, bool]], whole: int) -> str:
-    """Lines of label and number and, where wanted, its share of `whole` with a bar; fits into 80 columns as
-    labels of up to 36 characters do.
+    """One line for each (label, number, with_share); `with_share` adds the share of `whole` and a bar.
+
+    The lines fit into 80 columns if the labels have at most 36 characters, or 68 if no row has a share.
     """
     rows, lines = list(rows), []
-    width = (
-        36 if any(row[2] for row in rows) else max([36, *(len(row[0]) for row in rows if len(row[0]) < 69)])
-    )
+    width = 36
+    if not any(with_share for _, _, with_share in rows):
+        width = max([width, *(len(label) for label, _, _ in rows if len(label) < 69)])
     for label, number, with_share in rows:
         share = number / whole if whole else 0.0
         lines.append(
@@ -157,7 +162,7 @@ def table(rows: Iterable[tuple[str, int, bool]], whole: int) -> str:
 
 
 def bar(share: float, width: int = 20) -> str:
-    """A bar of blocks for a share between 0 and 1; more than nothing is never drawn as nothing."""
+    """A bar of block characters for a share between 0 and 1. It is empty only for a share of 0."""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     if share > 0:
         eighths = max(1, eighths)
@@ -172,9 +177,6 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60:02d} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-
-
-OnStep = Callable[[str, int, int | None], None]  # what is being done, how much of it is done, of how much
 
 
 def no_step(what: str, done: int, total: int | None) -> None:

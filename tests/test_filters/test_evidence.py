@@ -497,7 +497,7 @@ aggregate_queries(open_store({str(path)!r}), log=[{str(log)!r}], on_step=lambda 
         assert explain(conn, "p1")["queries"]["outdated"]
         assert not explain(conn, "p1")["boards"]["outdated"]
         assert (
-            "rows were read since: run `captioner aggregate queries` to rank anew"
+            "rows were read after the last ranking: `captioner aggregate queries` ranks again"
             in captioner("aggregate", "explain", path, "p1").stdout
         )
         aggregate_queries(conn)

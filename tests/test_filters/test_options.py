@@ -28,9 +28,12 @@ from .tables import boards_table, captioner, counts, log_table, queries, refused
         (["queries", "--min-users", "0"], "'--min-users': 0 is not in the range"),
         (["queries", "--as-of", "soon"], "'--as-of': 'soon' does not match the format '%Y-%m-%d'"),
         (["queries", "--as-of", "2023-02-29"], "'--as-of': '2023-02-29' does not match the format"),
-        (["queries", "--weight", "save"], "'--weight': 'save' is no ACTION=W such as click=0.25"),
-        (["queries", "--weight", "save=much"], "'--weight': 'save=much' is no ACTION=W such as click=0.25"),
-        (["queries", "--weight", "=1"], "'--weight': '=1' is no ACTION=W such as click=0.25"),
+        (["queries", "--weight", "save"], "'--weight': 'save' is not ACTION=W, for instance click=0.25"),
+        (
+            ["queries", "--weight", "save=much"],
+            "'--weight': 'save=much' is not ACTION=W, for instance click=0.25",
+        ),
+        (["queries", "--weight", "=1"], "'--weight': '=1' is not ACTION=W, for instance click=0.25"),
         (["explain"], "Missing argument 'PIN_ID'"),
     ],
 )

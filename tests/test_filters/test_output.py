@@ -46,7 +46,7 @@ def test_boards_end_with_a_table_of_what_was_read_kept_and_dropped(
         "dropped: says nothing": "1",
         "dropped: personal data": "1",
         "saves on unknown boards": "1",
-        "pins with some, not in the store yet": "1",
+        "pins that are not in the store yet": "1",
     }
     assert fits(result.stdout)
     assert titles(db) == {"1": ["kitchen ideas", "tea time"], "9": ["tea time"]}
@@ -64,7 +64,7 @@ def test_queries_end_with_a_table_of_what_was_read_kept_and_dropped(db: Path, lo
         "dropped: personal data": "1",
         "dropped: before the window": "1",
         "dropped: action of no weight": "1",
-        "pins with some, not in the store yet": "1",
+        "pins that are not in the store yet": "1",
     }
     assert result.stdout.splitlines()[-2:] == [
         "730 days up to 2024-05-02",

@@ -1,0 +1,108 @@
+"""`captioner aggregate explain`: why a pin has the board titles and queries that it has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..common.terminal import printable
+from .verbs import STORE, command
+
+INDENT = " " * 34  # the column in which titles and queries begin
+
+
+@command("explain")
+@STORE
+@click.argument("pin_id", metavar="PIN_ID")
+def explain(store: str, pin_id: str, as_json: bool) -> dict[str, Any]:
+    """Show every title and query that was considered for a pin, with its numbers, and why it was kept or
+    dropped.
+
+    \b
+    captioner aggregate explain my.db pin-0042
+    """
+    from ..filters.explain import explain as explain_pin
+    from ..store import open_store
+
+    explanation = explain_pin(open_store(store), pin_id)
+    if not as_json:
+        click.echo(f"pin {pin_id}" + ("" if explanation["in_store"] else " (not in the store yet)"))
+        if explanation["boards"]:
+            _print_titles(explanation["boards"])
+        if explanation["queries"]:
+            _print_queries(explanation["queries"])
+    return explanation
+
+
+def _print_titles(boards: dict[str, Any]) -> None:
+    titles, unknown = boards["titles"], boards["unknown_boards"]
+    kept = sum(title["rank"] is not None for title in titles)
+    click.echo(
+        f"\n{kept} of {len(titles)} board titles kept"
+        + (f"; also on {unknown:,} boards that are not known yet" if unknown else "")
+    )
+    if boards["outdated"]:
+        click.echo("rows were read after the last ranking: `captioner aggregate boards` ranks again")
+    if titles:
+        click.echo("score = boards with the pin x idf of the words x all/(all+2)")
+        click.echo(_columns("rank", "score", "boards", "all", "title"))
+    for title in titles:
+        click.echo(
+            _columns(
+                title["rank"] or "-",
+                _number(title["score"]),
+                title["boards"],
+                _number(title["boards_with_title"]),
+                title["title"] or f"({title['reason']})",
+            )
+        )
+        words = ", ".join(f"{word} on {n:,}" for word, n in title["words"].items() if n)
+        _print_below(
+            f"dropped: {title['reason']}" if title["reason"] else "",
+            f"idf {title['idf']:.4g} of {words}" if title["idf"] else "",
+        )
+
+
+def _print_queries(engaged: dict[str, Any]) -> None:
+    options, queries = engaged["options"], engaged["queries"]
+    kept = sum(query["rank"] is not None for query in queries)
+    click.echo(
+        f"\n{kept} of {len(queries)} engaged queries kept, {options['window_days']} days up to "
+        f"{options['as_of']}"
+    )
+    if engaged["outdated"]:
+        click.echo("rows were read after the last ranking: `captioner aggregate queries` ranks again")
+    if queries:
+        weights = ", ".join(f"{action} {weight:g}" for action, weight in options["weights"].items() if weight)
+        click.echo(f"score = sum of weights: {weights}")
+        click.echo(_columns("rank", "score", "engaged", "users", "query"))
+    for query in queries:
+        click.echo(
+            _columns(
+                query["rank"] or "-",
+                _number(query["score"]),
+                query["engagements"],
+                query["users"] or "",
+                query["query"] or f"({query['reason']})",
+            )
+        )
+        _print_below(
+            f"dropped: {query['reason']}" if query["reason"] else "",
+            ", ".join(f"{n:,} {action}" for action, n in query["actions"].items()),
+            f"{query['first_date']} to {query['last_date']}" if query["first_date"] else "",
+        )
+
+
+def _print_below(*notes: str) -> None:
+    """Prints the notes that are not empty under a title or query."""
+    if text := "; ".join(filter(None, notes)):
+        click.echo(click.wrap_text(printable(text), 80, INDENT, INDENT))
+
+
+def _columns(rank: Any, score: Any, count: Any, total: Any, text: str) -> str:
+    return click.wrap_text(text, 80, f"{rank:>4}  {score:>9}{count:>9}{total:>8}  ", INDENT)
+
+
+def _number(number: float | None) -> str:
+    return "" if number is None else f"{number:,}" if isinstance(number, int) else f"{number:.6g}"
