@@ -185,7 +185,8 @@ def _print_result(folder: str, result: DemoResult) -> None:
     click.echo(
         wrapped(
             f"{covered['native_text'] / pins:.0%} of {covered['pins']} pins had text of their own; with "
-            f"captions it is {captioned / pins:.0%}, with board titles and queries {covered['any_text'] / pins:.0%}."
+            f"captions it is {captioned / pins:.0%}, with board titles and queries "
+            f"{covered['any_text'] / pins:.0%}."
         )
     )
     # After `make demo` the command is only in .venv, not on the path.
