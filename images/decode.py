@@ -1,7 +1,8 @@
-"""Bytes from strangers in, an upright RGB picture out, or an `ImageError` that says why not.
+"""Decodes the bytes of an image to an upright RGB picture, or raises an `ImageError` that says why not.
 
-Pillow does the decoding; this file decides which formats are read, how large a picture may be, which way is
-up and what colour shows through where it is transparent. Memory and time stay bounded whatever the bytes say.
+Pillow does the decoding. This file decides which formats are read, how large a picture may be, which way is
+up, and that transparent parts become white. The bytes come from strangers: whatever they say, memory and time
+stay within limits.
 """
 
 from __future__ import annotations
@@ -17,20 +18,22 @@ from PIL import BmpImagePlugin, IcoImagePlugin, Image, ImageFile, JpegImagePlugi
 
 from ..common.errors import PincaptionError
 
-# In the order in which they are tried. Left out: formats that start a program (EPS, WMF), that any bytes may
-# be taken for (TGA has no signature), and that nobody shows on a page (PSD, DDS, FLI, ...).
+# In the order in which they are tried. Not among them: formats for which Pillow starts a program (EPS, WMF),
+# formats without a signature, for which any bytes could be taken (TGA), and formats that no web page shows
+# (PSD, DDS, FLI, ...).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "ICO", "JPEG2000", "PPM", "QOI")
 
-MAX_SIDE = 100_000  # pixels; a longer side is no picture, and resizing takes memory in proportion to it
-LARGE = 16_000_000  # pixels; pictures above are decoded one at a time
-# pixels; the limit for what Pillow decodes in Python, at 2 s a million (BMP with RLE, some PPM, QOI)
-SLOW = 4_000_000
-# in a large progressive JPEG (ordinary: about 10): each goes over all blocks, however few its bytes
+MAX_SIDE = 100_000  # pixels; resizing takes memory in proportion to the longer side
+LARGE = 16_000_000  # pixels; larger pictures are decoded one at a time, to save memory
+# Pixels. Pillow decodes some formats in Python (QOI, BMP with RLE, some PPM), at 2 seconds a million pixels.
+MAX_SLOW_PIXELS = 4_000_000
+# Of a large progressive JPEG; about 10 are usual. Each scan goes over all blocks, even if it has few bytes.
 MAX_SCANS = 30
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_large = threading.Lock()
-Image.init()  # registers the formats here and now, not in whichever thread comes first
+_large_lock = threading.Lock()
+Image.init()  # registers the formats now; else two threads might do it at the same time
+# EXIF orientation -> what makes the picture upright
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,9 +46,9 @@ _TURNS = {
 
 
 class ImageError(PincaptionError):
-    """The image cannot be had.
+    """An image cannot be fetched or decoded.
 
-    `str(error)` is a short sentence to be counted: no numbers or paths of this image.
+    The message names no path and no number of this image, so that equal reasons can be counted.
     """
 
 
@@ -57,26 +60,29 @@ def decode(
     max_pixels: int = 100_000_000,
     resample: Image.Resampling = Image.Resampling.BICUBIC,
 ) -> Image.Image:
-    """The picture in `data`: mode RGB, upright by its EXIF orientation, on white where it is transparent.
+    """The picture in `data`: mode RGB, upright by its EXIF orientation, white where it is transparent.
 
-    Of an animation, the first frame. With `size` (width, height in pixels) it is resized to exactly that,
-    aspect ratio not kept, as `upright.resize(size, resample)` would; a JPEG at least four times as large both
-    ways is decoded at a half, a quarter or an eighth first, which changes pixels by a few levels at most.
-    With `side` (pixels) it is shrunk, its aspect ratio kept, until neither side is longer. Colour profiles
-    are ignored. Pictures above `max_pixels` are refused before any pixel is decoded. May be called from many
-    threads.
+    Of an animation it is the first frame. Colour profiles are ignored. Can be called from many threads.
 
-    Raises `ImageError` for everything that is wrong with `data`, whose cause is Pillow's own error.
+    With `size` (width and height in pixels) the picture is resized to exactly that, as
+    `upright.resize(size, resample)` does; the aspect ratio is not kept. A JPEG whose sides are at least four
+    times as long is first decoded at a half, a quarter or an eighth, which is faster and changes pixels by a
+    few levels at most. With `side` (pixels) the picture is shrunk until neither side is longer; the aspect
+    ratio is kept. Pictures of more than `max_pixels` are refused before a pixel is decoded.
+
+    Raises `ImageError` for everything that is wrong with `data`; its cause is Pillow's own error.
     """
     try:
         picture, pixels = _open(data, max_pixels)
         if (size or side) and picture.format == "JPEG":
-            least = 2 * max(size) if size else side or 0  # both ways, for the picture may lie on its side
+            # The same for both sides, because the picture may lie on its side.
+            least = 2 * max(size) if size else side or 0
             if min(picture.size) >= 2 * least:
                 picture.draft(None, (least, least))
-                if not picture.info.get("progressive"):  # its coefficients are all kept, drafted or not
+                # A progressive JPEG keeps all its coefficients in memory, at any size.
+                if not picture.info.get("progressive"):
                     pixels = picture.width * picture.height
-        with _large if pixels > LARGE else contextlib.nullcontext():
+        with _large_lock if pixels > LARGE else contextlib.nullcontext():
             picture.load()
             upright = _to_rgb(picture)
             turn = _TURNS.get(_orientation(picture))
@@ -88,7 +94,7 @@ def decode(
                 upright = upright.copy()  # without the file and its decoder
             if side:
                 upright.thumbnail((side, side), Image.Resampling.LANCZOS)
-            upright.info = {}  # nobody downstream is to turn it again
+            upright.info = {}  # without the orientation, or somebody would turn the picture again
             return upright
     except ImageError:
         raise
@@ -109,10 +115,10 @@ def _reason(error: Exception, max_pixels: int) -> str:
 
 
 def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, int]:
-    """The picture, its pixels not yet decoded, and how many it has (or decodes at once, for a tiled TIFF).
+    """The picture before its pixels are decoded, and how many pixels that will be.
 
-    Does what `Image.open` does, less its warning and its limit, which depend on a global and count pixels
-    differently, and tells a broken file from one of no known format.
+    This is `Image.open` without its warning and its limit: these depend on a global variable and count pixels
+    in another way. It also distinguishes a broken file from a file of no known format.
     """
     if not data:
         raise ImageError("image file is empty")
@@ -122,29 +128,31 @@ def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, int]:
         if accept and accept(data[:16]) is not True:
             continue
         try:
-            if name == "ICO":  # Pillow decodes an icon on opening it, and believes the sizes in the directory
+            if name == "ICO":
+                # Pillow decodes an icon when it opens it, and trusts the sizes that the directory of icons
+                # gives. So the first icon is checked by itself.
                 entry = IcoImagePlugin.IcoFile(BytesIO(data)).entry[0]
                 frame = data[entry.offset :]
                 if frame.startswith(_PNG):
                     return _open(frame, max_pixels)
                 _checked(BmpImagePlugin.DibImageFile(BytesIO(frame)), frame, max_pixels)
             elif name == "JPEG":
-                # the registered factory looks for further pictures (MPO), which are of no use here
+                # The registered factory also looks for further pictures in the file (MPO).
                 factory = JpegImagePlugin.JpegImageFile
             picture = factory(BytesIO(data), "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:
             broken = error
             continue
         if name == "PNG":
-            _mend_transparency(picture, bits=data[24])
+            _scale_transparency(picture, bits=data[24])
         return picture, _checked(picture, data, max_pixels)
     if broken:
         raise broken
     raise ImageError("not an image, or a format that is not supported")
 
 
-def _mend_transparency(png: Image.Image, bits: int) -> None:
-    """Pillow scales the pixels of a PNG to 8 bits, but not the value that is transparent."""
+def _scale_transparency(png: Image.Image, bits: int) -> None:
+    """Scales the value that is transparent in a PNG to 8 bits. Pillow does that for the pixels alone."""
     value = png.info.get("transparency")
     if png.mode == "L" and isinstance(value, int) and bits < 8:
         png.info["transparency"] = value * 255 // (2**bits - 1)
@@ -153,7 +161,10 @@ def _mend_transparency(png: Image.Image, bits: int) -> None:
 
 
 def _checked(picture: ImageFile.ImageFile, data: bytes, max_pixels: int) -> int:
-    """The number of pixels; ImageError when it cannot be decoded within bounds."""
+    """The number of pixels to decode; of a tiled TIFF at least those of one tile.
+
+    Raises ImageError if decoding would take too much memory or time.
+    """
     width, height = picture.size
     pixels = width * height
     tags = getattr(picture, "tag_v2", {})
@@ -165,8 +176,8 @@ def _checked(picture: ImageFile.ImageFile, data: bytes, max_pixels: int) -> int:
         raise ImageError(f"more pixels than the limit of {max_pixels:,}")
     if max(picture.size) > MAX_SIDE:
         raise ImageError(f"a side longer than the limit of {MAX_SIDE:,} pixels")
-    if pixels > SLOW and any(tile.codec_name in Image.DECODERS for tile in picture.tile):
-        raise ImageError(f"more pixels than the limit of {SLOW:,} for a format this slow")
+    if pixels > MAX_SLOW_PIXELS and any(tile.codec_name in Image.DECODERS for tile in picture.tile):
+        raise ImageError(f"more pixels than the limit of {MAX_SLOW_PIXELS:,} for a format this slow")
     if picture.info.get("progressive"):
         scans = data.count(b"\xff\xda")
         if scans > MAX_SCANS and scans * pixels > MAX_SCANS * LARGE:
@@ -175,7 +186,7 @@ def _checked(picture: ImageFile.ImageFile, data: bytes, max_pixels: int) -> int:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    """Any mode to RGB, on white."""
+    """A picture of any mode as RGB, on white where it is transparent."""
     transparent = picture.info.get("transparency")
     if picture.mode.startswith(("I", "F")):
         picture = _to_8_bits(picture, transparent)
@@ -193,11 +204,11 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _to_8_bits(picture: Image.Image, transparent: object = None) -> Image.Image:
-    """Grey of 12, 16 or 32 bits or of floating point to L, or to LA where one value is transparent.
+    """Grey of 12, 16 or 32 bits or of floating point as mode L; as LA if one value is transparent.
 
-    16 bits lose the lower 8, as Pillow does for colour. Integers beyond 16 bits and floating point have no
-    agreed range: floats up to 1 and up to 255 are taken to have just that range, everything else is scaled by
-    its maximum.
+    Of 16 bits the upper 8 are kept, as Pillow does for colour. Integers of more than 16 bits and floating
+    point have no agreed range. Floats of at most 1 are taken to have the range 0 to 1, floats of at most 255
+    the range 0 to 255; everything else is scaled by its maximum.
     """
     grey = np.asarray(picture)
     tags = getattr(picture, "tag_v2", {})
@@ -209,9 +220,9 @@ def _to_8_bits(picture: Image.Image, transparent: object = None) -> Image.Image:
     elif picture.mode == "I" and int(grey.max()) > 0xFFFF:
         light = (np.maximum(grey, 0) / np.float32(int(grey.max()) / 255)).astype(np.uint8)
     else:
-        # BitsPerSample
+        # tag 258: BitsPerSample
         light = (np.clip(grey, 0, 0xFFFF) >> (4 if tags.get(258) == (12,) else 8)).astype(np.uint8)
-    if tags.get(262) == 0 and picture.mode != "F":  # PhotometricInterpretation: white is zero
+    if tags.get(262) == 0 and picture.mode != "F":  # tag 262, PhotometricInterpretation: zero is white
         light = 255 - light
     result = Image.fromarray(light)
     if isinstance(transparent, int):
@@ -220,16 +231,16 @@ def _to_8_bits(picture: Image.Image, transparent: object = None) -> Image.Image:
 
 
 def _orientation(picture: Image.Image) -> int:
-    """1 to 8, by EXIF or else XMP; 1 where neither says.
+    """The orientation by EXIF, else by XMP, as EXIF numbers it (1 to 8); 1, upright, if neither has one.
 
-    Read by hand: corrupt EXIF is common, and worth no warning.
+    EXIF is parsed here and not by Pillow, which warns about corrupt EXIF. That is too common for a warning.
     """
-    if picture.format == "TIFF":  # Pillow turns these itself
+    if picture.format == "TIFF":  # Pillow turns these by itself
         return 1
     with contextlib.suppress(struct.error, ValueError):
         exif = picture.info.get("exif") or b""
         if raw := picture.info.get("Raw profile type exif"):
-            # how ImageMagick kept it before PNG had a place for it
+            # where ImageMagick put EXIF before PNG had a chunk for it
             exif = bytes.fromhex("".join(str(raw).split("\n")[3:]))
         exif = exif.removeprefix(b"Exif\0\0")
         order = {b"II": "<", b"MM": ">"}.get(exif[:2])
@@ -241,7 +252,6 @@ def _orientation(picture: Image.Image) -> int:
                 if tag == 0x112 and kind == 3:
                     return int(value)
     xmp = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp") or b""
-    found = re.search(
-        rb'tiff:Orientation(?:="|>)([1-8])', xmp if isinstance(xmp, bytes) else str(xmp).encode()
-    )
-    return int(found[1]) if found else 1
+    xmp = xmp if isinstance(xmp, bytes) else str(xmp).encode()
+    orientation = re.search(rb'tiff:Orientation(?:="|>)([1-8])', xmp)
+    return int(orientation[1]) if orientation else 1

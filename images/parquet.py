@@ -1,8 +1,8 @@
-"""Images that stay where they are: as bytes in a column of a Parquet file.
+"""Reads images that are bytes in a column of a Parquet file. They stay there and are not copied.
 
-The store keeps a reference such as `parquet:///data/pins.parquet?column=image&row=12`. pandas writes one row
-group for everything, gigabytes of image bytes: rows are streamed forwards, a few at a time, and the last ones
-are kept.
+The store keeps a reference such as `parquet:///data/pins.parquet?column=image&row=12`. pandas writes all rows
+as one row group, which can be gigabytes of image bytes. So a file is read forwards, a few rows at a time, and
+only the last ones are kept.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 BATCH = 8  # rows read at a time
-# of what was read last, per open file, for requests slightly out of order
+# How much of each open file is kept of what was read last, as requests come slightly out of order.
 KEPT_BATCHES, KEPT_BYTES = 64, 32_000_000
 OPEN_FILES = 8
 
@@ -29,11 +29,12 @@ _REFERENCE = re.compile(r"parquet://(/[^?#&]*)\?column=([^?#&]+)&row=([0-9]{1,18
 
 
 def reference(path: str | os.PathLike[str], column: str, row: int) -> str:
-    """What `pins.image` holds for the image in `row` (from 0, over all row groups) of `column`
-    ("image.bytes").
+    """The reference to an image, as `pins.image` holds it.
+
+    `row` counts from 0 over all row groups. `column` may be in a struct: "image.bytes". Raises ValueError.
     """
     if row < 0 or not column:
-        raise ValueError("a row from 0 and the name of a column are needed")
+        raise ValueError("a reference needs a row from 0 and the name of a column")
     return f"parquet://{quote(os.fsencode(os.path.abspath(path)))}?column={quote(column, safe='')}&row={row}"
 
 
@@ -47,14 +48,17 @@ def parse(reference: str) -> tuple[Path, str, int]:
 
 
 class ParquetImages:
-    """Reads images by reference, from many threads. Fast when rows are asked for in about ascending order."""
+    """Reads images by reference, from many threads. Fast if rows are wanted in roughly ascending order."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._readers: list[_Reader] = []  # least recently used first
 
     def read(self, reference: str) -> bytes:
-        """One image. Raises LookupError or OSError (plain sentences), ValueError if it is no reference."""
+        """The bytes of one image. Raises LookupError or OSError; ValueError if `reference` is none.
+
+        The first argument of each of these errors is a plain sentence without a path.
+        """
         path, column, row = parse(reference)
         with self._lock:
             reader = self._reader(path, column, row)
@@ -69,7 +73,7 @@ class ParquetImages:
         return value
 
     def _reader(self, path: Path, column: str, row: int) -> _Reader:
-        """The nearest reader, taken off the list, or a new one if none can reach `row` without starting over."""
+        """Takes the nearest reader off the list; a new one if none can reach `row` without starting over."""
         able = [r for r in self._readers if (r.path, r.column) == (path, column) and r.reaches(row)]
         if able:
             nearest = max(able, key=lambda r: r.next_row)
@@ -81,7 +85,7 @@ class ParquetImages:
 
 
 class _Reader:
-    """One open file, streamed from the row group of the first row that was asked for. Not thread-safe."""
+    """An open file, read forwards from the row group of the first wanted row. Not thread-safe."""
 
     def __init__(self, path: Path, column: str, row: int) -> None:
         self.path, self.column = path, column
@@ -97,16 +101,16 @@ class _Reader:
             raise OSError("the Parquet file cannot be read") from error
         try:
             self._fields = _fields(self._file.schema_arrow, column)
-            self._find(row)
+            self._start_at(row)
         except LookupError:
             self.close()
             raise
 
-    def _find(self, row: int) -> None:
+    def _start_at(self, row: int) -> None:
         meta = self._file.metadata
         if row >= meta.num_rows:
             raise LookupError("the Parquet file has fewer rows")
-        self._group_starts = [0]  # and at its end the number of rows
+        self._group_starts = [0]  # the first row of each row group, and at the end the number of rows
         for i in range(meta.num_row_groups):
             self._group_starts.append(self._group_starts[-1] + meta.row_group(i).num_rows)
         self._kept: deque[tuple[int, pa.Array, int]] = deque()
@@ -118,7 +122,7 @@ class _Reader:
     def _stream(self, group: int) -> None:
         """Goes to the start of a row group.
 
-        Batches never span two: a damaged one spoils no row of the other.
+        No batch spans two row groups, so that a damaged one does not affect the rows of another.
         """
         self._group = group
         self._batches = self._file.iter_batches(
@@ -127,13 +131,14 @@ class _Reader:
         self.next_row = self._group_starts[group]
 
     def reaches(self, row: int) -> bool:
+        """Whether `row` is among the kept rows or after them."""
         return row >= (self._kept[0][0] if self._kept else self.next_row)
 
     def value(self, row: int) -> bytes | None:
-        """The bytes in `row`, which must be one that `reaches` says yes to."""
+        """The bytes in `row`; `reaches(row)` must be true."""
         if row >= self._group_starts[-1]:
             raise LookupError("the Parquet file has fewer rows")
-        if self._group_of(row) > self._group + 1:  # far ahead; the next row group is gone into row by row
+        if self._group_of(row) > self._group + 1:  # far ahead: skip the row groups between
             self._kept.clear()
             self._stream(self._group_of(row))
         while row >= self.next_row:
@@ -157,7 +162,10 @@ class _Reader:
 
 
 def _fields(schema: pa.Schema, column: str) -> list[str]:
-    """The names from the top down to the bytes; `image` alone will do for the struct that `datasets` writes."""
+    """The path of fields from the column down to the bytes, for instance ["image", "bytes"].
+
+    For the struct {bytes, path} that `datasets` writes, the name of the column is enough.
+    """
     names = [column] if column in schema.names else column.split(".")
     if names[0] not in schema.names:
         raise LookupError("the Parquet file has no such column")

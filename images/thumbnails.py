@@ -1,4 +1,4 @@
-"""Pins' images as small JPEGs for pages that people look at."""
+"""Images of pins as small JPEGs, for pages that people read."""
 
 from __future__ import annotations
 
@@ -16,23 +16,45 @@ from .decode import ImageError, decode
 from .fetch import Fetcher
 
 THREADS = 8
-QUALITIES = (82, 70, 58, 46, 34)  # of JPEG, tried in turn where a limit of bytes is given
+TIMEOUT = 5  # seconds for an image by URL, as a page waits for it
+QUALITIES = (82, 70, 58, 46, 34)  # of JPEG, tried in this order if there is a limit of bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A small JPEG, upright and without EXIF. `width` and `height` are in pixels."""
+
+    jpeg: bytes
+    width: int
+    height: int
+    image_sha256: str  # of the image that it was made from
+
+    @property
+    def uri(self) -> str:
+        """The picture as a data: URI, for the `src` of an <img>."""
+        return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode()}"
+
+
+# A function that makes pictures: for each (image, image_sha256) a picture, or the reason why there is none.
+Pictures = Callable[[Iterable[tuple[str | None, str | None]]], Iterator[Picture | str]]
 
 
 def pictures(
     images: Iterable[tuple[str | None, str | None]], side: int, *, max_bytes: int | None = None
 ) -> Iterator[Picture | str]:
-    """A picture for each (image, image_sha256), in order, or the reason why there is none; never an error.
+    """For each (image, image_sha256), in order, a picture or the reason why there is none. Raises nothing.
 
-    The longer side has at most `side` pixels; quality and then size are lowered until a picture has at most
-    `max_bytes`. An image whose bytes are not those of the SHA-256, where one is given, is not shown: it is
-    another one than was captioned. `images` is read a few ahead.
+    The longer side of a picture has at most `side` pixels. With `max_bytes`, the quality and then the size
+    are lowered until the JPEG is small enough. If a SHA-256 is given and the image's bytes have another one,
+    there is no picture: the image has changed since it was captioned.
+
+    `images` is read only a few ahead of the pictures that are taken.
     """
-    fetcher = Fetcher(timeout=5)
+    fetcher = Fetcher(timeout=TIMEOUT)
     waiting: deque[Future[Picture | str]] = deque()
     with ThreadPoolExecutor(THREADS) as threads:
-        for image, digest in images:
-            waiting.append(threads.submit(_picture, fetcher, image, digest, side, max_bytes))
+        for image, image_sha256 in images:
+            waiting.append(threads.submit(_picture, fetcher, image, image_sha256, side, max_bytes))
             if len(waiting) > 4 * THREADS:
                 yield waiting.popleft().result()
         while waiting:
@@ -46,12 +68,13 @@ def _picture(
         data = fetcher.fetch(image)
         digest = hashlib.sha256(data).hexdigest()
         if image_sha256 and digest != image_sha256:
-            return "the image is another one now than was captioned"
+            return "the image has changed since it was captioned"
         picture = decode(data, side=side)
     except ImageError as error:
         return str(error)
     except BaseException as error:
-        # whatever an image does to a library, a panic of its Rust part too, the page is written
+        # Some libraries raise what is no Exception, such as a panic of Rust code. One image must not cost
+        # the whole page.
         return f"cannot be read ({type(error).__name__})"
     jpeg = _jpeg(picture, max_bytes)
     while max_bytes and len(jpeg) > max_bytes:
@@ -62,30 +85,10 @@ def _picture(
 
 
 def _jpeg(picture: Image.Image, max_bytes: int | None) -> bytes:
-    """The picture in the best quality that fits, or in the lowest."""
+    """The picture in the best quality that has at most `max_bytes`; in the lowest if none has."""
     for quality in QUALITIES:
         file = BytesIO()
         picture.save(file, "JPEG", quality=quality, optimize=True)
         if not max_bytes or file.tell() <= max_bytes:
             break
     return file.getvalue()
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """A small JPEG to show, upright and without EXIF; `width` and `height` in pixels, and the SHA-256 of the
-    image that it was made of.
-    """
-
-    jpeg: bytes
-    width: int
-    height: int
-    image_sha256: str
-
-    @property
-    def uri(self) -> str:
-        return f"data:image/jpeg;base64,{base64.b64encode(self.jpeg).decode()}"
-
-
-# (image, image_sha256) -> a picture, or why there is none
-Pictures = Callable[[Iterable[tuple[str | None, str | None]]], Iterator[Picture | str]]

@@ -101,8 +101,8 @@ def write_batches(
 def _why_not_synced(without_id: int) -> str:
     why = f"{without_id:,} rows have no pin_id that can be read" if without_id else "the sources hold no pins"
     return (
-        f"{why}, so captioner cannot tell which pins are gone: it took the other rows in and marked no pin as "
-        "deleted; mend the source and --sync again"
+        f"{why}, so captioner cannot tell which pins are gone: it took the other rows in and marked no pin "
+        "as deleted; mend the source and --sync again"
     )
 
 

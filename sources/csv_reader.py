@@ -24,7 +24,7 @@ def column_names(source: str) -> list[str] | None:
 
 
 def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow]:
-    """The rows of a CSV or TSV file in order, their cells as text. Missing cells at a line's end are empty."""
+    """The rows of a CSV or TSV file in order, their cells as text. Cells that a line lacks are empty."""
     with open_source(source) as raw:
         lines = _Lines(raw)
         names, delimiter = _header(source, lines)

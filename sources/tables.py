@@ -22,7 +22,7 @@ class Reader(Protocol):
     """What a module that reads one format of tables has."""
 
     def column_names(self, source: str) -> list[str] | None:
-        """The columns by the table's header or schema; None for an empty file or a format without a header."""
+        """The columns by header or schema; None for an empty file, and for a format without a header."""
 
     def read_rows(self, source: str, wanted: Wanted) -> Iterator[Rows | BadRow]:
         """The table's rows in order. Raises SourceError if the table lacks columns or cannot be read."""

@@ -35,9 +35,10 @@ def _upsert_statement(columns: Sequence[str]) -> str:
                 AND pins.image_stamp IS excluded.image_stamp
             THEN pins.image_sha256 ELSE excluded.image_sha256 END"""
     changes["deleted_at"] = "NULL"
+    assignments = ", ".join(f"{column} = {new}" for column, new in changes.items())
     return f"""
         INSERT INTO pins ({", ".join(columns)}) VALUES ({", ".join(values.values())})
-        ON CONFLICT (pin_id) DO UPDATE SET {", ".join(f"{column} = {new}" for column, new in changes.items())}"""
+        ON CONFLICT (pin_id) DO UPDATE SET {assignments}"""
 
 
 class PinsSeen:

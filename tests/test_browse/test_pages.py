@@ -520,7 +520,7 @@ def test_pictures_are_made_once_captioned_pins_first(visitor: Visitor, tmp_path:
 def test_an_image_that_changed_has_no_picture_of_the_old_one(visitor: Visitor, tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "0.png")
     make_pictures(visitor.store, visitor.index)
-    assert "the image is another one now than was captioned" in visitor.ask("/browse/pins/own").text
+    assert "the image has changed since it was captioned" in visitor.ask("/browse/pins/own").text
 
 
 def test_pages_follow_the_store(visitor: Visitor) -> None:

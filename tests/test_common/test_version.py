@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pincaption
 from pincaption.common import version
-from pincaption.images.fetch import USER_AGENT
+from pincaption.images.web import USER_AGENT
 
 ROOT = Path(__file__).parents[2]
 

@@ -132,7 +132,7 @@ def test_a_picture_that_has_changed_since_is_not_shown(shop: Path, tmp_path: Pat
         "--report",
         tmp_path / "report.html",
     )
-    assert "the image is another one now than was captioned" in (tmp_path / "report.html").read_text()
+    assert "the image has changed since it was captioned" in (tmp_path / "report.html").read_text()
 
 
 def test_the_same_answers_give_the_same_page_and_json(shop: Path, tmp_path: Path) -> None:

@@ -447,7 +447,7 @@ def decode_or_reason(data: bytes, **options) -> str:
 def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
     monkeypatch.setattr(decode_module, "LARGE", 1000)
     data = encoded(photo(96, 64), "PNG")
-    assert decode_module._large.acquire(timeout=60)
+    assert decode_module._large_lock.acquire(timeout=60)
     done = threading.Event()
     thread = threading.Thread(target=lambda: (decode(data), done.set()))
     try:
@@ -455,7 +455,7 @@ def test_large_pictures_are_decoded_one_at_a_time(monkeypatch):
         assert decode(encoded(photo(20, 20), "PNG")).size == (20, 20)
         assert not done.wait(0.2)
     finally:
-        decode_module._large.release()
+        decode_module._large_lock.release()
     assert done.wait(60)
     thread.join()
 

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pincaption.images.decode import ImageError
-from pincaption.images.fetch import Fetcher, is_public
+from pincaption.images.fetch import Fetcher
 from pincaption.images.parquet import reference
+from pincaption.images.web import USER_AGENT, is_public
 
 IMAGE = b"\x89PNG, or as good as" * 50
 
@@ -207,7 +208,7 @@ def test_a_url(fetcher, site):
     path, headers = site.seen[0]
     assert path == "/a%20b.png?width=7"
     assert headers["Host"] == f"127.0.0.1:{site.server_port}"
-    assert headers["User-Agent"].startswith("pincaption/")
+    assert headers["User-Agent"] == USER_AGENT
 
 
 def test_no_cookies_and_no_credentials(fetcher, site, tmp_path, monkeypatch):

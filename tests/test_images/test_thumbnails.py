@@ -80,7 +80,7 @@ def test_what_cannot_be_shown_says_why_in_its_place(tmp_path: Path) -> None:
         False,
     ]
     assert found[1:3] == ["no image", "image file not found"]
-    assert found[5] == "the image is another one now than was captioned"
+    assert found[5] == "the image has changed since it was captioned"
 
 
 def test_they_come_in_order_and_are_read_as_they_are_wanted(tmp_path: Path) -> None:
