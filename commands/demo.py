@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import shutil
 import sys
@@ -90,11 +89,9 @@ def make_demo(
     from ..browse.gallery import is_current, write_gallery
     from ..captioner.run import Options, run, warnings
     from ..drawn.world import make_world
-    from ..eval.sample import SampleOptions, draw, record
-    from ..eval.sheet import MAX_BYTES, SIDE, write_sheets
+    from ..eval.sample import sample
     from ..filters.boards import aggregate_boards
     from ..filters.queries import aggregate_queries
-    from ..images.thumbnails import pictures
     from ..ingest.pins import ingest_pins
     from ..store import open_store
     from ..store.aggregates import last_run
@@ -128,9 +125,7 @@ def make_demo(
             )
         covered = coverage(conn)
         if not sheets.exists() and covered["caption"]:
-            sample = draw(conn, SampleOptions(n=40, raters=2, stratify="kind"))
-            record(conn, sample)
-            write_sheets(sample, sheets, functools.partial(pictures, side=SIDE, max_bytes=MAX_BYTES))
+            sample(conn, sheets, n=40, raters=2, stratify="kind")
             say(f"wrote sheets on which two people can judge 40 captions to {sheets}")
         if not is_current(conn, gallery):
             shown = write_gallery(conn, gallery, title=TITLE)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import shlex
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..common.terminal import duration, names, plural, steps, wrapped
 from .verbs import STORE, Verbs, verb
+
+if TYPE_CHECKING:
+    from ..eval.results import SampleResult
+    from ..store import Connection
 
 SHARE = click.FloatRange(0, 0.5)
 _OPTIONS = [
@@ -92,13 +94,15 @@ def sample(store: str, folder: str, gold: str | None, as_json: bool, **options: 
     captioner eval sample my.db sheets/ --n 300 --raters 3 --stratify category
     captioner eval sample my.db sheets/ --margin 0.02
     """
-    from ..eval.gold import read_gold
-    from ..eval.sample import draw
+    from ..eval.sample import sample as draw_sample
     from ..store import open_store
 
     conn = open_store(store)
-    drawn = draw(conn, _chosen(options), gold=read_gold(conn, gold) if gold else ())
-    return _write(conn, store, folder, drawn, as_json)
+    with steps({"pictures": "pictures", "sheets": "files"}) as on_step:
+        result = draw_sample(conn, folder, gold=gold, on_step=on_step, **_chosen(options))
+    if not as_json:
+        _print_sample(result, store, conn, options)
+    return dict(result)
 
 
 @verb(evaluate, "compare")
@@ -123,94 +127,67 @@ def compare(
     \b
     captioner eval compare my.db sheets/ --recipe 3c38d468 --recipe a91f
     """
-    from ..eval.sample import draw_pairs
+    from ..eval.sample import compare as draw_comparison
     from ..store import open_store
 
     if len(recipes) != 2:
         raise click.UsageError("--recipe is given twice: --recipe A --recipe B")
     conn = open_store(store)
-    return _write(conn, store, folder, draw_pairs(conn, _chosen(options), *recipes), as_json)
+    with steps({"pictures": "pictures", "sheets": "files"}) as on_step:
+        result = draw_comparison(conn, folder, recipes, on_step=on_step, **_chosen(options))
+    if not as_json:
+        _print_sample(result, store, conn, options)
+    return dict(result)
 
 
-def _chosen(options: dict[str, Any]) -> Any:
-    from ..eval.sample import SampleOptions
-
+def _chosen(options: dict[str, Any]) -> dict[str, Any]:
     if options["n"] and options["margin"]:
         raise click.UsageError("--margin takes the place of --n: give one of them")
-    return SampleOptions(**options | {"n": options["n"] or 200})
+    return options | {"n": options["n"] or 200}
 
 
-def _write(conn: Any, store: str, folder: str, drawn: Any, as_json: bool) -> dict[str, Any]:
-    from ..eval.sample import record, seconds_per_item
-    from ..eval.sheet import MAX_BYTES, SIDE, check_folder, write_sheets
-    from ..images.thumbnails import pictures
+def _print_sample(result: SampleResult, store: str, conn: Connection, options: dict[str, Any]) -> None:
+    from ..eval.sentence import excluded_in_words
+    from ..eval.stored import seconds_per_item
 
-    check_folder(drawn, Path(folder))
-    record(conn, drawn)  # before the sheets: whatever becomes of the process, no sheet is without its sample
-    with steps({"pictures": "pictures", "sheets": "files"}) as on_step:
-        written = write_sheets(
-            drawn, Path(folder), functools.partial(pictures, side=SIDE, max_bytes=MAX_BYTES), on_step=on_step
-        )
-    items = [item for item in drawn.items if item.weight is not None]
-    seconds = seconds_per_item(conn)
-    hours = len(drawn.rows) * seconds / 3600
-    found = {
-        "sample_id": drawn.sample_id, "kind": drawn.kind, "items": len(items), "gold": len(drawn.items) - len(items),
-        "repeats": sum(row.is_repeat for row in drawn.rows) // len(drawn.raters), "raters": len(drawn.raters), "hours": round(hours, 2),
-        "margin": round(drawn.margin, 4), "captions": sum(s.captions for s in drawn.strata), **drawn.beside,
-        "strata": [{"stratum": s.name, "captions": s.captions, "items": s.items, "weight": s.weight} for s in drawn.strata],
-        "without_picture": written.without_picture, "folder": str(Path(folder)), "files": written.files,
-    }  # fmt: skip
-    if not as_json:
-        _print_sample(found, drawn, store, seconds)
-    return found
-
-
-def _print_sample(found: dict[str, Any], drawn: Any, store: str, seconds: float) -> None:
-    from ..eval.score import beside
-
-    what = "pairs of captions that differ" if found["kind"] == "comparison" else "current captions"
-    click.echo(
-        f"{found['items']:,} of {found['captions']:,} {what}"
-        + (f", by {drawn.options['stratify']}:" if drawn.options["stratify"] else "")
-    )
-    if drawn.options["stratify"]:
-        for stratum in found["strata"][:20]:
+    what = "pairs of captions that differ" if result["kind"] == "comparison" else "current captions"
+    by = f", by {options['stratify']}:" if options["stratify"] else ""
+    click.echo(f"{result['items']:,} of {result['captions']:,} {what}{by}")
+    if options["stratify"]:
+        for stratum in result["strata"][:20]:
             click.echo(f"  {stratum['items']:>7,} of {stratum['captions']:>11,}  {names(stratum['stratum'])}")
-        if len(found["strata"]) > 20:
-            click.echo(f"  and {len(found['strata']) - 20:,} more strata")
-    click.echo(wrapped(f"beside these: {beside(found)}"))
-    extra = [
-        plural(found[name], noun)
-        for name, noun in (("repeats", "hidden repeat"), ("gold", "gold item"))
-        if found[name]
-    ]
-    each = duration(60 * math.ceil(len(drawn.rows) / found["raters"] * seconds / 60)).removesuffix(" 00 s")
+        if len(result["strata"]) > 20:
+            click.echo(f"  and {len(result['strata']) - 20:,} more strata")
+    click.echo(wrapped(f"not part of the sample: {excluded_in_words(result)}"))
+    extra = []
+    if result["repeats"]:
+        extra.append(plural(result["repeats"], "hidden repeat"))
+    if result["gold"]:
+        extra.append(plural(result["gold"], "gold item"))
+    with_extra = f" with {' and '.join(extra)}" if extra else ""
+    click.echo(wrapped(f"{plural(result['raters'], 'rater')}, each gets all items{with_extra}"))
+    seconds = seconds_per_item(conn)
+    rows = result["items"] + result["gold"] + result["repeats"]
+    each = duration(60 * math.ceil(rows * seconds / 60)).removesuffix(" 00 s")
     click.echo(
-        wrapped(
-            f"{plural(found['raters'], 'rater')}, each all items{' with ' + ' and '.join(extra) if extra else ''}"
-        )
+        f"about {each} for each at {seconds:.0f} s an item: {result['hours']:,.1f} hours for all raters"
     )
-    click.echo(f"about {each} each at {seconds:.0f} s an item: {found['hours']:,.1f} rater hours in all")
-    wanted = drawn.options["margin"]
-    if wanted and found["margin"] > wanted + 1e-4:
+    wanted = options["margin"]
+    if wanted and result["margin"] > wanted + 1e-4:
         click.echo(
-            wrapped(
-                f"note: ± {100 * wanted:g} points take more than the captions that there are: all are drawn"
-            )
+            wrapped(f"note: ± {100 * wanted:g} points need more captions than there are: all are drawn")
         )
-    click.echo(wrapped(f"a share is then known to about ± {100 * found['margin']:.1f} points or better"))
-    for reason, n in found["without_picture"].items():
+    click.echo(wrapped(f"a share is then known to about ± {100 * result['margin']:.1f} points or better"))
+    for reason, n in result["without_picture"].items():
         click.echo(wrapped(f"warning: no picture to show for {plural(n, 'item')}: {reason}"), err=True)
-    sheets = [name for name in found["files"] if name.endswith(".html") and name != "guidance.html"]
-    click.echo(f"sample {found['sample_id']}, written to {found['folder']}:")
+    sheets = [name for name in result["files"] if name.endswith(".html") and name != "guidance.html"]
+    listed = ", ".join(sheets[:4]) + (f", ... ({len(sheets)} files)" if len(sheets) > 4 else "")
+    click.echo(f"sample {result['sample_id']}, written to {result['folder']}:")
+    click.echo(wrapped(f"  {listed}, each also as a .csv table, and guidance.html"))
+    csv_files = f"{shlex.quote(result['folder'])}/*.csv"
     click.echo(
-        wrapped(
-            f"  {', '.join(sheets[:4])}{f', ... ({len(sheets)} files)' if len(sheets) > 4 else ''}, a .csv beside each, guidance.html"
-        )
-    )
-    click.echo(
-        f"when they are filled in:\n  captioner eval score {shlex.quote(store)} {shlex.quote(found['folder'])}/*.csv --report report.html"
+        "when they are filled in:\n"
+        f"  captioner eval score {shlex.quote(store)} {csv_files} --report report.html"
     )
 
 
@@ -247,10 +224,6 @@ def score(
     captioner eval score my.db sheets/*.csv --report report.html
     captioner eval score --ratings ratings.csv
     """
-    from ..eval.report import check_report
-
-    if report is not None:
-        check_report(Path(report))
     if ratings:
         if store or sheets or sample_id:
             raise click.UsageError("--ratings takes the place of store and sheets: give one or the other")
@@ -261,52 +234,37 @@ def score(
         )
     if not store:
         raise click.UsageError("which store? captioner eval score STORE SHEET..., or --ratings FILE")
-    from ..eval.answers import take
-    from ..eval.report import write_report
-    from ..eval.score import newest_sample
-    from ..eval.score import score as score_sample
-    from ..images.thumbnails import pictures
+    from ..eval.score import score as score_sheets
     from ..store import open_store
 
-    conn = open_store(store)
-    taken = take(conn, sheets) if sheets else None
-    found = score_sample(
-        conn, taken.sample_id if taken else sample_id or newest_sample(conn), taken.raters if taken else None
-    )
-    found["read"] = (
-        {"new": taken.new, "changed": taken.changed, "unchanged": taken.unchanged} if taken else None
-    )
-    if report:
-        write_report(found, Path(report), functools.partial(pictures, side=360, max_bytes=40_000))
+    result = score_sheets(open_store(store), sheets, sample_id=sample_id, report=report)
     if not as_json:
-        _print_score(found)
+        _print_score(dict(result))
         if report:
             click.echo(f"report: {report}")
-    return found
+    return dict(result)
 
 
 def _score_table(path: str, report: str | None, as_json: bool) -> dict[str, Any]:
     from ..eval.agreement import LABELS
-    from ..eval.long_table import describe, intervals, read_ratings
-    from ..eval.report import write_table_report
+    from ..eval.long_table import intervals
+    from ..eval.score import score_table
 
-    answers = read_ratings(path)
-    found = {question: describe(of) for question, of in answers.items()}
-    if report:
-        write_table_report(Path(path).name, answers, found, Path(report))
+    result = score_table(path, report=report)
     if not as_json:
-        for question, of in found.items():
-            between = intervals(answers[question])
+        for question, of in result.questions.items():
+            between = intervals(result.answers[question])
             click.echo(
-                f"{names(question)}: {plural(of['ratings'], 'rating')} of {plural(of['items'], 'item')} by {plural(len(of['by_rater']), 'rater')}, mean {of['mean']:.3f}"
+                f"{names(question)}: {plural(of['ratings'], 'rating')} of {plural(of['items'], 'item')} "
+                f"by {plural(len(of['by_rater']), 'rater')}, mean {of['mean']:.3f}"
             )
             for name, label in LABELS.items():
-                click.echo(f"  {label:<31}{_measure(of, name, between)}")
+                click.echo(f"  {label:<31}{_measure(dict(of), name, between)}")
             for rater, own in list(of["by_rater"].items())[:20]:
                 click.echo(f"  {names(rater)}: {plural(own['ratings'], 'rating')}, mean {own['mean']:.3f}")
         if report:
             click.echo(f"report: {report}")
-    return {"questions": found}
+    return {"questions": result.questions}
 
 
 def _measure(of: dict[str, Any], name: str, intervals: dict[str, Any]) -> str:
@@ -322,7 +280,7 @@ def _measure(of: dict[str, Any], name: str, intervals: dict[str, Any]) -> str:
 
 def _print_score(found: dict[str, Any]) -> None:
     from ..eval.agreement import LABELS
-    from ..eval.score import beside, percent
+    from ..eval.sentence import excluded_in_words, percent
 
     if found["read"]:
         click.echo(
@@ -346,7 +304,7 @@ def _print_score(found: dict[str, Any]) -> None:
             click.echo(
                 f"{label:<32}{percent(share['share']):>7}  {between:>17}{share['items']:>8,}{share['effective_items']:>11,.1f}"
             )
-    click.echo(wrapped(f"beside these: {beside(found['frame'])}"))
+    click.echo(wrapped(f"not part of the sample: {excluded_in_words(found['frame'])}"))
     called = {name: names(of["name"]) for name, of in found.get("recipes", {}).items()}
     for question, of in found["questions"].items():
         click.echo(

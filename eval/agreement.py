@@ -1,16 +1,18 @@
 """How far raters agree beyond chance: Krippendorff's alpha, Gwet's AC1 and AC2, and their intervals.
 
-All are computed from one table: how many raters gave each item each value. Missing ratings need nothing
-special, raters need not be the same from item to item. When nearly everything is good, as captions are, alpha
-is low although raters hardly ever differ (there is no variation to agree on); AC1 and AC2 stay near the share
-of equal answers. So both are given.
+All of them are computed from one table: how many raters gave each item each value. Ratings may be missing,
+and each item may have other raters. If nearly all captions are good, there is no variation to agree on: alpha
+is then low although the raters hardly ever differ, while AC1 and AC2 stay near the share of equal answers. So
+both are given.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+
+from .results import Measures
 
 LABELS = {
     "alpha_nominal": "Krippendorff's alpha, nominal",
@@ -24,30 +26,31 @@ CONFIDENCE = 0.95
 _AT_ONCE = 2_000_000  # numbers held per step of the bootstrap
 
 
-def agreement(counts: Any, values: Any) -> dict[str, float | None]:
-    """The five measures of `counts` [items, values], how many raters gave each item each value; `values`
-    ascend, numbers of an ordinal scale.
+def agreement(counts: Any, values: Any) -> Measures:
+    """The five measures of agreement.
 
-    alpha (Krippendorff, Content Analysis, 2018, chapter 12) over the items with two ratings or more, by
-    nominal, ordinal or interval distance; AC1 and AC2 (Gwet, Handbook of Inter-Rater Reliability, 2014) with
-    identity and with quadratic weights. None where a measure is not defined: no item with two ratings or, for
-    alpha, no two values that differ.
+    `counts` [items, values] says how many raters gave each item each value. `values` are the numbers of an
+    ordinal scale, in ascending order. Alpha (Krippendorff, Content Analysis, 2018, chapter 12) is computed
+    over the items with at least two ratings, with nominal, ordinal or interval distance. AC1 has identity
+    weights and AC2 quadratic weights (Gwet, Handbook of Inter-Rater Reliability, 2014). A measure is None
+    where it is not defined: if no item has two ratings or, for alpha, if all values are the same.
     """
     table = _Table(counts, values)
-    return {
-        name: None if np.isnan(found[0]) else float(found[0])
-        for name, found in table.measures(table.times[None, :]).items()
+    measures = {
+        name: None if np.isnan(value[0]) else float(value[0])
+        for name, value in table.measures(table.times[None, :]).items()
     }
+    return cast(Measures, measures)
 
 
 def bootstrap(
     counts: Any, values: Any, *, replicates: int = 1000, seed: int = 0
 ) -> dict[str, tuple[float, float] | None]:
-    """95% percentile intervals of the five measures. Items are drawn anew, not ratings: those of one picture
-    are not independent.
+    """95% percentile intervals of the five measures.
 
-    None where a measure is not defined in half of the `replicates` or more, or there is one item alone. The
-    same seed gives the same intervals.
+    The bootstrap draws items, not single ratings, because the ratings of one picture are not independent. An
+    interval is None if the measure is not defined in half of the `replicates` or more, or if there is only
+    one item. The same seed gives the same intervals.
     """
     table = _Table(counts, values)
     draws: dict[str, list[np.ndarray]] = {name: [] for name in MEASURES}
@@ -55,8 +58,8 @@ def bootstrap(
     at_once = max(1, _AT_ONCE // max(1, len(table.times)))
     for start in range(0, replicates if table.items > 1 else 0, at_once):
         times = rng.multinomial(table.items, table.times / table.items, min(at_once, replicates - start))
-        for name, found in table.measures(times.astype(float)).items():
-            draws[name].append(found)
+        for name, values_drawn in table.measures(times.astype(float)).items():
+            draws[name].append(values_drawn)
     tail = (1 - CONFIDENCE) / 2
     intervals: dict[str, tuple[float, float] | None] = {}
     for name, parts in draws.items():
@@ -69,9 +72,9 @@ def bootstrap(
 
 
 class _Table:
-    """What each item adds to the sums of which the measures are made.
+    """What each item adds to the sums that the measures are made of.
 
-    Items that were rated alike are one row, and `times` how many they are.
+    Items with the same ratings share one row; `times` says how many items a row stands for.
     """
 
     def __init__(self, counts: Any, values: Any):
@@ -85,7 +88,7 @@ class _Table:
         self.n = n * paired[:, None]  # only what can be paired counts for alpha
         self.raters = raters * paired
         self.per = paired / np.maximum(raters - 1, 1)
-        # distances are all that counts, and small numbers lose fewer digits
+        # only distances matter, and small numbers lose fewer digits
         self.x = x - x.mean() if len(x) else x
         self.paired = paired.astype(float)
         self.shares = n / raters[:, None]
@@ -97,12 +100,13 @@ class _Table:
         self.quadratic = (n * (n @ self.quadratic_weights - 1)).sum(axis=1) / pairs * paired
 
     def measures(self, times: np.ndarray) -> dict[str, np.ndarray]:
-        """Each measure [replicates], a row counted as often as `times` [replicates, rows] says; NaN where it
-        is not defined.
+        """Each measure [replicates], with row i counted `times[:, i]` times; NaN where it is not defined.
+
+        `times` is [replicates, rows].
         """
         with np.errstate(divide="ignore", invalid="ignore"):
             counted = times @ self.n  # [replicates, values]
-            # in the ordinal distance a value stands in the middle of its own
+            # ordinal distance: the rank of a value is the middle of the ranks of all ratings with that value
             ranks = np.cumsum(counted, axis=1) - counted / 2
             nominal = times @ (self.per * (self.raters**2 - (self.n**2).sum(axis=1)))
             total = counted.sum(axis=1)
@@ -117,8 +121,9 @@ class _Table:
             }
 
     def _observed(self, times: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Squared differences within items: for m ratings, the sum over pairs is 2 (m sum of x^2 - (sum of
-        x)^2).
+        """Squared differences within items [replicates].
+
+        For m ratings x of an item, the sum over ordered pairs is 2 (m sum of x^2 - (sum of x)^2).
         """
         within = 2 * self.per[:, None] * (self.raters[:, None] * (self.n @ (x**2).T) - (self.n @ x.T) ** 2)
         return (times * within.T).sum(axis=1)  # type: ignore[no-any-return]
@@ -126,14 +131,16 @@ class _Table:
     def _ac(self, times: np.ndarray, equal: np.ndarray, weights: float) -> np.ndarray:
         observed = times @ equal / (times @ self.paired)
         if self.categories == 1:
-            return np.asarray(observed)  # nothing but agreement is possible: 1 where anything was rated twice
+            return np.asarray(
+                observed
+            )  # with one category raters always agree: 1 if any item has two ratings
         shares = times @ self.shares / times.sum(axis=1, keepdims=True)
         by_chance = weights / (self.categories * (self.categories - 1)) * (shares * (1 - shares)).sum(axis=1)
         return (observed - by_chance) / (1 - by_chance)  # type: ignore[no-any-return]
 
 
 def _expected(counted: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """The same over all pairs of ratings, of whatever item."""
+    """Squared differences over all pairs of ratings, whatever their items [replicates]."""
     total = counted.sum(axis=1)
     return 2 * (total * (counted * x**2).sum(axis=1) - (counted * x).sum(axis=1) ** 2) / (total - 1)  # type: ignore[no-any-return]
 

@@ -1,10 +1,11 @@
-"""Agreement of any ratings: a long table item, rater, question, value, of whatever tool people rated with."""
+"""Agreement of any ratings, whatever tool people rated with: a long table item, rater, question, value."""
 
 from __future__ import annotations
 
 import math
 import re
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,86 +15,97 @@ from ..sources.cells import RowError, identifier
 from ..sources.rows import BadRow, SourceError, is_missing
 from ..sources.tables import read_tables
 from .agreement import MEASURES, agreement, bootstrap
+from .results import TableQuestion
 
 FIELDS = ("item", "rater", "question", "value")
-QUESTION = "rating"  # the one question of a table that names none
-MAX_VALUES = 1000  # different numbers; more is no scale that people answer on
+QUESTION = "rating"  # the question of a table without a column of that name
+MAX_VALUES = 1000  # different numbers; no scale that people answer on has more
 LARGEST = 1e9  # of a value
-_MISSING = {"", "na", "n/a", "nan", "null", "none", ".", "*"}  # how tools write that there is no answer
+_MISSING = {"", "na", "n/a", "nan", "null", "none", ".", "*"}  # what tools write if there is no answer
+
+Answers = dict[tuple[str, str], float]  # the value of each (item, rater) for one question
 
 
-def read_ratings(path: str | Path) -> dict[str, dict[tuple[str, str], float]]:
-    """{question: {(item, rater): value}}, questions in the order in which they come.
+@dataclass(frozen=True)
+class TableScore:
+    """A long table of ratings: its answers and the figures of each question, by question."""
 
-    Raises SourceError, with the line named, for a row that cannot be used.
+    name: str  # of the file
+    answers: dict[str, Answers]
+    questions: dict[str, TableQuestion]
+
+
+def read_ratings(path: str | Path) -> dict[str, Answers]:
+    """The answers of a table, by question. Questions keep the order in which they first appear.
+
+    Raises SourceError for a row that cannot be used, with the line named.
     """
-    found: dict[str, dict[tuple[str, str], float]] = {}
+    ratings: dict[str, Answers] = {}
     for rows in read_tables([str(path)], FIELDS, None, ("item", "rater", "value")):
         if isinstance(rows, BadRow):
             raise SourceError(f"{rows.source}, line {rows.line}: {rows.reason}")
+        items, raters, values = (rows.columns[name] for name in ("item", "rater", "value"))
         questions = rows.columns.get("question", [QUESTION] * len(rows.lines))
         for line, item, rater, question, value in zip(
-            rows.lines,
-            rows.columns["item"],
-            rows.columns["rater"],
-            questions,
-            rows.columns["value"],
-            strict=True,
+            rows.lines, items, raters, questions, values, strict=True
         ):
             if all(is_missing(cell) for cell in (item, rater, value)):
-                continue  # an empty row, as spreadsheet programs leave them at the end
+                continue  # spreadsheet programs leave empty rows at the end
             place = f"{rows.source}, line {line}"
-            names = [
-                _name(cell, field, place)
-                for field, cell in (("item", item), ("rater", rater), ("question", question))
-            ]
+            key = _name(item, "item", place), _name(rater, "rater", place)
+            name = _name(question, "question", place)
             if (number := _number(value, place)) is None:
                 continue
-            answers = found.setdefault(names[2], {})
-            if (names[0], names[1]) in answers:
+            answers = ratings.setdefault(name, {})
+            if key in answers:
                 raise SourceError(
-                    f"{place}: rater {names[1]} has answered {names[2]} for item {names[0]} before: one answer each"
+                    f"{place}: rater {key[1]} has answered {name} for item {key[0]} before: one answer each"
                 )
-            answers[names[0], names[1]] = number
-    if not found:
+            answers[key] = number
+    if not ratings:
         raise SourceError(
             f"{path} holds no ratings: it takes a row for each, with the columns {', '.join(FIELDS)}"
         )
-    for question, answers in found.items():
-        if (values := len(set(answers.values()))) > MAX_VALUES:
+    for question, answers in ratings.items():
+        if (different := len(set(answers.values()))) > MAX_VALUES:
             raise SourceError(
-                f"{path}: the answers to {question} have {values:,} different values: agreement is for scales of at most {MAX_VALUES}"
+                f"{path}: the answers to {question} have {different:,} different values: "
+                f"agreement is for scales of at most {MAX_VALUES}"
             )
-    return found
+    return ratings
 
 
-def describe(answers: dict[tuple[str, str], float]) -> dict[str, Any]:
-    """{"items", "ratings", "mean", the five measures, "by_rater": {rater: {"ratings", "mean"}}} of one
-    question. The values seen are the scale.
-    """
+def describe(answers: Answers) -> TableQuestion:
+    """The mean and the agreement of one question. The scale is made of the values that were given."""
     raters: dict[str, list[float]] = {}
     for (_, rater), value in answers.items():
         raters.setdefault(rater, []).append(value)
     counts, values = _counts(answers)
     return {
-        "items": len(counts), "ratings": len(answers), "mean": statistics.fmean(answers.values()), **agreement(counts, values),
-        "by_rater": {rater: {"ratings": len(some), "mean": statistics.fmean(some)} for rater, some in sorted(raters.items())},
-    }  # fmt: skip
+        "items": len(counts),
+        "ratings": len(answers),
+        "mean": statistics.fmean(answers.values()),
+        **agreement(counts, values),
+        "by_rater": {
+            rater: {"ratings": len(own), "mean": statistics.fmean(own)}
+            for rater, own in sorted(raters.items())
+        },
+    }
 
 
-def intervals(answers: dict[tuple[str, str], float]) -> dict[str, list[float] | None]:
-    """95% intervals of the five measures, by item bootstrap."""
-    found = bootstrap(*_counts(answers))
-    return {name: list(interval) if (interval := found[name]) else None for name in MEASURES}
+def intervals(answers: Answers) -> dict[str, list[float] | None]:
+    """95% intervals of the five measures, by bootstrap over items."""
+    bootstrapped = bootstrap(*_counts(answers))
+    return {name: list(interval) if (interval := bootstrapped[name]) else None for name in MEASURES}
 
 
-def distribution(answers: dict[tuple[str, str], float]) -> dict[float, int]:
-    """How often each value was given, in ascending order."""
+def distribution(answers: Answers) -> dict[float, int]:
+    """How often each value was given, in ascending order of the values."""
     values, counts = np.unique(list(answers.values()), return_counts=True)
     return dict(zip(values.tolist(), counts.tolist(), strict=True))
 
 
-def _counts(answers: dict[tuple[str, str], float]) -> tuple[np.ndarray, np.ndarray]:
+def _counts(answers: Answers) -> tuple[np.ndarray, np.ndarray]:
     """([items, values], values): how many raters gave each item each value."""
     values, value_of = np.unique(list(answers.values()), return_inverse=True)
     items: dict[str, int] = {}
@@ -115,12 +127,9 @@ def _number(cell: Any, place: str) -> float | None:
         return None
     text = str(cell).strip()
     try:
-        # 1,000 may be one or a thousand
-        number = (
-            math.nan
-            if isinstance(cell, bool) or re.fullmatch(r"-?\d+,\d{3}", text)
-            else float(text.replace(",", "."))
-        )
+        # "1,000" is refused: it may mean one or a thousand.
+        ambiguous = isinstance(cell, bool) or re.fullmatch(r"-?\d+,\d{3}", text)
+        number = math.nan if ambiguous else float(text.replace(",", "."))
     except ValueError:
         number = math.nan
     if not abs(number) <= LARGEST:

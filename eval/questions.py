@@ -1,19 +1,22 @@
-"""What people are asked: the words of the questions, their answers, and how a sheet of answers looks as a
-table.
-"""
+"""What people are asked: the questions, their answers, and the columns of a sheet as a table."""
 
 from __future__ import annotations
 
 import functools
 import re
 from dataclasses import dataclass
+from typing import Literal
 
+Kind = Literal["captions", "comparison"]  # of a sample: captions judged one by one, or two compared
 CANNOT_JUDGE = "cannot judge"
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question; `answers` go from the best to the worst, with a hint each."""
+    """A question.
+
+    `answers` maps each answer to a hint that explains it, from the best answer to the worst.
+    """
 
     name: str
     text: str
@@ -21,7 +24,7 @@ class Question:
 
     @functools.cached_property
     def values(self) -> dict[str, int]:
-        """Each answer as a number of an ordinal scale, the worst 0."""
+        """Each answer as a number on an ordinal scale; the worst answer is 0."""
         return {answer: len(self.answers) - 1 - i for i, answer in enumerate(self.answers)}
 
 
@@ -29,7 +32,7 @@ RELEVANCE = Question(
     "relevance",
     "Is the caption relevant to the picture?",
     {
-        "relevant": "it says what is to be seen",
+        "relevant": "it says what you can see",
         "partly": "some of it is right, some is wrong",
         "not": "it is about something else",
     },
@@ -38,7 +41,7 @@ QUALITY = Question(
     "quality",
     "Is it well written and specific?",
     {
-        "good": "clear, and it says what kind of thing",
+        "good": "clear, and it says exactly what the thing is",
         "acceptable": "understandable, but clumsy or vague",
         "poor": "garbled, repetitive or empty",
     },
@@ -46,10 +49,14 @@ QUALITY = Question(
 BETTER = Question(
     "better",
     "Which caption is better?",
-    {"first": "the upper one", "no difference": "both are as good, or as bad", "second": "the lower one"},
+    {
+        "first": "the upper one",
+        "no difference": "both are equally good, or equally bad",
+        "second": "the lower one",
+    },
 )
-QUESTIONS = {"captions": (RELEVANCE, QUALITY), "comparison": (BETTER,)}  # by the kind of sample
-COLUMNS = {  # of a sheet as a table
+QUESTIONS: dict[Kind, tuple[Question, ...]] = {"captions": (RELEVANCE, QUALITY), "comparison": (BETTER,)}
+COLUMNS: dict[Kind, tuple[str, ...]] = {  # of a sheet as a table
     "captions": (
         "sample",
         "rater",
@@ -75,17 +82,17 @@ COLUMNS = {  # of a sheet as a table
         "answered_at",
     ),
 }
-# A cell that begins like this is a formula to spreadsheet programs; after a semicolon too, where that is what
-# they split at. sheet.js has the same.
+# Spreadsheet programs take a cell that begins like this for a formula. They may also split a cell at a
+# semicolon, so the text after one counts as a beginning, too. sheet.js gets the same pattern.
 FORMULA = "(^|[;\\t\\r\\n])([ \\u00a0'\"]*[=+\\-@\\uff1d\\uff0b\\uff0d\\uff20])"
 _DEFUSED = re.compile(FORMULA.replace(")([", ")'([", 1))
 
 
 def defused(text: str) -> str:
-    """Text that no spreadsheet program takes for a formula; `restored` gives back the text as it was."""
+    """`text` so that no spreadsheet program takes it for a formula. `restored` undoes this."""
     return re.sub(FORMULA, r"\1'\2", text)
 
 
 def restored(text: str) -> str:
-    """What was typed, of a cell that `defused` wrote (or that needed no defusing)."""
+    """The original text of a cell that `defused` wrote. A cell that needed no defusing stays as it is."""
     return _DEFUSED.sub(r"\1\2", text)

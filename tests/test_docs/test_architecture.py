@@ -47,10 +47,7 @@ WITH_SQL: dict[str, str] = {
     "commands/demo.py": "not yet",
     "commands/export.py": "not yet",
     "commands/verbs.py": "not yet",
-    "eval/answers.py": "not yet",
-    "eval/gold.py": "not yet",
-    "eval/sample.py": "not yet",
-    "eval/score.py": "not yet",
+    "eval/stored.py": "samples, sheet rows and ratings, which only eval reads and writes",
     "export/joined.py": "not yet",
     "export/write.py": "not yet",
     "filters/as_of.py": "not yet",
@@ -65,7 +62,6 @@ MAX_LINES = 400
 LONGER: dict[str, str] = {
     "commands/embed.py": "not yet",
     "drawn/world.py": "not yet",
-    "eval/score.py": "not yet",
     "export/write.py": "not yet",
     "filters/evidence_rows.py": "not yet",
 }

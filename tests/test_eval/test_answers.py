@@ -225,8 +225,8 @@ def test_sheets_of_another_sample_are_refused(shop: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "has no column item_id, so it is no sheet; its columns: none"),
-        (b"a,b\n1,2\n", "has no column item_id, so it is no sheet; its columns: a, b"),
+        (b"", "has no column item_id, so it is not a sheet; its columns: none"),
+        (b"a,b\n1,2\n", "has no column item_id, so it is not a sheet; its columns: a, b"),
         (b"PK\x03\x04 and so on", "is a workbook: save it as CSV and give that file"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1 and so on", "is a workbook: save it as CSV and give that file"),
         (b"\x1b]0;title\x07,\x1b[31mred\n", "its columns: \ufffd]0;title\ufffd, \ufffd[31mred"),

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pincaption.cli import cli
-from pincaption.eval.sample import allocate
+from pincaption.eval.draw import allocate
 
 from .shop import make_shop
 
@@ -156,7 +156,7 @@ def test_a_margin_takes_the_place_of_n(shop: Path, tmp_path: Path) -> None:
     assert "rater hours" in captioner("eval", "sample", shop, tmp_path / "again", "--margin", 0.1).stdout
     assert drawn(shop, tmp_path / "all", "--margin", 0.01)["items"] == 400  # everything there is
     assert (
-        "note: ± 1 points take more than the captions that there are"
+        "note: ± 1 points need more captions than there are"
         in captioner("eval", "sample", shop, tmp_path / "all", "--margin", 0.01).stdout
     )
 
@@ -216,7 +216,7 @@ def test_a_long_sheet_comes_in_parts(tmp_path: Path) -> None:
         ),
         (
             ["--stratify", "category", "--n", 3],
-            "category has 4 values, more than 3 items could tell anything about: take --n 8 or more, or another column",
+            "category has 4 values, more than 3 items could tell anything about: use --n 8 or more, or another column",
         ),
         (["--gold", "gold.csv"], "no such file: gold.csv"),
     ],

@@ -19,7 +19,8 @@ import pytest
 from click.testing import CliRunner
 
 from pincaption.cli import cli
-from pincaption.eval.sample import SampleOptions, allocate, draw, draw_pairs
+from pincaption.eval.draw import allocate, draw, draw_pairs
+from pincaption.eval.items import SampleOptions
 from pincaption.store import open_store, transaction
 
 from .plain_score import ASKED, CANNOT, VALUES, expected, gathered
