@@ -153,7 +153,10 @@ def test_a_margin_takes_the_place_of_n(shop: Path, tmp_path: Path) -> None:
     uneven = drawn(shop, tmp_path / "strata", "--margin", 0.08, "--stratify", "category")
     assert uneven["items"] > 151  # uneven weights cost some
     assert uneven["margin"] <= 0.08
-    assert "hours for all raters" in captioner("eval", "sample", shop, tmp_path / "again", "--margin", 0.1).stdout
+    assert (
+        "hours for all raters"
+        in captioner("eval", "sample", shop, tmp_path / "again", "--margin", 0.1).stdout
+    )
     assert drawn(shop, tmp_path / "all", "--margin", 0.01)["items"] == 400  # everything there is
     assert (
         "note: ± 1 points need more captions than there are"
