@@ -24,21 +24,31 @@ from worker import word_tokenizer
 from pincaption.drawn import draw
 
 
-def save(folder: Path) -> None:
+def save(folder: Path, device: str = "cpu", *, small: bool = False) -> None:
+    """Writes the checkpoint; its weights are drawn on `device`. `small`: of the same layout, but tiny."""
     # The published configuration: the classes' defaults for vision and Q-Former are its values.
     tokenizer = word_tokenizer(50_261)
     text = {
         "model_type": "opt", "vocab_size": 50304, "hidden_size": 2560, "word_embed_proj_dim": 2560, "ffn_dim": 10240, "num_hidden_layers": 32, "num_attention_heads": 32,
         "max_position_embeddings": 2048, "bos_token_id": 2, "pad_token_id": 1, "eos_token_id": 3, "prefix": "</s>",
     }  # fmt: skip
+    others = {}
+    if small:
+        narrow = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+        text |= narrow | {"word_embed_proj_dim": 64, "ffn_dim": 128}
+        narrow["intermediate_size"] = 128
+        others = {"vision_config": narrow, "qformer_config": narrow | {"encoder_hidden_size": 64}}
     config = Blip2Config(
-        text_config=text, num_query_tokens=32, image_token_index=tokenizer.convert_tokens_to_ids("<image>")
+        text_config=text,
+        **others,
+        num_query_tokens=32,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
     )
     assert config.image_token_index == 50265
     with torch.device("meta"):
         model = Blip2ForConditionalGeneration(config).to(torch.bfloat16)
-    model = model.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(0)
+    model = model.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "norm" in name and weight.ndim == 1:
