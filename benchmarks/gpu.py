@@ -12,6 +12,7 @@ d  two processes on one GPU; a batch that is too large for the memory
 e  `embed train`: pairs/s in bfloat16 and float32
 f  a prototype of the fast path (gpu_loop.py): images/s, and whether its tokens are those of `generate`
 g  the same with torch.compile, which takes minutes to compile
+h  what the GPU and the interpreter do during steps of `embed train`
 
 A part that fails prints one line, and the others go on. The weights of b, d, f and g are random: captions are no words.
 """
@@ -19,8 +20,10 @@ A part that fails prints one line, and the others go on. The weights of b, d, f 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import os
+import pstats
 import subprocess
 import sys
 import tempfile
@@ -28,6 +31,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -40,24 +44,33 @@ HERE = Path(__file__).parent
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=7)
-    parser.add_argument("--parts", default="a,b,c,d,e,f,g")
+    parser.add_argument("--parts", default="a,b,c,d,e,f,g,h")
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--batches", help="batch sizes of b, comma-separated")
+    parser.add_argument("--loops", help="batch sizes of f and g, comma-separated")
+    parser.add_argument("--seconds", type=float, default=11, help="of steady work that a figure is taken from")
     parser.add_argument("--work", type=Path, help="folder that the files are made in, and stay in")
     return parser.parse_args()
 
 
-def make_data(work: Path, parts: str, toy: bool) -> subprocess.Popen[bytes]:
-    wanted = {"plain": (12 if toy else 400, "af"), "pictures": (60 if toy else 16_000, "bdfg"), "export": (400 if toy else 20_000, "e")}
-    numbers = [f"--{name}={n}" for name, (n, users) in wanted.items() if set(users) & set(parts)]
-    return subprocess.Popen([sys.executable, str(HERE / "gpu_data.py"), str(work), *numbers])
+def make_data(work: Path, chosen: argparse.Namespace) -> subprocess.Popen[bytes]:
+    toy = chosen.toy
+    wanted = {
+        "plain": (12 if toy else 400, "af"),
+        "pictures": (80 if toy else round(28_000 * chosen.seconds / 11), "bdfg"),
+        "export": (400 if toy else 20_000, "eh"),
+    }
+    amounts = [f"--{name}={n}" for name, (n, users) in wanted.items() if set(users) & set(chosen.parts)]
+    return subprocess.Popen([sys.executable, str(HERE / "gpu_data.py"), str(work), *amounts])
 
 
 if __name__ == "__main__":
     CHOSEN = arguments()
     WORK = CHOSEN.work or Path(tempfile.mkdtemp(prefix="captioner-gpu-"))
     WORK.mkdir(parents=True, exist_ok=True)
-    DATA = make_data(WORK, CHOSEN.parts, CHOSEN.toy)
+    if CHOSEN.toy:
+        os.environ["OMP_NUM_THREADS"] = "1"  # small tensors, and a machine that may be busy
+    DATA = make_data(WORK, CHOSEN)
 
 import accelerate
 import full_size
@@ -80,6 +93,10 @@ TOKENS = 20  # new tokens of each caption, forced
 ZONES = ("copy, vision, Q-Former, prefill", "decode steps and words", "the time between batches")
 
 
+def numbers(text: str | None) -> list[int]:
+    return [int(n) for n in text.split(",")] if text else []
+
+
 def picture(path: Path, size: tuple[int, int] = (224, 224)) -> np.ndarray:
     return np.asarray(decode.decode(path.read_bytes(), size))
 
@@ -93,11 +110,11 @@ class Bench:
         self.device = "cuda:0" if torch.cuda.is_available() and not chosen.toy else "cpu"
         self.cuda = self.device != "cpu"
         self.dtype = "bfloat16" if self.cuda else "float32"
-        named = [int(n) for n in chosen.batches.split(",")] if chosen.batches else []
-        self.batches = named or ([2, 4] if self.toy else [64, 128, 256, 512])
-        self.seconds = 0.2 if self.toy else 11.0  # of steady work that each figure is taken from
+        self.batches = numbers(chosen.batches) or ([2, 4] if self.toy else [64, 128, 256, 512])
+        self.loops = numbers(chosen.loops) or ([4] if self.toy else [64, 128, 256])
+        self.seconds = 0.1 if self.toy else chosen.seconds
         self.figures: list[tuple[str, str, str]] = []
-        self.best_batch, self.rates = self.batches[-1 if self.toy else 1], dict[int, float]()
+        self.best_batch, self.rates = self.batches[len(self.batches) // 2], dict[int, float]()
         self.peak = 0  # bytes of GPU memory that a batch of the best size took
         self._model: Any = None
         self._pixels: Any = None
@@ -152,7 +169,7 @@ class Bench:
     def pixels(self) -> np.ndarray:
         """Some hundred decoded pictures, uint8 [n, 224, 224, 3]."""
         if self._pixels is None:
-            paths = sorted(self.folder("pictures").iterdir())[: max(self.batches)]
+            paths = sorted(self.folder("pictures").iterdir())[: max(self.batches + self.loops)]
             with ThreadPoolExecutor() as threads:
                 self._pixels = np.stack(list(threads.map(picture, paths)))
         return self._pixels
@@ -165,10 +182,11 @@ class Bench:
             torch.cuda.synchronize()
             torch.cuda.empty_cache()
 
-    def captioned(self, conn: Any, batch: int, limit: int, marks: list[tuple[int, float]] | None = None) -> Any:
+    def captioned(self, conn: Any, batch: int, limit: int, marks: list[tuple[int, float]] | None = None,
+                  workers: int | None = None) -> Any:  # fmt: skip
         """`captioner run` with the model that is loaded; `marks` gets (done, when) after each commit."""
         options = Options(model=str(self.checkpoint), batch_size=batch, limit=limit, dtype=self.dtype, device=self.device,
-                          min_new_tokens=TOKENS, max_new_tokens=TOKENS)  # fmt: skip
+                          min_new_tokens=TOKENS, max_new_tokens=TOKENS, workers=workers)  # fmt: skip
         note = [] if marks is None else marks
         with in_place_of(blip2, "Blip2", lambda *_: self.model):
             return run(conn, options, on_batch=lambda done, total, size: note.append((done, time.perf_counter())))
@@ -201,8 +219,8 @@ def end_to_end(bench: Bench) -> None:
     bench.captioned(conn, 2, 2)
     bench.tell("b", "seconds of a first run of two pictures (digest of the checkpoint included)", time.monotonic() - began)
     for batch in bench.batches:
-        if batch == 512 and bench.left() < 200:
-            print("no time for batch 512", flush=True)
+        if bench.left() < 60:
+            print(f"no time for batch {batch}", flush=True)
             continue
         some = bench.batch(batch)
         model.caption(some, [""] * batch, decoding)  # warms up, and shows how long a batch takes
@@ -218,12 +236,28 @@ def end_to_end(bench: Bench) -> None:
             bench.tell("b", f"batch {batch}: peak GPU memory, GB", peak / 1e9)
         if rate >= max(bench.rates.values()):
             bench.best_batch, bench.peak = batch, torch.cuda.max_memory_allocated() if bench.cuda else 0
+    batch = bench.best_batch
+    for name, workers, interval in (("4 reading threads", 4, 0.005), ("interpreter's switch interval 0.2 ms", None, 0.0002)):
+        with in_place_of_switch_interval(interval):
+            limit = batch * max(3, round(0.6 * bench.seconds * bench.rates.get(batch, 0) / batch))
+            measured_run(bench, conn, batch, limit, workers, f", {name}")
     for batch in dict.fromkeys((bench.batches[0] if bench.toy else 16, bench.best_batch)):
         bench.tell("b", f"bare generate, tensors ready, batch {batch}: images/s", bare(bench, batch))
     idle_time(bench, conn)
 
 
-def measured_run(bench: Bench, conn: Any, batch: int, limit: int) -> float:
+@contextmanager
+def in_place_of_switch_interval(seconds: float) -> Iterator[None]:
+    """How long a thread may hold the interpreter's lock while others wait for it; Python's own is 5 ms."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(seconds)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+def measured_run(bench: Bench, conn: Any, batch: int, limit: int, workers: int | None = None, how: str = "") -> float:
     """images/s of `captioner run` between its first and its last commit, and where the time went."""
     model, marks = bench.model, list[tuple[int, float]]()
     parts = {
@@ -233,26 +267,29 @@ def measured_run(bench: Bench, conn: Any, batch: int, limit: int) -> float:
         "caption": [(model, "caption")],
         "words": [(model.tokenizer, "batch_decode")],
         "checks": [(checks, "check")],
-        "store": [(Queue, "commit"), (Queue, "claim"), (Queue, "known")],
+        "store, commit": [(Queue, "commit")],
+        "store, claim": [(Queue, "claim")],
+        "store, known captions": [(Queue, "known")],
     }
     load = Load(bench.device)
     with Stages(bench.device, model.model, parts) as stages, load:
-        result = bench.captioned(conn, batch, limit, marks)
+        result = bench.captioned(conn, batch, limit, marks, workers)
     steady = [mark for mark in marks if mark[0]]
     (first, began), (last, ended) = steady[0], steady[-1]
     rate = (last - first) / max(ended - began, 1e-9)
     done = result.captioned + result.rejected + result.failed + result.shared
-    name = f"batch {batch}"
+    name = f"batch {batch}{how}"
     bench.tell("b", f"{name}: images/s from files into the store, steady, {ended - began:.1f} s", rate)
     bench.tell("b", f"{name}: images/s, start and end included, {done} pictures", result.images_per_second)
     bench.tell("b", f"{name}: failed, shared (both should be 0)", f"{result.failed}, {result.shared}")
     s, wall = stages.seconds, result.seconds
     inner = ("copy and normalise", "vision", "Q-Former", "prefill", "decode steps", "words")
     s["between steps"] = s["caption"] - sum(s[stage] for stage in inner)
-    s["waiting for pictures and the rest"] = wall - s["caption"] - s["checks"] - s["store"]
-    for stage in (*inner, "between steps", "checks", "store", "waiting for pictures and the rest"):
+    outer = ("checks", "store, commit", "store, claim", "store, known captions")
+    s["waiting for pictures and the rest"] = wall - s["caption"] - sum(s[stage] for stage in outer)
+    for stage in (*inner, "between steps", *outer, "waiting for pictures and the rest"):
         bench.tell("b", f"{name}: {stage}, share of the time", f"{100 * s[stage] / wall:.1f}%")
-    threads = max(2, min(16, os.cpu_count() or 2))
+    threads = workers or max(2, min(16, os.cpu_count() or 2))
     for stage in ("fetch", "decode"):
         milli = 1000 * s[stage] / max(stages.calls[stage], 1)
         bench.tell("b", f"{name}: {stage}, milliseconds a picture in one of {threads} threads", milli)
@@ -419,13 +456,41 @@ def embed_training(bench: Bench) -> None:
             bench.tell("e", f"{name}, {dtype}, workers {workers}: pairs/s", rate)
 
 
-def train_rate(bench: Bench, folder: Path, options: training.TrainOptions, precision: str, workers: int) -> float:
-    steps, moments = (12 if bench.toy else 100), dict[int, float]()
-    out = bench.work / f"trained {options.batch} {precision} {workers}"
+def recorded_training(bench: Bench) -> None:
+    """Part h."""
+    folder = bench.folder("export") / "out"
+    options = training.TrainOptions(encoder=towers.SMALL, every=1_000_000, validation=0.0)
+    zones, moments = dict[str, list[tuple[int, int]]](), dict[int, int]()
+    calls = cProfile.Profile()
+
+    def on_step(done: int) -> None:
+        if done == 5:
+            calls.enable()
+
+    def work() -> None:
+        train_rate(bench, folder, options, "no", 1, 25, moments.__setitem__)
+        zones["all"] = [(moments[5], moments[max(moments)])]
+
+    found = profiled(work, zones, bench.device)
+    told(bench, "h", "embed train, small sizes, batch 256, float32", found)
+    bench.tell("h", "kernels of 25 steps and their start", found.kernels)
+    rate = train_rate(bench, folder, replace(options, seed=1), "no", 1, 25, lambda done, when: on_step(done))
+    calls.disable()
+    bench.tell("h", "pairs/s while the interpreter's calls are counted", rate)
+    pstats.Stats(calls).sort_stats("tottime").print_stats(14)
+
+
+def train_rate(bench: Bench, folder: Path, options: training.TrainOptions, precision: str, workers: int,
+               steps: int = 100, on_done: Callable[[int, int], object] = lambda done, when: None) -> float:  # fmt: skip
+    """pairs/s of the steps after the first fifth; `on_done` (steps, time.time_ns()) after each."""
+    moments = dict[int, float]()
+    steps = min(steps, 12) if bench.toy else steps
+    out = bench.work / f"trained {options.batch} {precision} {workers} {steps} {options.seed}"
 
     def on_step(what: str, done: int, total: int) -> None:
         if what == "training":
             moments.setdefault(done, time.perf_counter())
+            on_done(done, time.time_ns())
 
     class Accelerator(accelerate.Accelerator):  # type: ignore[misc]
         def __init__(self, **named: Any):
@@ -446,13 +511,19 @@ def prototype(bench: Bench) -> None:
     differ, _ = differing(builtin, drawn, 5, 30)
     name = f"own loop, built-in checkpoint, float32: captions of {len(drawn)} whose tokens are not generate's"
     bench.tell("f", name, differ)
-    for batch in [n for n in bench.batches if n <= 256][bench.toy :]:
+    for batch in bench.loops:
         differ, halves = differing(bench.model, bench.batch(batch), TOKENS, TOKENS)
         name = f"full size, {bench.dtype}, of {batch} captions those whose tokens are not generate's"
         bench.tell("f", f"{name}: own loop", differ)
         bench.tell("f", f"{name}: generate with half the batch", halves)
         variants(bench, "f", batch)
         bench.free()
+    if bench.cuda:
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        try:
+            variants(bench, "f", bench.loops[-1], ", cuDNN's attention off")
+        finally:
+            torch.backends.cuda.enable_cudnn_sdp(True)
 
 
 def differing(model: Any, pixels: np.ndarray, minimum: int, maximum: int) -> tuple[int, int]:
@@ -476,14 +547,14 @@ def differing(model: Any, pixels: np.ndarray, minimum: int, maximum: int) -> tup
         return int((mine != theirs).any(1).sum()), int((halves != theirs).any(1).sum())
 
 
-def variants(bench: Bench, part: str, batch: int, compiled: str = "") -> None:
+def variants(bench: Bench, part: str, batch: int, how: str = "") -> None:
     """images/s of the prototype without and with a CUDA graph, and what its stages take."""
     pixels = torch.from_numpy(bench.batch(batch).copy())
     if bench.cuda:
         pixels = pixels.pin_memory()
-    for graph in (True,) if compiled else (False, True) if bench.cuda else (False,):
+    for graph in (True,) if how else (False, True) if bench.cuda else (False,):
         loop = Loop(bench.model, batch, TOKENS, TOKENS, graph=graph)
-        name = f"own loop, {'CUDA graph' if graph else 'no graph'}{compiled}, batch {batch}"
+        name = f"own loop, {'CUDA graph' if graph else 'no graph'}{how}, batch {batch}"
         began = time.perf_counter()
         images_per_second(loop, [pixels])
         many = [pixels] * max(3, round(bench.seconds / (time.perf_counter() - began)))
@@ -504,7 +575,7 @@ def variants(bench: Bench, part: str, batch: int, compiled: str = "") -> None:
         if bench.cuda:
             rate = images_per_second(loop, many, ahead=True)
             bench.tell(part, f"{name}, next batch seen meanwhile: images/s", rate)
-            if batch == 256:
+            if batch == bench.loops[-1]:
                 work = lambda loop=loop, many=many: images_per_second(loop, many[:4], ahead=True)  # noqa: E731
                 told(bench, part, f"{name}, next batch seen meanwhile", profiled(work, {}, bench.device))
 
@@ -514,7 +585,7 @@ def compiled_prototype(bench: Bench) -> None:
     if not bench.cuda:
         bench.tell("g", "torch.compile", "left out on a CPU")
         return
-    model, batch = bench.model.model, 256
+    model, batch = bench.model.model, bench.loops[-1]
     several = [model.vision_model, model.qformer], [model.language_model]
     try:
         for modules, name in zip(several, (", vision compiled", ", all compiled"), strict=True):
@@ -533,6 +604,7 @@ def compiled_prototype(bench: Bench) -> None:
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     "a": same_captions, "b": end_to_end, "c": bound, "d": together_and_too_large, "e": embed_training, "f": prototype, "g": compiled_prototype,
+    "h": recorded_training,
 }  # fmt: skip
 
 

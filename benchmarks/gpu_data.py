@@ -42,6 +42,7 @@ def pictures(folder: Path, numbers: range) -> None:
         rng = random.Random(i)
         y, x, light = rng.randrange(SIZE[1]), rng.randrange(SIZE[0]), rng.randint(-20, 20)
         picture = bases[i % BASES] + noise[y : y + SIZE[1], x : x + SIZE[0]] + light
+        picture[:8, : 8 * 16] = np.repeat([255 * (i >> bit & 1) for bit in range(16)], 8)[None, :, None]  # no two are equal
         Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(folder / f"{i:06}.jpg", quality=90)
 
 
