@@ -1,9 +1,10 @@
 """Where the time of a captioning run goes: what each stage takes, and how long the GPU has nothing to do.
 
-Three instruments, because none sees everything. `Stages` puts marks around the stages of a whole run: CUDA events for
-what the device does, so that nothing waits for it, and the clock for the rest. `Load` asks the driver ten times a second
-for the share of time in which any kernel ran (NVML), which counts a tiny kernel like a large one. `profiled` records
-every kernel of a short run (CUPTI) and adds up the time in which none ran; recording slows the run by some per cent.
+Three instruments, because none sees everything. `Stages` puts marks around the stages of a whole run: CUDA
+events for what the device does, so that nothing waits for it, and the clock for the rest. `Load` asks the
+driver ten times a second for the share of time in which any kernel ran (NVML), which counts a tiny kernel
+like a large one. `profiled` records every kernel of a short run (CUPTI) and adds up the time in which none
+ran; recording slows the run by some per cent.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ DEVICE_STAGES = ("copy and normalise", "vision", "Q-Former", "prefill", "decode 
 
 
 class Stages:
-    """Seconds of each stage, between `with stages:` and its end. `parts` are objects or modules and what to mark of them."""
+    """Seconds of each stage, between `with stages:` and its end. `parts` are objects or modules and what to
+    mark of them.
+    """
 
     def __init__(self, device: str, model: Any, parts: dict[str, list[tuple[Any, str]]]):
         self.cuda, self.model, self.parts = device.startswith("cuda"), model, parts
@@ -38,7 +41,11 @@ class Stages:
         for stage, places in self.parts.items():
             for owner, name in places:
                 self._mark(owner, name, stage)
-        modules = (self.model.vision_model, "vision"), (self.model.qformer, "Q-Former"), (self.model.language_model, "")
+        modules = (
+            (self.model.vision_model, "vision"),
+            (self.model.qformer, "Q-Former"),
+            (self.model.language_model, ""),
+        )
         for module, stage in modules:
             self._hook(module, stage)
         return self
@@ -61,7 +68,9 @@ class Stages:
         return event
 
     def _mark(self, owner: Any, name: str, stage: str) -> None:
-        """Puts a stopwatch in the place of a function; on an object its class's method comes back by deleting ours."""
+        """Puts a stopwatch in the place of a function; on an object its class's method comes back by deleting
+        ours.
+        """
         inner, own = getattr(owner, name), name in vars(owner)
 
         def by_events(*arguments: Any, **named: Any) -> Any:
@@ -98,7 +107,9 @@ class Stages:
 
 
 class Load:
-    """The share of time in which a kernel ran, as the driver says it (NVML's utilisation), the mean of ten looks a second."""
+    """The share of time in which a kernel ran, as the driver says it (NVML's utilisation), the mean of ten
+    looks a second.
+    """
 
     def __init__(self, device: str):
         self.looks: list[int] = []
@@ -134,22 +145,28 @@ class Load:
 
 @dataclass
 class Profile:
-    """What a GPU did in a stretch of time. `idle`: share of the time of each zone without any kernel or copy."""
+    """What a GPU did in a stretch of time. `idle`: share of each zone's time without any kernel or copy."""
 
     seconds: float
     busy: float
     kernels: int
     idle: dict[str, float] = field(default_factory=dict)
     share: dict[str, float] = field(default_factory=dict)  # of the whole time that is idle in this zone
-    largest: list[tuple[str, float, int]] = field(default_factory=list)  # kernel, share of the busy time, calls
+    largest: list[tuple[str, float, int]] = field(
+        default_factory=list
+    )  # kernel, share of the busy time, calls
 
 
 def profiled(work: Callable[[], object], zones: dict[str, list[tuple[int, int]]], device: str) -> Profile:
-    """Records the kernels of `work`, which may fill `zones`: {name: [(begin, end)]} by time.time_ns(); "all" is the whole."""
+    """Records the kernels of `work`, which may fill `zones`: {name: [(begin, end)]} by time.time_ns(); "all"
+    is the whole.
+    """
     from torch.profiler import ProfilerActivity, profile
 
     cuda = device.startswith("cuda")
-    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as recorded:
+    with profile(
+        activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU], acc_events=True
+    ) as recorded:
         began = time.time_ns()
         work()
         if cuda:

@@ -2,9 +2,9 @@
 
     python benchmarks/gpu_data.py FOLDER --plain 400 --pictures 16000 --export 20000
 
-FOLDER/plain: drawn pictures of 224 px, named by what they show; FOLDER/pictures: JPEG files of 700 px, all different, with
-noise, so that they take as many bytes as a photo; FOLDER/export: an export of made-up pins, to train on. Each folder gets
-its name when it is complete.
+FOLDER/plain: drawn pictures of 224 px, named by what they show; FOLDER/pictures: JPEG files of 700 px, all
+different, with noise, so that they take as many bytes as a photo; FOLDER/export: an export of made-up
+pins, to train on. Each folder gets its name when it is complete.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pincaption.captioner.draw import draw, random_scene
+from pincaption.drawn.draw import draw, random_scene
 
 SIZE = (700, 525)  # pixels
 BASES = 32  # drawn pictures that the large ones are variations of
@@ -42,12 +42,16 @@ def pictures(folder: Path, numbers: range) -> None:
         rng = random.Random(i)
         y, x, light = rng.randrange(SIZE[1]), rng.randrange(SIZE[0]), rng.randint(-20, 20)
         picture = bases[i % BASES] + noise[y : y + SIZE[1], x : x + SIZE[0]] + light
-        picture[:8, : 8 * 16] = np.repeat([255 * (i >> bit & 1) for bit in range(16)], 8)[None, :, None]  # no two are equal
+        picture[:8, : 8 * 16] = np.repeat([255 * (i >> bit & 1) for bit in range(16)], 8)[
+            None, :, None
+        ]  # no two are equal
         Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(folder / f"{i:06}.jpg", quality=90)
 
 
 def export(folder: Path, pins: int) -> None:
-    """In FOLDER/export/out; by the command, as `python -m`, for the console script is not installed everywhere."""
+    """In FOLDER/export/out; by the command, as `python -m`, for the console script is not installed
+    everywhere.
+    """
     import embed_data
 
     def captioner(*arguments: object) -> str:
@@ -66,7 +70,8 @@ def together(make: object, folder: Path, n: int) -> None:
     cores = min(os.cpu_count() or 1, 1 + n // 8)
     context = multiprocessing.get_context("fork")
     processes = [
-        context.Process(target=make, args=(unfinished, range(i, n, cores))) for i in range(cores)  # type: ignore[arg-type]
+        context.Process(target=make, args=(unfinished, range(i, n, cores)))
+        for i in range(cores)  # type: ignore[arg-type]
     ]
     for process in processes:
         process.start()
@@ -78,7 +83,9 @@ def together(make: object, folder: Path, n: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     for name in ("plain", "pictures", "export"):
         parser.add_argument(f"--{name}", type=int, default=0)

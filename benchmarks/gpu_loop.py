@@ -1,9 +1,11 @@
-"""A prototype of the fast path, to learn what it is worth: BLIP-2 with OPT, greedy, prompts of one length, batches of one size.
+"""A prototype of the fast path, to learn what it is worth: BLIP-2 with OPT, greedy, prompts of one length,
+batches of one size.
 
-Vision tower and Q-Former are one call; the picture's embeddings are put in place by us; the language model runs in our own
-loop with one static cache that is reset; a decode step, choice of the token included, is captured as a CUDA graph; whether all
-captions have ended is asked every few steps. With `ahead`, the next batch's pictures are seen on a stream of their own
-while this one is decoded. Without a GPU the same loop runs step by step, which proves that its tokens are `generate`'s.
+Vision tower and Q-Former are one call; the picture's embeddings are put in place by us; the language model
+runs in our own loop with one static cache that is reset; a decode step, choice of the token included, is
+captured as a CUDA graph; whether all captions have ended is asked every few steps. With `ahead`, the next
+batch's pictures are seen on a stream of their own while this one is decoded. Without a GPU the same loop
+runs step by step, which proves that its tokens are `generate`'s.
 """
 
 from __future__ import annotations
@@ -17,9 +19,13 @@ from transformers import StaticCache
 
 
 class Loop:
-    """`blip2` is a loaded captioner.blip2.Blip2; `every`: steps between questions whether all captions have ended."""
+    """`blip2` is a loaded captioner.blip2.Blip2; `every`: steps between questions whether all captions have
+    ended.
+    """
 
-    def __init__(self, blip2: Any, batch: int, minimum: int, maximum: int, *, graph: bool = True, every: int = 5):
+    def __init__(
+        self, blip2: Any, batch: int, minimum: int, maximum: int, *, graph: bool = True, every: int = 5
+    ):
         self.blip2, self.model, self.language = blip2, blip2.model, blip2.model.language_model
         self.device, self.dtype = torch.device(blip2.device), blip2.model.dtype
         self.batch, self.minimum, self.maximum, self.every = batch, minimum, maximum, every
@@ -46,7 +52,9 @@ class Loop:
 
     @torch.inference_mode()
     def see(self, pixels: torch.Tensor) -> torch.Tensor:
-        """uint8 [batch, height, width, 3] on the device -> what the language model sees, [batch, queries, width]."""
+        """uint8 [batch, height, width, 3] on the device -> what the language model sees, [batch, queries,
+        width].
+        """
         values = pixels.to(torch.float32)
         values = (values * self.blip2.preprocessing["scale"] - self.blip2._mean) / self.blip2._std
         values = values.permute(0, 3, 1, 2).contiguous().to(self.dtype)
