@@ -156,20 +156,20 @@ def train(rounds: int) -> None:
     from pincaption.embed.pairs import OWN_WORDS, Pairs
     from pincaption.embed.reader import Export
     from pincaption.embed.sizes import SMALL
-    from pincaption.embed.start import make_model
+    from pincaption.embed.start import initial_model
     from pincaption.embed.training import train as train_model
-    from pincaption.embed.validation import split_validation
+    from pincaption.embed.validation import hold_out
 
     folder, options = usual_export(), TrainOptions(encoder=SMALL, every=1_000_000)
     print(describe(folder))
     export = Export(folder)
-    pairs, _, _ = split_validation(Pairs.load(export, "train"), options.validation)
+    pairs, _, _ = hold_out(Pairs.load(export, "train"), options.validation)
     shares = batch_shares(pairs, options.batch, 1, options.weights)
     per_step = sum(size for name, size in shares.items() if name != OWN_WORDS)
     options = replace(
         options, epochs=STEPS * per_step / sum(len(pairs.tasks[name]) for name in shares if name != OWN_WORDS)
     )
-    model = make_model(export, pairs, options)
+    model = initial_model(export, pairs, options)
     batches = Batches(export, pairs, model.vocabulary, model.tokenise, shares=shares, steps=STEPS)
     whole, steps_alone, made = [], [], []
     for _ in range(rounds):
@@ -261,14 +261,14 @@ def queries(folder: Path | None, full: bool, rounds: int) -> None:
     from transformers import DistilBertConfig, DistilBertModel
 
     from pincaption.embed.exported_encoder import export_encoder, load_encoder
-    from pincaption.embed.model import Model
+    from pincaption.embed.model import EmbeddingModel
     from pincaption.embed.query_tower import QueryTower
 
     if folder is None:
         export, folder = usual_export(), WORK / "tiny-model"
         shutil.rmtree(folder, ignore_errors=True)
         captioner("embed", "train", export, folder, "--epochs", 0.2)
-    model = Model.load(folder)
+    model = EmbeddingModel.load(folder)
     if full:
         config = DistilBertConfig(
             vocab_size=119_547,
@@ -280,8 +280,8 @@ def queries(folder: Path | None, full: bool, rounds: int) -> None:
             dropout=0.0,
             attention_dropout=0.0,
         )
-        model = replace(model, queries=QueryTower(DistilBertModel(config), 256).eval())
-    parameters = sum(parameter.numel() for parameter in model.queries.parameters())
+        model = replace(model, query_tower=QueryTower(DistilBertModel(config), 256).eval())
+    parameters = sum(parameter.numel() for parameter in model.query_tower.parameters())
     print(
         f"{folder if not full else 'size of distilbert-base-multilingual-cased, random weights, tokeniser of the small model'}: {parameters / 1e6:,.1f} million parameters"
     )
@@ -323,12 +323,12 @@ def queries_of(folder: Path, n: int) -> list[str]:
 
 def homedepot(epochs: float) -> None:
     from pincaption.embed.intervals import mean_and_interval
-    from pincaption.embed.model import Model
+    from pincaption.embed.model import EmbeddingModel
     from pincaption.embed.options import TrainOptions
     from pincaption.embed.pairs import QUERY_PRODUCT, Pairs
-    from pincaption.embed.ranking import index_of, known_positives, measures, ranks
+    from pincaption.embed.ranking import candidates_of, known_positives, measures, ranks
     from pincaption.embed.reader import Export
-    from pincaption.embed.scores import Encoded, bm25_scores, fused
+    from pincaption.embed.scores import Embedded, bm25_scores, fused
     from pincaption.embed.sizes import SMALL
 
     folder, out, options = (
@@ -343,18 +343,18 @@ def homedepot(epochs: float) -> None:
         f"ours: {trained['steps']:,} steps, {trained['pairs']:,} pairs in {trained['seconds']:.0f} s",
         flush=True,
     )
-    model = Model.load(out)
-    export = Export(folder, model.items.fields)
+    model = EmbeddingModel.load(out)
+    export = Export(folder, model.item_tower.fields)
     pairs = Pairs.load(export, "test")
     task = pairs.tasks[QUERY_PRODUCT]
     index, known = (
-        index_of(task, None),
-        known_positives([pairs.tasks, pairs.with_queries_of(Pairs.load(export, "train"))], QUERY_PRODUCT),
+        candidates_of(task, None),
+        known_positives([pairs.tasks, pairs.tasks_of(Pairs.load(export, "train"))], QUERY_PRODUCT),
     )
     titles = bm25_scores(export, pairs, task, index, ("title",))
     words, ours = (
         bm25_scores(export, pairs, task, index),
-        Encoded(model, export, pairs.queries).scores(task, index, model.sizes.dim),
+        Embedded(model, export, pairs.queries).scores(task, index, model.sizes.dim),
     )
     scores = {
         "BM25 of titles alone": titles,
@@ -416,17 +416,17 @@ def by_sentence_transformers(export: Any, options: Any, steps: int, ours: Any, p
     from pincaption.embed.batches import batch_shares
     from pincaption.embed.pairs import QUERY_PRODUCT, Pairs
     from pincaption.embed.reader import Export
-    from pincaption.embed.start import make_model
-    from pincaption.embed.validation import split_validation
+    from pincaption.embed.start import initial_model
+    from pincaption.embed.validation import hold_out
 
     learned = Export(export.folder, export.fields)
-    kept, _, learned.hidden = split_validation(Pairs.load(learned, "train"), options.validation)
-    begun = make_model(learned, kept, options)
+    kept, _, learned.hidden_queries = hold_out(Pairs.load(learned, "train"), options.validation)
+    begun = initial_model(learned, kept, options)
     if begun.tokeniser.get_vocab() != ours.tokeniser.get_vocab():
         raise AssertionError("our training began with another encoder")
     folder, task, batch = WORK / "sentence-transformers", kept.tasks[QUERY_PRODUCT], options.batch
     shutil.rmtree(folder, ignore_errors=True)
-    encoder: Any = begun.queries.encoder
+    encoder: Any = begun.query_tower.encoder
     encoder.save_pretrained(folder / "start")
     begun.tokeniser.save_pretrained(folder / "start")
     titles = export.rows.data.column("title").combine_chunks()

@@ -1,18 +1,46 @@
-"""`captioner embed`: the trainer that reads an export, and what its embeddings find."""
+"""`captioner embed`: trains a search embedding on an export, and measures what it finds."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.terminal import plural, printable, say, steps
+from ..common.terminal import no_step, plural, say, steps
+from .embed_tables import TrainingTable, print_ablation, print_recall, print_training
 from .verbs import Verbs, verb
 
+if TYPE_CHECKING:
+    from ..embed.ablate import AblationResult
+    from ..embed.checkpoint import TrainResult
+    from ..embed.recall import RecallResult
+
 FIELD_NAMES = "title,description,caption,board_titles,engaged_queries"
+
+_BATCH = click.option(
+    "--batch",
+    type=click.IntRange(2, 1_000_000),
+    default=256,
+    show_default=True,
+    help="Pairs in a step, of all processes and tasks together; each task has at least one.",
+)
+_ENCODER = click.option(
+    "--encoder",
+    default="small",
+    show_default=True,
+    metavar="small|NAME|PATH",
+    help="The query encoder: a small one trained from scratch, or a text encoder of transformers.",
+)
+_WORKERS = click.option(
+    "--workers",
+    type=click.IntRange(0, 256),
+    default=1,
+    show_default=True,
+    help="Processes that make batches.",
+)
 
 
 @click.group(cls=Verbs)
@@ -20,17 +48,20 @@ def embed() -> None:
     """Train a search embedding on an export, and measure what it finds."""
 
 
-def _fields(text: str) -> tuple[str, ...]:
+def _fields(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not names or (unknown := set(names) - set(FIELD_NAMES.split(","))):
-        raise click.UsageError(
-            f"--fields takes names out of {FIELD_NAMES}"
-            + (f", not {', '.join(sorted(unknown))}" if names else "")
-        )
+    unknown = set(names) - set(FIELD_NAMES.split(","))
+    if not names or unknown:
+        wrong = f", not {', '.join(sorted(unknown))}" if names else ""
+        raise click.UsageError(f"--fields takes names out of {FIELD_NAMES}{wrong}")
     return names
 
 
-def _mix(entries: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+def _mix(
+    ctx: click.Context, param: click.Parameter, entries: tuple[str, ...]
+) -> tuple[tuple[str, float], ...]:
+    if not entries:
+        return ()
     from ..embed.batches import MIX
     from ..embed.pairs import OWN_WORDS
 
@@ -42,201 +73,20 @@ def _mix(entries: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
                 raise ValueError
         except ValueError:
             raise click.UsageError(
-                f"--mix takes TASK=WEIGHT with a task out of {', '.join(tasks)}; it got {entry!r}"
+                f"--mix takes TASK=WEIGHT, where TASK is one of {', '.join(tasks)}; it got {entry!r}"
             ) from None
         mix[name] = float(weight)
     return tuple(mix.items())
 
 
-@verb(embed, "train")
-@click.argument("export")
-@click.argument("model")
-@click.option(
-    "--encoder",
-    default="small",
-    show_default=True,
-    metavar="small|NAME|PATH",
-    help="Query encoder: a small one from scratch, or one of transformers.",
-)
-@click.option("--revision", metavar="R", help="Of the encoder.")
-@click.option(
-    "--fields", default=FIELD_NAMES, metavar="NAME,...", help="Text fields of the item tower. [default: all]"
-)
-@click.option(
-    "--epochs",
-    type=click.FloatRange(0, 10_000, min_open=True),
-    default=10,
-    show_default=True,
-    help="Times that as many pairs are seen as there are.",
-)
-@click.option(
-    "--batch",
-    type=click.IntRange(2, 1_000_000),
-    default=256,
-    show_default=True,
-    help="Pairs of a step over all processes, own-words included; at least one of each task.",
-)
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(0, 10, min_open=True),
-    default=1e-3,
-    show_default=True,
-    help="Of the towers, at its highest.",
-)
-@click.option(
-    "--mix",
-    multiple=True,
-    metavar="TASK=WEIGHT",
-    help="Weight of a task in a batch. [default: query-pin=8 query-product=4 query-query=2, of the small encoder own-words=4]",
-)
-@click.option(
-    "--correction", type=click.Choice(["popularity", "conditional", "none"]), default="popularity", show_default=True,
-    help="logQ: what is taken from the logits: log of an item's share of the draws, of positives that given the query, or nothing.",
-)  # fmt: skip
-@click.option(
-    "--mask-known", is_flag=True, help="Leave a query's other known positives out of its candidates."
-)
-@click.option(
-    "--compatible",
-    multiple=True,
-    metavar="NAME",
-    help="Fixed vectors that queries are to be comparable with.",
-)
-@click.option("--hashed", is_flag=True, help="Ids of n-grams by hashing, without a vocabulary.")
-@click.option(
-    "--width",
-    type=click.IntRange(32, 4096),
-    metavar="N",
-    help="Numbers of an n-gram's embedding, and of the small encoder: a multiple of 32. [default: 128; 256 with another encoder]",
-)
-@click.option(
-    "--dims",
-    metavar="N,...",
-    help="Numbers of an embedding, and how many of its first are one too. [default: 16,32,64,128; to 256 with another encoder]",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(0, 256),
-    default=1,
-    show_default=True,
-    help="Processes that make batches.",
-)
-@click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
-@click.option(
-    "--every",
-    type=click.IntRange(1),
-    metavar="STEPS",
-    help="Between checkpoints, with recall on held-out queries. [default: a twentieth of all, at most 200]",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**31 - 1),
-    default=0,
-    show_default=True,
-    help="Of weights, order and negatives.",
-)
-def train_command(
-    export: str,
-    model: str,
-    workers: int,
-    device: str,
-    fields: str,
-    mix: tuple[str, ...],
-    width: int | None,
-    dims: str | None,
-    as_json: bool,
-    **options: Any,
-) -> dict[str, Any]:
-    """Train query and item tower on the pairs of an export.
-
-    The pairs' split train is learned from; 2% of its queries are held out, for the learning curve and to keep
-    the step that does best on them. The small encoder also learns to find an item by a few words of its own
-    texts. A training that was stopped goes on where its last checkpoint was, exactly; the same command again
-    on a model that is done does nothing. For several GPUs: accelerate launch --multi_gpu -m pincaption.cli
-    embed train ...
-
-    \b
-    captioner export my.db out/ --as-of 2026-06-01 --pairs --test-from 2026-06-24
-    captioner embed train out/ model/
-    captioner embed train out/ model/ --encoder distilbert-base-multilingual-cased
-    """
-    chosen, mixed, numbers = _fields(fields), _mix(mix), _dims(dims)
+def _width(ctx: click.Context, param: click.Parameter, width: int | None) -> int | None:
     if width is not None and width % 32:
-        raise click.UsageError(
-            f"--width takes a multiple of 32, for instance {-(-width // 32) * 32}; it got {width}"
-        )
-    from ..embed.errors import EmbedError
-    from ..embed.options import TrainOptions
-    from ..embed.sizes import sizes_of
-    from ..embed.training import train
-
-    rank = os.environ.get("RANK", "0")
-    first = rank == "0"  # of several processes one speaks for all
-    sizes = sizes_of(options["encoder"], width, numbers)
-    try:
-        with steps({"training": "steps"}) as on_step:
-            found = train(
-                export,
-                model,
-                TrainOptions(fields=chosen, mix=mixed, sizes=sizes, **options),
-                workers=workers,
-                device=None if device == "auto" else device,
-                # elsewhere the lines of the table tell
-                on_step=on_step if first and sys.stderr.isatty() else lambda what, done, total: None,
-                on_point=_Table(),
-            )
-    except Exception as error:
-        if first:
-            raise
-        if isinstance(error, EmbedError):  # which the first process has as well
-            raise click.exceptions.Exit(1) from None
-        raise RuntimeError(f"process {rank}: {type(error).__name__}: {error}") from error
-    if not first:
-        raise click.exceptions.Exit(0)
-    if not as_json:
-        click.echo(
-            f"{plural(found['steps'], 'step')}, {plural(found['pairs'], 'pair')}, {found['pairs_per_second']:,.0f} pairs/s: {found['model']}"
-        )
-        if found["validation"]:
-            click.echo(f"kept step {found['kept_step']:,}, which does best on held-out training queries:")
-        for name, told in found["validation"].items():
-            click.echo(f"  {name:<14} recall@10 {told['recall@10']:.3f}, BM25 {told['bm25 recall@10']:.3f}")
-        curve = Path(found["model"]) / "learning_curve.png"
-        click.echo(
-            f"curve: {curve}" if curve.exists() else "no curve was drawn: pip install 'pincaption[plots]'"
-        )
-    return found
+        multiple = -(-width // 32) * 32
+        raise click.UsageError(f"--width takes a multiple of 32, for instance {multiple}; it got {width}")
+    return width
 
 
-class _Table:
-    """Losses and recalls of each task as they come, a line for each point of the curve, within 80 columns."""
-
-    def __init__(self) -> None:
-        self.tasks: list[str] = []
-
-    def __call__(self, point: dict[str, Any]) -> None:
-        if not self.tasks:
-            # those of fixed vectors stand in the curve alone
-            self.tasks = [name for name in point["loss"] if " " not in name]
-            say(" " * 9 + "".join(f"  {name:<14}" for name in self.tasks).rstrip())
-            say(
-                f"{'step':>9}"
-                + "".join(
-                    "    loss   r@10 " if name in point["validation"] else "    loss        "
-                    for name in self.tasks
-                ).rstrip()
-            )
-        cells = [
-            f"  {point['loss'][name]:>6.3f}  {_of(point['validation'], name):>5} " for name in self.tasks
-        ]
-        say(f"{point['step']:>9,}" + "".join(cells).rstrip())
-
-
-def _of(validation: dict[str, Any], name: str) -> str:
-    return f"{validation[name]['recall@10']:.3f}" if name in validation else ""
-
-
-def _dims(text: str | None) -> tuple[int, ...] | None:
+def _dims(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     try:
@@ -245,9 +95,147 @@ def _dims(text: str | None) -> tuple[int, ...] | None:
             raise ValueError
     except ValueError:
         raise click.UsageError(
-            f"--dims takes numbers from 1 to 8192 with commas between them, for instance 64,128,256; it got {text!r}"
+            "--dims takes numbers from 1 to 8192, separated by commas, for instance 64,128,256; "
+            f"it got {text!r}"
         ) from None
     return numbers
+
+
+@verb(embed, "train")
+@click.argument("export")
+@click.argument("model")
+@_ENCODER
+@click.option("--revision", metavar="R", help="The revision of the encoder on the Hugging Face Hub.")
+@click.option(
+    "--fields",
+    callback=_fields,
+    default=FIELD_NAMES,
+    metavar="NAME,...",
+    help="Text fields that the item tower reads. [default: all]",
+)
+@click.option(
+    "--epochs",
+    type=click.FloatRange(0, 10_000, min_open=True),
+    default=10,
+    show_default=True,
+    help="Passes over all pairs.",
+)
+@_BATCH
+@click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, 10, min_open=True),
+    default=1e-3,
+    show_default=True,
+    help="The highest learning rate of the towers.",
+)
+@click.option(
+    "--mix",
+    callback=_mix,
+    multiple=True,
+    metavar="TASK=WEIGHT",
+    help="The weight of a task in a batch. [default: query-pin=8 query-product=4 query-query=2, "
+    "and own-words=4 for the small encoder]",
+)
+@click.option(
+    "--correction",
+    type=click.Choice(["popularity", "conditional", "none"]),
+    default="popularity",
+    show_default=True,
+    help="logQ correction: what is subtracted from the logits, the log of how often an item is drawn; "
+    "with 'conditional', for positives, of how often it is drawn for this query.",
+)
+@click.option("--mask-known", is_flag=True, help="Do not use a query's other known positives as negatives.")
+@click.option(
+    "--compatible",
+    multiple=True,
+    metavar="NAME",
+    help="Also make queries comparable with the fixed vectors NAME of the items. Repeatable.",
+)
+@click.option("--hashed", is_flag=True, help="Give n-grams their ids by hashing, without a vocabulary.")
+@click.option(
+    "--width",
+    callback=_width,
+    type=click.IntRange(32, 4096),
+    metavar="N",
+    help="Numbers in the embedding of an n-gram, and width of the small encoder: a multiple of 32. [default: "
+    "128; 256 with another encoder]",
+)
+@click.option(
+    "--dims",
+    callback=_dims,
+    metavar="N,...",
+    help="Lengths of embeddings: the longest, and prefixes that can be used alone. [default: 16,32,64,128, "
+    "and 256 with another encoder]",
+)
+@_WORKERS
+@click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
+@click.option(
+    "--every",
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Steps between checkpoints; each time held-out queries are ranked. "
+    "[default: a twentieth of all, at most 200]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Seed of weights, order and negatives.",
+)
+def train_command(
+    export: str,
+    model: str,
+    workers: int,
+    device: str,
+    width: int | None,
+    dims: tuple[int, ...] | None,
+    as_json: bool,
+    **options: Any,
+) -> TrainResult:
+    """Train a query tower and an item tower on the pairs of an export.
+
+    Learns from the pairs of the split train. 2% of its queries are held out: they give the learning curve,
+    and the step that ranks them best is kept. The small encoder also learns to find an item by a few words of
+    its own texts. A training that was stopped goes on from its last checkpoint, exactly. A finished one is
+    left alone. For several GPUs: accelerate launch --multi_gpu -m pincaption.cli embed train ...
+
+    \b
+    captioner export my.db out/ --as-of 2026-06-01 --pairs --test-from 2026-06-24
+    captioner embed train out/ model/
+    captioner embed train out/ model/ --encoder distilbert-base-multilingual-cased
+    """
+    from ..embed.errors import EmbedError
+    from ..embed.options import TrainOptions
+    from ..embed.sizes import sizes_of
+    from ..embed.training import train
+
+    process = os.environ.get("RANK", "0")
+    is_first = process == "0"  # of several processes only the first one prints anything
+    sizes = sizes_of(options["encoder"], width, dims)
+    try:
+        with steps({"training": "steps"}) as on_step:
+            result = train(
+                export,
+                model,
+                TrainOptions(sizes=sizes, **options),
+                workers=workers,
+                device=None if device == "auto" else device,
+                # Without a terminal the lines of the table show how far it is.
+                on_step=on_step if is_first and sys.stderr.isatty() else no_step,
+                on_point=TrainingTable(),
+            )
+    except Exception as error:
+        if is_first:
+            raise
+        if isinstance(error, EmbedError):  # the first process has the same error, and prints it
+            raise click.exceptions.Exit(1) from None
+        raise RuntimeError(f"process {process}: {type(error).__name__}: {error}") from error
+    if not is_first:
+        raise click.exceptions.Exit(0)
+    if not as_json:
+        print_training(result)
+    return result
 
 
 @verb(embed, "recall")
@@ -258,62 +246,37 @@ def _dims(text: str | None) -> tuple[int, ...] | None:
     type=click.Choice(["test", "train"]),
     default="test",
     show_default=True,
-    help="Whose pairs are ranked.",
+    help="The split whose pairs are ranked.",
 )
 @click.option(
     "--index",
     type=click.IntRange(1),
     metavar="N",
-    help="Rank among N random items and those of the pairs. [default: all]",
+    help="Rank among N random items, and those of the pairs. [default: all]",
 )
-def recall_command(model: str, export: str, split: str, index: int | None, as_json: bool) -> dict[str, Any]:
-    """How often the item that somebody took is among the first ten: Recall@10, @1, @100 and MRR, with BM25
-    and both fused beside.
+def recall_command(model: str, export: str, split: str, index: int | None, as_json: bool) -> RecallResult:
+    """Measure how often the item that people chose is among the first ten: Recall@10, @1, @100 and MRR.
 
-    Per task, and within it by action, language, native text of the item, and whether the query was known to
-    lead to it. Other known positives of a query are left out of its ranking, equals share their ranks,
-    intervals (95%) resample queries.
+    Shows BM25, and both fused, beside the model. For each task, and within it by action, by language, by
+    whether the item has native text, and by whether the item was known to fit the query. A query's other
+    known positives are left out of its ranking. Items with equal scores share their ranks. Intervals (95%)
+    resample queries.
 
     \b
     captioner embed recall model/ out/
     """
-    from ..embed.model import Model
+    from ..embed.model import EmbeddingModel
     from ..embed.reader import Export
     from ..embed.recall import recall
 
     with steps({"encoding items": "items", "ranking": "tasks"}) as on_step:
-        items = Export(export)
-        loaded = Model.load(model)
-        items.fields = tuple(loaded.items.fields)
-        found = recall(loaded, items, split=split, index=index, on_step=on_step)
+        data = Export(export)  # read before the model, which takes longer
+        loaded = EmbeddingModel.load(model)
+        data.fields = tuple(loaded.item_tower.fields)
+        result = recall(loaded, data, split=split, index=index, on_step=on_step)
     if not as_json:
-        for name, told in found["tasks"].items():
-            click.echo(
-                f"{name}: {plural(told['pairs'], 'pair')} of {told['queries']:,} queries among {told['index']:,}"
-            )
-            click.echo(f"  {'':<36}recall@10             @1   @100    MRR")
-            rows = [(f"{dim} numbers", measured) for dim, measured in told["dims"].items()] + [
-                ("BM25", told["bm25"]),
-                ("both fused", told["fused"]),
-            ]
-            for label, measured in rows:
-                click.echo(
-                    f"  {label:<36}{_interval(measured)}  "
-                    + "  ".join(f"{measured[what][0]:.3f}" for what in ("recall@1", "recall@100", "mrr"))
-                )
-            if told["groups"]:
-                click.echo(f"  {'pairs by':<36}{'recall@10':<20}BM25     pairs")
-            for by, groups in told["groups"].items():
-                for group, measured in groups.items():
-                    click.echo(
-                        f"  {printable(by + ': ' + group):<36.36}{_interval(measured['model'])}  {measured['bm25']['recall@10'][0]:.3f}{measured['pairs']:>9,}"
-                    )
-    return found
-
-
-def _interval(measured: dict[str, Any]) -> str:
-    mean, low, high = measured["recall@10"]
-    return f"{mean:.3f} ({low:.3f}-{high:.3f})"
+        print_recall(result)
+    return result
 
 
 @verb(embed, "ablate")
@@ -331,35 +294,21 @@ def _interval(measured: dict[str, Any]) -> str:
     type=click.FloatRange(0, 10_000, min_open=True),
     default=5,
     show_default=True,
-    help="Of each training.",
+    help="Passes over all pairs in each training.",
 )
-@click.option(
-    "--batch", type=click.IntRange(2, 1_000_000), default=256, show_default=True, help="Pairs of a step."
-)
-@click.option(
-    "--encoder",
-    default="small",
-    show_default=True,
-    metavar="small|NAME|PATH",
-    help="Query encoder, as of train.",
-)
-@click.option(
-    "--workers",
-    type=click.IntRange(0, 256),
-    default=1,
-    show_default=True,
-    help="Processes that make batches.",
-)
+@_BATCH
+@_ENCODER
+@_WORKERS
 def ablate_command(
     export: str, out: str, seeds: int, workers: int, as_json: bool, **options: Any
-) -> dict[str, Any]:
-    """What captions, board titles and queries add: one training for each set of fields and seed, and
-    Recall@10 of each.
+) -> AblationResult:
+    """Measure what captions, board titles and queries add: Recall@10 after trainings with and without them.
 
-    Native text alone, with captions, with board titles, with engaged queries, with all, as far as the export
-    has them; and three controls of the captions: another item's in every batch, another item's for good, and
-    random words. Differences are paired by seed, with 95% intervals. The table is kept as OUT/ablation.json
-    and drawn as OUT/ablation.png; a call that was stopped goes on after the last training that was done.
+    Trains with native text alone, with captions, with board titles, with engaged queries, and with all of
+    them, as far as the export has them. Three controls replace the captions: with those of other items that
+    change in every batch, with those of other items that stay, and with random words. Differences are paired
+    by seed and have 95% intervals. OUT/ablation.json has the table, OUT/ablation.png the picture. A call that
+    was stopped goes on after the last finished training.
 
     \b
     captioner embed ablate out/ ablation/
@@ -368,38 +317,12 @@ def ablate_command(
     from ..embed.options import TrainOptions
 
     with steps({"trainings": "trainings"}) as on_step:
-        found = ablate(
-            export,
-            out,
-            TrainOptions(every=1_000_000, **options),
-            seeds=seeds,
-            workers=workers,
-            on_step=on_step,
-        )
+        # Checkpoints and points of the curve are not needed: `every` is beyond the last step.
+        train_options = TrainOptions(every=1_000_000, **options)
+        result = ablate(export, out, train_options, seeds=seeds, workers=workers, on_step=on_step)
     if not as_json:
-        for group, pairs in found["pairs"].items():
-            click.echo(f"{group}: {plural(pairs, 'pair')}")
-            click.echo(f"  {'':<28}recall@10   BM25   more than native text (95%)")
-            for arm, told in found["arms"].items():
-                shown = _difference(told["difference"][group]) if told["difference"] else ""
-                click.echo(
-                    f"  {arm:<28}{told['recall@10'][group][0]:>9.3f}{told['bm25'][group]:>7.3f}   {shown}".rstrip()
-                )
-            for arm, gaps in found["captions beyond"].items():
-                click.echo(f"  captions more than {arm.removeprefix('+ '):<28}{_difference(gaps[group])}")
-        click.echo(
-            f"plot: {found['plot']}"
-            if found["plot"]
-            else "no plot was drawn: pip install 'pincaption[plots]'"
-        )
-    return found
-
-
-def _difference(gap: list[float | None]) -> str:
-    mean, low, high = gap
-    return (
-        f"{mean:+.3f} (one seed, no interval)" if low is None else f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
-    )
+        print_ablation(result)
+    return result
 
 
 @verb(embed, "queries")
@@ -409,29 +332,29 @@ def _difference(gap: list[float | None]) -> str:
     "--out",
     type=click.Path(dir_okay=False),
     metavar="FILE",
-    help="Parquet to write. [default: standard output]",
+    help="The Parquet file to write. [default: standard output]",
 )
 @click.option(
     "--dim",
     type=click.IntRange(1),
     metavar="N",
-    help="Only the first N numbers, one of the sizes that the model was trained for.",
+    help="Only the first N numbers; N is one of the lengths that the model was trained for.",
 )
 def queries_command(
     model: str, queries: Any, out: str | None, dim: int | None, as_json: bool
 ) -> dict[str, Any]:
-    """Embed queries, one a line, as Parquet with query and vector.
+    """Embed queries, one a line, and write them as Parquet with the columns query and vector.
 
     \b
     captioner embed queries model/ < queries.txt > vectors.parquet
     captioner embed queries model/ queries.txt --out vectors.parquet
     """
     if out is None and (as_json or sys.stdout.isatty()):
-        raise click.UsageError("Parquet is nothing to look at: add --out FILE, or > vectors.parquet")
-    from ..embed.model import Model
-    from ..embed.queries import write
+        raise click.UsageError("Parquet cannot be shown on a terminal: add --out FILE, or > vectors.parquet")
+    from ..embed.model import EmbeddingModel
+    from ..embed.queries import write_query_vectors
 
-    n = write(Model.load(model), queries, out or sys.stdout.buffer, dim)
+    n = write_query_vectors(EmbeddingModel.load(model), queries, out or sys.stdout.buffer, dim)
     say(plural(n, "query") if n == 1 else f"{n:,} queries")
     return {"queries": n, "out": out}
 
@@ -440,21 +363,21 @@ def queries_command(
 @click.argument("model")
 @click.argument("out", type=click.Path(dir_okay=False))
 def export_encoder_command(model: str, out: str, as_json: bool) -> dict[str, Any]:
-    """Write the query encoder by torch.export, for services that have no code of ours; refused if it differs
-    by more than 1e-4.
+    """Write the query encoder with torch.export, for services that do not have our code.
 
-    It takes ids and mask [queries, at most 64 tokens] of MODEL/encoder's tokeniser and gives embeddings
-    [queries, numbers]. Texts are to be in the form of pincaption.filters.text.normalise before: lower case,
-    NFKC, without punctuation. The small encoder's tokeniser brings raw texts into that form by itself, but
-    for a few rare letters; that of another encoder does not, so that the service has to.
+    It takes ids and mask [queries, at most 64 tokens] from the tokeniser in MODEL/encoder, and gives
+    embeddings [queries, numbers]. Nothing is written if it differs from the model by more than 1e-4. Texts
+    must be normalised before, as by pincaption.filters.text.normalise: lower case, NFKC, no punctuation. The
+    tokeniser of the small encoder does that itself, except for a few rare letters. With another encoder the
+    service has to do it.
 
     \b
     captioner embed export-encoder model/ query_encoder.pt2
     """
     from ..embed.exported_encoder import export_encoder
-    from ..embed.model import Model
+    from ..embed.model import EmbeddingModel
 
-    gap = export_encoder(Model.load(model), Path(out))
+    difference = export_encoder(EmbeddingModel.load(model), Path(out))
     if not as_json:
-        click.echo(f"{out}: at most {gap:.0e} from the model's own numbers")
-    return {"encoder": out, "difference": gap}
+        click.echo(f"{out}: at most {difference:.0e} from the model's own numbers")
+    return {"encoder": out, "difference": difference}

@@ -1,3 +1,4 @@
-"""The reader of the store: a query tower and an item tower trained on an export, after OmniSearchSage
-(Agarwal et al., WWW '24 Companion).
+"""Trains a search embedding on an export: a query tower and an item tower.
+
+The design follows OmniSearchSage (Agarwal et al., WWW '24 Companion). docs/embed.md describes it.
 """

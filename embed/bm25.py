@@ -1,4 +1,4 @@
-"""BM25 over the same texts as the item tower reads: what words alone find, beside every figure of the towers."""
+"""BM25, the baseline: what words alone find."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ import torch
 
 from .ngrams import grams
 
-K1, B = 1.2, 0.75  # Lucene's defaults
+K1, B = 1.2, 0.75  # the defaults of Lucene
 
 
 class BM25:
-    """An index of documents. idf = ln(1 + (N - df + 0.5) / (df + 0.5)); tf / (tf + k1 (1 - b + b length /
-    mean length)), as Lucene counts it; no stemming.
+    """An index of documents, with Lucene's formula and no stemming.
+
+    idf = ln(1 + (N - df + 0.5) / (df + 0.5)). A word of a document scores
+    idf * tf / (tf + k1 * (1 - b + b * length / mean length)).
     """
 
     def __init__(self, documents: Iterable[tuple[np.ndarray, np.ndarray]], n: int, queries: pa.Array):
-        """`documents`: for some of the n documents at a time, the document of each word (from 0 over all) and
-        the word's code. Only words of `queries` are kept.
+        """`documents`, in parts: (the document of each word, the code of each word).
+
+        Documents are counted from 0 to n over all parts. Only words of `queries` are kept in the index.
         """
         wanted, lengths = np.unique(grams(queries)["unigram"].codes), np.zeros(n, np.int64)
         parts = [(np.empty(0, np.int64), np.empty(0, np.uint64))]
@@ -40,12 +43,13 @@ class BM25:
         self.starts = np.searchsorted(term, np.arange(len(self.terms) + 1))
 
     def scores(self, queries: pa.Array) -> torch.Tensor:
-        """[queries, documents]; a word that a query repeats counts as often."""
-        found = grams(queries)["unigram"]
-        place = np.minimum(np.searchsorted(self.terms, found.codes), max(0, len(self.terms) - 1))
-        known = self.terms[place] == found.codes if len(self.terms) else np.zeros(len(found.codes), bool)
-        query, term = found.rows[known], place[known]
+        """[queries, documents], float32. A word that a query repeats counts each time."""
+        words = grams(queries)["unigram"]
+        place = np.minimum(np.searchsorted(self.terms, words.codes), max(0, len(self.terms) - 1))
+        known = self.terms[place] == words.codes if len(self.terms) else np.zeros(len(words.codes), bool)
+        query, term = words.rows[known], place[known]
         sizes = self.starts[term + 1] - self.starts[term]
+        # the numbers of all postings of each word, word after word
         posting = (
             np.arange(sizes.sum())
             - np.repeat(np.cumsum(sizes) - sizes, sizes)

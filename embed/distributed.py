@@ -1,4 +1,4 @@
-"""Distributed."""
+"""Rows of a batch that is spread over several processes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import torch
 
 
 class Gather(torch.autograd.Function):
-    """Rows of all ranks, one rank after the other, with gradients: each rank gets what all ranks' losses say
-    about its rows.
-    """
+    """Concatenates the rows of all processes. Gradients flow back from the losses of all processes."""
 
     @staticmethod
     def forward(ctx: Any, rows: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
-        found = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(found, rows.contiguous())
-        return torch.cat(found)
+        parts = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
@@ -25,21 +23,22 @@ class Gather(torch.autograd.Function):
         return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
 
 
-def of_all_ranks(rows: torch.Tensor) -> torch.Tensor:
-    """[n, ...] of this rank -> [ranks * n, ...], with gradients where there are any."""
-    if not _distributed():
+def gather_rows(rows: torch.Tensor) -> torch.Tensor:
+    """[n, ...] of this process -> [processes * n, ...] of all, with gradients if `rows` have them."""
+    if not is_distributed():
         return rows
     if rows.requires_grad:
         return Gather.apply(rows)  # type: ignore[no-any-return,no-untyped-call]
     return Gather.forward(None, rows)
 
 
-def own_rank() -> int:
-    """Which rank this is."""
-    return torch.distributed.get_rank() if _distributed() else 0
+def process_rank() -> int:
+    """The number of this process, from 0."""
+    return torch.distributed.get_rank() if is_distributed() else 0
 
 
-def _distributed() -> bool:
+def is_distributed() -> bool:
+    """Whether more than one process trains."""
     return (
         torch.distributed.is_available()
         and torch.distributed.is_initialized()

@@ -1,4 +1,4 @@
-"""The error of the trainer."""
+"""The error that this package raises."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from ..common.errors import PincaptionError
 
 
 class EmbedError(PincaptionError):
-    """An export that cannot be trained on; the message says why and what mends it."""
+    """An export, a model or an option that cannot be used. The message says why, and what to do."""

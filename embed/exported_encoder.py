@@ -1,4 +1,4 @@
-"""Exported encoder."""
+"""The query tower as a file of torch.export, for services that do not have our code."""
 
 from __future__ import annotations
 
@@ -12,70 +12,71 @@ from torch import nn
 from ..common.files import write_whole
 from ..filters.text import normalise
 from .errors import EmbedError
-from .model import Model
+from .model import EmbeddingModel
 from .sizes import SMALL
 
-MOST_DIFFERENCE = 1e-4  # of an exported encoder, in any number of an embedding
+MOST_DIFFERENCE = 1e-4  # between the exported encoder and the model, in any number of an embedding
+# The two are compared on these: one that is not normalised, a short one, a long one, and one that is not
+# ASCII.
+TEXTS = [
+    "Red Mug!",
+    "a",
+    "two blue boats, beside a green tree: on a yellow background",
+    "Grandma\u2019s Crème  BRÛLÉE & 猫カフェ",
+]
 
 
 class _Encoder(nn.Module):
     """Ids and mask in, embeddings out."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: EmbeddingModel):
         super().__init__()
-        self.tower = model.queries
+        self.tower = model.query_tower
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         return torch.as_tensor(self.tower(ids, mask))
 
 
-def export_encoder(model: Model, path: Path) -> float:
-    """Writes the query tower by torch.export, for any number of queries of up to 64 tokens, and returns the
-    largest difference to the model on some texts.
+def export_encoder(model: EmbeddingModel, path: Path) -> float:
+    """Writes the query tower with torch.export. Returns the largest difference to the model on some texts.
 
-    It takes what the tokeniser of MODEL/encoder makes of texts in the form of `filters.text.normalise`. The
-    small encoder's brings raw texts into that form by itself: with it the difference is measured on raw
-    texts. Raises EmbedError, and writes nothing, where that is above 1e-4.
+    The encoder takes the ids and the mask [queries, tokens] that the tokeniser in MODEL/encoder gives, for
+    any number of queries of up to 64 tokens. Texts must be normalised before (`filters.text.normalise`). The
+    tokeniser of the small encoder does that itself, and the difference is measured on raw texts.
+
+    Raises EmbedError, and writes nothing, if the difference is above 1e-4.
     """
-    texts = [
-        "Red Mug!",
-        "a",
-        "two blue boats, beside a green tree: on a yellow background",
-        "Grandma\u2019s Crème  BRÛLÉE & 猫カフェ",
-    ]
-    texts = texts if model.about.get("encoder") == SMALL else [normalise(text) for text in texts]
-    ids, mask = _ids(model, texts)
-    n, length = (
-        torch.export.Dim("queries", min=1, max=65_536),
-        torch.export.Dim("tokens", min=2, max=model.most_tokens),
-    )
+    is_small = model.about.get("encoder") == SMALL
+    texts = TEXTS if is_small else [normalise(text) for text in TEXTS]
+    queries = torch.export.Dim("queries", min=1, max=65_536)
+    tokens = torch.export.Dim("tokens", min=2, max=model.most_tokens)
+    shapes = ({0: queries, 1: tokens}, {0: queries, 1: tokens})
     written = io.BytesIO()
     with torch.no_grad():
-        program = torch.export.export(
-            _Encoder(model).eval(), (ids, mask), dynamic_shapes=({0: n, 1: length}, {0: n, 1: length})
-        )
+        program = torch.export.export(_Encoder(model).eval(), _ids(model, texts), dynamic_shapes=shapes)
         torch.export.save(program, written)
         encoder = load_encoder(io.BytesIO(written.getvalue()))
-        gap = max(
-            float((encoder(*_ids(model, some)) - model.queries(*model.tokenise(some))).abs().max())
+        difference = max(
+            float((encoder(*_ids(model, some)) - model.query_tower(*model.tokenise(some))).abs().max())
             for some in (texts, texts[:1], texts * 9)
         )
-        if not gap <= MOST_DIFFERENCE:
+        if not difference <= MOST_DIFFERENCE:
             raise EmbedError(
-                f"the exported encoder differs from the model by {gap:.1e}, more than {MOST_DIFFERENCE:.0e}: nothing was written"
+                f"the exported encoder differs from the model by {difference:.1e}, more than "
+                f"{MOST_DIFFERENCE:.0e}: nothing was written"
             )
     write_whole(path, written.getvalue())
-    return gap
+    return difference
 
 
-def _ids(model: Model, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a service gives to the encoder: ids and mask by the tokeniser alone."""
-    found = model.tokeniser(
+def _ids(model: EmbeddingModel, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a service gives to the encoder: the ids and the mask of the tokeniser alone."""
+    tokens = model.tokeniser(
         texts, padding=True, truncation=True, max_length=model.most_tokens, return_tensors="pt"
     )
-    return found["input_ids"], found["attention_mask"]
+    return tokens["input_ids"], tokens["attention_mask"]
 
 
 def load_encoder(source: Path | io.BytesIO) -> Any:
-    """The exported encoder: (ids, mask) -> [queries, dim]."""
+    """The exported encoder: a module (ids, mask) -> embeddings [queries, dim]."""
     return torch.export.load(source if isinstance(source, io.BytesIO) else str(source)).module()

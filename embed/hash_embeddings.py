@@ -1,4 +1,4 @@
-"""Hash embeddings."""
+"""Embeddings of n-grams, by hashing: any number of ids share one table of limited size."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ PRIME = 2**31 - 1
 
 
 class HashEmbeddings(nn.Module):
-    """Sums of the embeddings of ids; an id's embedding is two rows of one table, weighted by two learned
-    numbers of its own (Svenstrup et al. 2017).
+    """Sums of the embeddings of ids (Svenstrup et al. 2017).
+
+    The embedding of an id is the weighted sum of two rows of one table. Two hash functions choose the rows.
+    The two weights are learned for each id ("importance").
     """
 
     def __init__(self, ids: int, rows: int, width: int, hashes: int = 2):
@@ -22,13 +24,14 @@ class HashEmbeddings(nn.Module):
         nn.init.normal_(self.table.weight, std=width**-0.5)
         self.importance = nn.Embedding(max(1, ids), hashes)
         nn.init.ones_(self.importance.weight)
-        generator = torch.Generator().manual_seed(0)  # the hashes are part of the model's definition
+        # The hash functions are part of the model's definition: their seed must never change.
+        generator = torch.Generator().manual_seed(0)
         self.register_buffer(
             "factors", torch.randint(1, PRIME, (2, hashes), generator=generator), persistent=False
         )
 
     def forward(self, ids: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-        """[n] ids and where each of the [rows] begins in them -> [rows, width]."""
+        """ids [n], and where each of the [rows] starts among them -> sums [rows, width]."""
         factors: Any = self.factors
         hashed = (ids[:, None] * factors[0] + factors[1]) % PRIME % self.table.num_embeddings
         weights = self.importance(ids).to(self.table.weight.dtype)

@@ -1,4 +1,4 @@
-"""Intervals."""
+"""Means with confidence intervals, by bootstrap."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ RESAMPLES = 1_000
 def mean_and_interval(
     values: np.ndarray, clusters: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float, float]:
-    """The mean of values [n] and its 95% interval, from bootstrap samples of the clusters [n] that they
-    belong to.
+    """(mean, low, high): the mean of values [n] and its 95% interval.
+
+    `clusters` [n] says which cluster each value belongs to. Bootstrap samples are drawn from the clusters,
+    because values in one cluster are not independent.
     """
     ((mean, low, high),) = means_and_intervals(values[None], clusters, resamples=resamples, seed=seed)
     return mean, low, high
@@ -20,7 +22,7 @@ def mean_and_interval(
 def means_and_intervals(
     values: np.ndarray, clusters: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[tuple[float, float, float]]:
-    """The same of each line of values [lines, n], from the same samples."""
+    """Like `mean_and_interval`, for each line of values [lines, n]. All lines share the bootstrap samples."""
     _, cluster = np.unique(clusters, return_inverse=True)
     sums, sizes = np.stack([np.bincount(cluster, line) for line in values], 1), np.bincount(cluster)
     rng, means = np.random.default_rng(seed), []

@@ -1,4 +1,4 @@
-"""Item tower."""
+"""The item tower: embeddings of pins and products."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ from .sizes import Sizes
 
 
 class ItemTower(nn.Module):
-    """Pins and products alike.
+    """N-grams of the text fields, summed, beside the item's vectors, through an MLP.
 
-    Any pattern of missing fields works: what an item does not have adds nothing.
+    An item may lack any of its fields and vectors: what is missing adds nothing.
     """
 
     def __init__(self, fields: Sequence[str], dense: dict[str, int], ids: int, sizes: Sizes):
+        """`fields`: names of text fields.
+
+        `dense` {name: numbers}: vectors. `ids`: how many ids n-grams have.
+        """
         super().__init__()
         self.fields, self.dense = list(fields), dense
         self.ngrams = HashEmbeddings(ids, sizes.rows, sizes.width)
@@ -32,14 +36,14 @@ class ItemTower(nn.Module):
         self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], sizes.dim))
 
     def forward(self, items: Items) -> torch.Tensor:
-        """-> [items, dim] of length 1."""
-        parts = []
+        """items -> embeddings [items, dim], float32, of length 1."""
+        texts = []
         for name in self.fields:
             ids, starts = items.texts[name]
             ends = torch.cat([starts[1:], starts.new_tensor([len(ids)])])
-            parts.append(self.norms[name](self.ngrams(ids, starts)) * (ends > starts)[:, None])
-        together = [torch.stack(parts).sum(0)]
+            texts.append(self.norms[name](self.ngrams(ids, starts)) * (ends > starts)[:, None])
+        parts = [torch.stack(texts).sum(0)]
         for name in self.dense:
             vectors, has = items.dense[name]
-            together += [vectors * has[:, None], has[:, None].to(vectors.dtype)]
-        return F.normalize(self.mlp(torch.cat(together, 1)).float(), dim=1)
+            parts += [vectors * has[:, None], has[:, None].to(vectors.dtype)]
+        return F.normalize(self.mlp(torch.cat(parts, 1)).float(), dim=1)

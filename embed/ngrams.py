@@ -1,10 +1,11 @@
-"""Text to numbers for the item tower: word unigrams, word bigrams and character trigrams of many texts at
-once.
+"""Texts to n-grams: character trigrams, single words and pairs of words, for many texts at once.
 
-The texts of a batch are one array of code points, and numpy finds words and n-grams in it. Only texts that
-need more than a table of ASCII meet Python one by one: they go through the `normalise` of titles and queries,
-so that a word has one form wherever it stands. An n-gram is a `code` of 64 bits (a trigram its three
-characters, a word a hash of its characters); a `Vocabulary` turns codes into ids.
+A batch of texts becomes one array of code points, and numpy finds words and n-grams in it. Texts in plain
+ASCII need only a table of 256 bytes. Every other text goes through `normalise`, one at a time, which titles
+and queries go through as well. So a word has the same form wherever it stands.
+
+Each n-gram has a `code` of 64 bits: a trigram the code points of its three characters, a word or a pair of
+words a hash. A `Vocabulary` turns codes into ids.
 """
 
 from __future__ import annotations
@@ -18,98 +19,108 @@ import pyarrow.compute as pc
 
 from ..filters.text import normalise
 
-KINDS = ("trigram", "unigram", "bigram")
-MAX_CHARACTERS = 2_000  # of one text that count: a description of a megabyte is somebody's mistake
-_FIRST, _LAST = 1, 2  # in place of the character before a word and after it; no text holds these
-_WORD, _NEXT = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)  # odd numbers without a pattern
-# What becomes of a byte of UTF-8: of ASCII but the apostrophe what `normalise` makes of it wherever it
-# stands, a space for what separates; other bytes stay.
-_KEPT = bytes(ord(normalise(chr(code)) or " ") for code in range(128)) + bytes(range(128, 256))
+KINDS = ("trigram", "unigram", "bigram")  # a unigram is a word, a bigram a pair of words
+MAX_CHARACTERS = 2_000  # of one text that are read: a description of a megabyte is a mistake
+# They stand for the character before the first one of a word, and after the last one. No text contains them.
+_WORD_START, _WORD_END = 1, 2
+# Odd constants without a pattern in their bits. The first is the increment of SplitMix64.
+_GOLDEN, _BIGRAM_FACTOR = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+# Maps each byte of UTF-8. An ASCII character becomes what `normalise` makes of it wherever it stands (a space
+# if it separates words). That is not true of the apostrophe, which is removed before. Other bytes stay as
+# they are.
+_ASCII_TABLE = bytes(ord(normalise(chr(code)) or " ") for code in range(128)) + bytes(range(128, 256))
 
 
 @dataclass
 class Grams:
-    """n-grams of one kind: the row of each (ascending) and its code."""
+    """The n-grams of one kind in some rows."""
 
-    rows: np.ndarray  # int64
-    codes: np.ndarray  # uint64
+    rows: np.ndarray  # int64 [n-grams], ascending: the row of each n-gram
+    codes: np.ndarray  # uint64 [n-grams]
 
 
-def words(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The words of texts, in order: of every character of a word its code point and the number of its word
-    (from 0 on), of every word the number of its text.
+@dataclass
+class Words:
+    """The words of some texts, in order: those of `filters.text.normalise`, without their apostrophes."""
 
-    They are the words of `filters.text.normalise`, split at spaces, without apostrophes. A text's first
-    MAX_CHARACTERS count; null has no words.
-    """
-    characters, first, text = _words(texts)
-    return characters, np.repeat(np.arange(len(first)), _lengths(first, characters)), text
+    characters: np.ndarray  # uint32 [characters]: the code points of all words, one word after the other
+    starts: np.ndarray  # int64 [words]: where each word starts in `characters`
+    texts: np.ndarray  # int64 [words]: the text that each word belongs to
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """int64 [words]: how many characters each word has."""
+        return np.diff(self.starts, append=len(self.characters))
 
 
 def grams(texts: pa.Array, rows: np.ndarray | None = None) -> dict[str, Grams]:
-    """{kind: n-grams} of texts; `rows` (ascending) says to which row each text belongs, without it a text is
-    a row. Null has none.
+    """{kind: n-grams} of texts. A null has none.
+
+    `rows` [texts], ascending, says which row each text belongs to. Without it each text is a row of its own.
+    A pair of words never spans two texts.
     """
     if isinstance(texts, pa.ChunkedArray):
         texts = texts.combine_chunks()
-    characters, first, text = _words(texts)
-    row = text if rows is None else rows[text]
-    if not len(first):
-        nothing = Grams(np.empty(0, np.int64), np.empty(0, np.uint64))
-        return dict.fromkeys(KINDS, nothing)
-    lengths = _lengths(first, characters)
-    wide = characters.astype(np.uint64)
+    words = find_words(texts)
+    row = words.texts if rows is None else rows[words.texts]
+    if not len(words.starts):
+        empty = Grams(np.empty(0, np.int64), np.empty(0, np.uint64))
+        return dict.fromkeys(KINDS, empty)
+    lengths = words.lengths
+    wide = words.characters.astype(np.uint64)
     before, after = np.roll(wide, 1), np.roll(wide, -1)
-    before[first], after[first + lengths - 1] = _FIRST, _LAST
+    before[words.starts], after[words.starts + lengths - 1] = _WORD_START, _WORD_END
     trigrams = before << np.uint64(42) | wide << np.uint64(21) | after
-    place = np.arange(len(wide)) - np.repeat(first, lengths)
+    place = np.arange(len(wide)) - np.repeat(words.starts, lengths)
     unigrams = mixed(
-        np.add.reduceat(mixed(wide) * _powers(MAX_CHARACTERS + 1).take(place, mode="clip"), first)
+        np.add.reduceat(mixed(wide) * _powers(MAX_CHARACTERS + 1).take(place, mode="clip"), words.starts)
     )
-    together = text[1:] == text[:-1]
-    bigrams = mixed(unigrams[:-1] * _NEXT + unigrams[1:])[together]
+    same_text = words.texts[1:] == words.texts[:-1]
+    bigrams = mixed(unigrams[:-1] * _BIGRAM_FACTOR + unigrams[1:])[same_text]
     return {
         "trigram": Grams(np.repeat(row, lengths), trigrams),
         "unigram": Grams(row, unigrams),
-        "bigram": Grams(row[1:][together], bigrams),
+        "bigram": Grams(row[1:][same_text], bigrams),
     }
 
 
 def mixed(numbers: np.ndarray) -> np.ndarray:
-    """Numbers of 64 bits whose bits all depend on all bits of `numbers` (the finaliser of SplitMix64, Steele
-    et al. 2014).
+    """A hash of each number of 64 bits: every bit depends on all bits of the number.
+
+    It is the finalizer of SplitMix64 (Steele et al. 2014).
     """
-    mixing = numbers + _WORD
+    mixing = numbers + _GOLDEN
     mixing = (mixing ^ (mixing >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixing = (mixing ^ (mixing >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return mixing ^ (mixing >> np.uint64(31))
 
 
-def _words(texts: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The code points of all words, of every word the place of its first one, and the number of its text."""
+def find_words(texts: pa.Array) -> Words:
+    """The words of texts. Only the first MAX_CHARACTERS of a text are read. A null has no words."""
     texts = pc.utf8_slice_codeunits(texts.cast(pa.large_string()).fill_null(""), 0, MAX_CHARACTERS)
     data, offsets = _utf8(texts)
     if not data.isascii() or b"'" in data:
         texts = _normalised(texts, data, offsets)
         data, offsets = _utf8(texts)
-    data = data.translate(_KEPT)
+    data = data.translate(_ASCII_TABLE)
     if data.isascii():
         characters = np.frombuffer(data, np.uint8)
     else:
         characters = np.frombuffer(data.decode().encode("utf-32-le"), np.uint32)
         offsets = np.append(0, np.cumsum(pc.utf8_length(texts).to_numpy()))
-    belongs = characters != ord(" ")
-    starts = belongs.copy()
-    starts[1:] &= ~belongs[:-1]
-    begins = offsets[:-1][offsets[:-1] < len(characters)]
-    starts[begins] = belongs[begins]
+    in_word = characters != ord(" ")
+    starts = in_word.copy()
+    starts[1:] &= ~in_word[:-1]
+    text_starts = offsets[:-1][offsets[:-1] < len(characters)]
+    starts[text_starts] = in_word[text_starts]
     text = np.repeat(np.arange(len(texts)), np.diff(np.searchsorted(np.flatnonzero(starts), offsets)))
-    return characters[belongs].astype(np.uint32, copy=False), np.flatnonzero(starts[belongs]), text
+    return Words(characters[in_word].astype(np.uint32, copy=False), np.flatnonzero(starts[in_word]), text)
 
 
 def _normalised(texts: pa.Array, data: bytes, offsets: np.ndarray) -> pa.Array:
-    """The texts; those that are not ASCII or have an apostrophe as `normalise` makes them, without
-    apostrophes.
+    """Texts, after `normalise` and without apostrophes where they have an apostrophe or are not ASCII.
+
+    `data` and `offsets` are those of `_utf8`. Each distinct text is normalised once.
     """
     characters = np.frombuffer(data, np.uint8)
     before = np.append(0, np.cumsum((characters > 127) | (characters == ord("'"))))
@@ -122,7 +133,7 @@ def _normalised(texts: pa.Array, data: bytes, offsets: np.ndarray) -> pa.Array:
 
 
 def _utf8(texts: pa.Array) -> tuple[bytes, np.ndarray]:
-    """The UTF-8 of large strings, one after the other, and where each begins and the last one ends."""
+    """The UTF-8 of large strings, joined, and the offset [texts + 1] at which each text starts in it."""
     _, offsets, data = texts.buffers()
     if not len(texts):
         return b"", np.zeros(1, np.int64)
@@ -130,11 +141,8 @@ def _utf8(texts: pa.Array) -> tuple[bytes, np.ndarray]:
     return data[int(places[0]) : int(places[-1])].to_pybytes() if data else b"", places - places[0]
 
 
-def _lengths(first: np.ndarray, characters: np.ndarray) -> np.ndarray:
-    return np.diff(first, append=len(characters))
-
-
 @functools.cache
 def _powers(n: int) -> np.ndarray:
+    """The first `n` powers of an odd number, modulo 2^64."""
     with np.errstate(over="ignore"):
-        return np.cumprod(np.full(n, _WORD, np.uint64)) | np.uint64(1)
+        return np.cumprod(np.full(n, _GOLDEN, np.uint64)) | np.uint64(1)

@@ -1,4 +1,4 @@
-"""Objective."""
+"""What a training minimises: the losses of all tasks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 from .batches import TaskBatch
 from .loss import Loss, LossOptions
-from .model import Model
+from .model import EmbeddingModel
 from .options import TrainOptions
 from .pairs import OWN_WORDS, QUERY_QUERY, Pairs
 from .ranking import known_positives
@@ -19,18 +19,21 @@ from .sketch import WIDTH
 
 
 class Objective(nn.Module):
-    """Towers and losses as one module: a batch in, a loss for each task out.
+    """Both towers and all losses in one module, which DistributedDataParallel can wrap.
 
-    It is what DistributedDataParallel wraps.
+    `losses` has one loss for each task, and one named "TASK VECTORS" for each name of `options.compatible`.
     """
 
-    def __init__(self, model: Model, options: TrainOptions, pairs: Pairs, items: int):
+    def __init__(self, model: EmbeddingModel, options: TrainOptions, pairs: Pairs, items: int):
+        """`items`: how many rows the export has."""
         super().__init__()
-        self.queries, self.items = model.queries, model.items
-        dims = dict.fromkeys(model.sizes.dims, 1.0)
+        self.queries, self.items = model.query_tower, model.item_tower
         keys = max(items, *(len(task.pool) for task in pairs.tasks.values()))
         loss_options = LossOptions(
-            dims, options.correction, options.mask_known, options.sketch_width or sketch_width(keys)
+            dict.fromkeys(model.sizes.dims, 1.0),
+            options.correction,
+            options.mask_known,
+            options.sketch_width or sketch_width(keys),
         )
         self.losses = nn.ModuleDict()
         for name, task in pairs.tasks.items():
@@ -40,71 +43,83 @@ class Objective(nn.Module):
                 )
                 self.losses[name] = own = Loss(loss_options, known)
                 for vectors in options.compatible if name != QUERY_QUERY else ():
-                    # the same items, counted once
+                    # The items are the same, and are counted once.
                     self.losses[f"{name} {vectors}"] = Loss(loss_options, known, own.counts)
-        if options.weights[OWN_WORDS]:  # of items that are drawn evenly: nothing to correct
+        if options.weights[OWN_WORDS]:
+            # Its items are drawn evenly: there is nothing to correct.
             self.losses[OWN_WORDS] = Loss(replace(loss_options, correction="none", mask_known=False))
 
     def forward(self, batch: dict[str, TaskBatch]) -> dict[str, torch.Tensor]:
-        """{task: loss}, and {"task vectors": loss} for fixed vectors as candidates."""
-        found = {}
-        for name, part in batch.items():
+        """{name of a loss: its value} for the tasks of a batch."""
+        values = {}
+        for task, part in batch.items():
             queries = self.queries(*part.queries)
-            of_queries = name == QUERY_QUERY
-            positives = self.queries(*part.positives) if of_queries else self.items(part.positives)
-            negatives = self.queries(*part.negatives) if of_queries else self.items(part.negatives)
-            for what, loss in self.losses.items():
-                if what.split(" ")[0] == name:
-                    assert isinstance(loss, Loss)
-                    if what == name:
-                        loss.counts.add(part.query_keys, part.positive_keys)
-                    with torch.autocast(queries.device.type, enabled=False):
-                        # towers may count in 16 bits; a softmax over a large batch may not
-                        if what == name:
-                            found[what] = loss(
-                                queries,
-                                part.query_keys,
-                                positives,
-                                part.positive_keys,
-                                negatives,
-                                part.negative_keys,
-                            )
-                        else:
-                            (own, has), (others, have) = (
-                                part.positives.dense[what.split(" ", 1)[1]],
-                                part.negatives.dense[what.split(" ", 1)[1]],
-                            )
-                            found[what] = loss(
-                                queries,
-                                part.query_keys,
-                                own,
-                                part.positive_keys,
-                                others,
-                                part.negative_keys,
-                                has=(has, have),
-                                dims=[own.shape[1]],
-                            )
-        return found
+            if task == QUERY_QUERY:
+                positives, negatives = self.queries(*part.positives), self.queries(*part.negatives)
+            else:
+                positives, negatives = self.items(part.positives), self.items(part.negatives)
+            for name, loss in self.losses.items():
+                loss_task, _, vectors = name.partition(" ")
+                if loss_task != task:
+                    continue
+                assert isinstance(loss, Loss)
+                if not vectors:
+                    loss.counts.add(part.query_keys, part.positive_keys)
+                # The towers may compute in 16 bits. A softmax over a large batch may not.
+                with torch.autocast(queries.device.type, enabled=False):
+                    values[name] = (
+                        self._against_vectors(loss, queries, part, vectors)
+                        if vectors
+                        else loss(
+                            queries,
+                            part.query_keys,
+                            positives,
+                            part.positive_keys,
+                            negatives,
+                            part.negative_keys,
+                        )
+                    )
+        return values
+
+    def _against_vectors(
+        self, loss: Loss, queries: torch.Tensor, part: TaskBatch, vectors: str
+    ) -> torch.Tensor:
+        """The loss of queries with the fixed vectors of items as candidates, in place of their embeddings."""
+        positives, has_positive = part.positives.dense[vectors]
+        negatives, has_negative = part.negatives.dense[vectors]
+        value: torch.Tensor = loss(
+            queries,
+            part.query_keys,
+            positives,
+            part.positive_keys,
+            negatives,
+            part.negative_keys,
+            has=(has_positive, has_negative),
+            dims=[positives.shape[1]],
+        )
+        return value
 
 
-def sketch_width(items: int) -> int:
-    """A power of two of some sixteen cells for each item, so that its error stays far below the share of any;
-    at most that of the published code.
+def sketch_width(keys: int) -> int:
+    """The width of the sketches: a power of two, with some sixteen cells for each key.
+
+    It is at most the published one.
+    Then the error of a count stays far below the share of any item.
     """
-    return min(WIDTH, 1 << max(10, (16 * items - 1).bit_length()))
+    return min(WIDTH, 1 << max(10, (16 * keys - 1).bit_length()))
 
 
-def _groups(objective: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
-    """Parameters with their learning rates: a pretrained encoder is changed less; what is one number per
-    feature does not decay.
+def parameter_groups(objective: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
+    """The parameters for the optimizer, grouped by learning rate and weight decay.
+
+    A pretrained encoder learns more slowly. N-gram tables, biases and norms do not decay.
     """
     slow = options.encoder_learning_rate or (options.learning_rate if options.encoder == SMALL else 5e-5)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in objective.named_parameters():
+        rate = slow if ".encoder." in name else options.learning_rate
         decay = options.weight_decay if parameter.ndim > 1 and "ngrams" not in name else 0.0
-        groups.setdefault((slow if ".encoder." in name else options.learning_rate, decay), []).append(
-            parameter
-        )
+        groups.setdefault((rate, decay), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()

@@ -1,4 +1,4 @@
-"""The pairs of an export: which query led to which item, or to which other query."""
+"""The pairs of an export: a query and an item that people chose for it, or two related queries."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ import pyarrow.compute as pc
 from .errors import EmbedError
 from .reader import Export
 
+# The tasks. Those of pairs come from an export; own-words makes its queries from the texts of items.
 QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, OWN_WORDS = "query-pin", "query-product", "query-query", "own-words"
 
 
 @dataclass
 class Task:
-    """Pairs of one kind: places in `queries`, rows of items (or places in `queries`), weights; and which
-    items negatives are drawn from.
-    """
+    """The pairs of one task. Queries are given by their places in `Pairs.queries`, items by their rows."""
 
     name: str
-    queries: np.ndarray
-    items: np.ndarray
-    weights: np.ndarray
-    pool: np.ndarray
+    queries: np.ndarray  # [pairs] places
+    items: np.ndarray  # [pairs] rows; for query-query places of the other queries
+    weights: np.ndarray  # [pairs]
+    pool: np.ndarray  # the rows (or places) that negatives are drawn from, and that pairs are ranked among
     known: np.ndarray = field(init=False)  # query * 2^32 + item of every pair, ascending
 
     def __post_init__(self) -> None:
@@ -34,8 +33,10 @@ class Task:
         return len(self.queries)
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
-        """Pairs in a random order, each as often as its weight demands, rounded up or down: evenly spaced
-        points on the sum of the weights.
+        """The numbers of pairs [pairs] in the random order of an epoch.
+
+        A pair occurs in proportion to its weight, rounded up or down: evenly spaced points on the cumulative
+        sum of the weights choose the pairs.
         """
         rng = np.random.default_rng([seed, epoch, len(self)])
         ends = np.cumsum(self.weights, dtype=np.float64)
@@ -45,85 +46,81 @@ class Task:
 
 @dataclass
 class Pairs:
-    """The pairs of a split as tasks, over one list of distinct queries."""
+    """The pairs of one split, by task, and the distinct queries in them."""
 
     queries: pa.Array
     tasks: dict[str, Task]
-    details: dict[str, pa.Table]  # of each task the columns of its pairs, row by row
+    details: dict[str, pa.Table]  # for each task the columns of its pairs, row by row
 
     @classmethod
     def load(cls, export: Export, split: str) -> Pairs:
-        """Reads the pairs of an export; raises EmbedError if there are none."""
-        pairs, query_pairs = export.pairs("pairs", split), export.pairs("query_pairs", split)
+        """Reads the pairs of the split "train" or "test". Raises EmbedError if there are none."""
+        pairs, query_pairs = export.pair_table("pairs", split), export.pair_table("query_pairs", split)
         if not len(pairs):
             raise EmbedError(
                 f"{export.folder} has no pairs of the split {split}: "
                 + ("export with --test-from DATE" if split == "test" else "choose an earlier --as-of")
             )
-        texts = [
-            pairs["query"],
-            *((query_pairs[name] for name in ("query", "other_query")) if len(query_pairs) else ()),
-        ]
+        columns = [pairs["query"]]
+        if len(query_pairs):
+            columns += [query_pairs["query"], query_pairs["other_query"]]
         queries = pc.unique(
-            pa.chunked_array([chunk for column in texts for chunk in column.chunks], pa.string())
+            pa.chunked_array([chunk for column in columns for chunk in column.chunks], pa.string())
         )
         details, tasks = {}, {}
         rows = pc.index_in(pairs["pin_id"], value_set=export.pin_ids).to_numpy()
-        for name, of_products in ((QUERY_PIN, False), (QUERY_PRODUCT, True)):
-            of_kind = export.products[rows] == of_products
+        for name, is_product in ((QUERY_PIN, False), (QUERY_PRODUCT, True)):
+            of_kind = export.products[rows] == is_product
             if of_kind.any():
                 details[name] = pairs.filter(pa.array(of_kind))
-                places = pc.index_in(details[name]["query"], value_set=queries).to_numpy()
                 tasks[name] = Task(
                     name,
-                    places,
+                    pc.index_in(details[name]["query"], value_set=queries).to_numpy(),
                     rows[of_kind],
                     details[name]["weight"].to_numpy(),
-                    np.flatnonzero(export.products == of_products),
+                    np.flatnonzero(export.products == is_product),
                 )
         if len(query_pairs):
             details[QUERY_QUERY] = query_pairs
-            places, others = (
-                pc.index_in(query_pairs[name], value_set=queries).to_numpy()
-                for name in ("query", "other_query")
-            )
             tasks[QUERY_QUERY] = Task(
-                QUERY_QUERY, places, others, query_pairs["weight"].to_numpy(), np.arange(len(queries))
+                QUERY_QUERY,
+                pc.index_in(query_pairs["query"], value_set=queries).to_numpy(),
+                pc.index_in(query_pairs["other_query"], value_set=queries).to_numpy(),
+                query_pairs["weight"].to_numpy(),
+                np.arange(len(queries)),
             )
         return cls(queries, tasks, details)
 
     @property
-    def asked(self) -> pa.Array:
-        """The queries that stand in any pair."""
-        places = [task.queries for task in self.tasks.values()] + [
-            task.items for name, task in self.tasks.items() if name == QUERY_QUERY
-        ]
-        return self.queries.take(
-            pa.array(np.unique(np.concatenate(places)) if places else np.empty(0, np.int64))
-        )
+    def used_queries(self) -> pa.Array:
+        """The queries that are part of a pair. After `select` these are fewer than `queries`."""
+        places = [task.queries for task in self.tasks.values()]
+        places += [task.items for name, task in self.tasks.items() if name == QUERY_QUERY]
+        used = np.unique(np.concatenate(places)) if places else np.empty(0, np.int64)
+        return self.queries.take(pa.array(used))
 
-    def with_queries_of(self, other: Pairs) -> dict[str, Task]:
-        """The tasks of `other` over this list of queries; pairs of queries that are not on it are left out."""
-        place = pc.fill_null(pc.index_in(other.queries, value_set=self.queries), -1).to_numpy(
-            zero_copy_only=False
-        )
-        found = {}
+    def tasks_of(self, other: Pairs) -> dict[str, Task]:
+        """The tasks of `other`, with places in this list of queries; pairs of other queries are left out."""
+        places = pc.fill_null(pc.index_in(other.queries, value_set=self.queries), -1)
+        place = places.to_numpy(zero_copy_only=False)
+        tasks = {}
         for name, task in other.tasks.items():
             queries, items = place[task.queries], place[task.items] if name == QUERY_QUERY else task.items
             kept = (queries >= 0) & (items >= 0)
-            found[name] = Task(name, queries[kept], items[kept], task.weights[kept], task.pool)
-        return found
+            tasks[name] = Task(name, queries[kept], items[kept], task.weights[kept], task.pool)
+        return tasks
 
-    def only(self, kept: np.ndarray, *, both: bool = False) -> Pairs:
-        """The pairs of the queries [queries] of which `kept` is true, with `both` those alone whose two
-        queries are, and no negatives but those; tasks that lose all are gone.
+    def select(self, chosen: np.ndarray, *, both: bool = False) -> Pairs:
+        """The pairs whose query is chosen; `chosen` is bool [queries]. Tasks without such a pair are removed.
+
+        `both`: of two queries both must be chosen, and negatives are chosen queries only.
         """
         tasks, details = {}, {}
         for name, task in self.tasks.items():
-            both_ways = both and name == QUERY_QUERY
-            mask = kept[task.queries] & (kept[task.items] if both_ways else True)
+            check_both = both and name == QUERY_QUERY
+            mask = chosen[task.queries] & (chosen[task.items] if check_both else True)
             if mask.any():
-                pool = task.pool[kept[task.pool]] if both_ways else task.pool
+                pool = task.pool[chosen[task.pool]] if check_both else task.pool
                 tasks[name] = Task(name, task.queries[mask], task.items[mask], task.weights[mask], pool)
                 details[name] = self.details[name].filter(pa.array(mask))
         return Pairs(self.queries, tasks, details)

@@ -1,6 +1,4 @@
-"""Vectors of queries, for those who search: from a trained model, or from its exported query encoder, which
-needs none of our code.
-"""
+"""Writes vectors of queries as Parquet."""
 
 from __future__ import annotations
 
@@ -14,68 +12,59 @@ import pyarrow.parquet as pq
 import torch
 
 from ..common.files import whole
-from .errors import EmbedError
-from .model import Model
+from .model import EmbeddingModel
 
-AT_ONCE = 256
-ROW_GROUP = 50_000  # rows, of at most some 50 MB
-MAX_LINE = 10_000  # characters of a query that are looked at
+AT_ONCE = 256  # queries
+ROW_GROUP = 50_000  # rows of a row group, which then has at most some 50 MB
+MAX_LINE = 10_000  # characters of a query that are read
 
 
-def encode(model: Model, queries: Iterable[str], dim: int | None = None) -> Iterator[pa.RecordBatch]:
-    """Rows (query, vector) for queries in the order in which they come; blank lines have none.
+def write_query_vectors(
+    model: EmbeddingModel,
+    queries: Iterable[str],
+    target: str | Path | BinaryIO,
+    dim: int | None = None,
+) -> int:
+    """Writes the rows of `query_vectors` as Parquet, and returns how many there are.
 
-    `dim`: only so many numbers. Raises EmbedError for a dim that the model has not.
+    A path is written whole or not at all, a stream while rows are made. One row group is held in memory.
     """
-    dim = dim or model.sizes.dim
-    if dim not in model.sizes.dims:
-        raise EmbedError(
-            f"the model has embeddings of {', '.join(map(str, model.sizes.dims))} numbers, not of {dim}"
-        )
-    return _encoded(model, queries, dim)
+    batches, columns = query_vectors(model, queries, dim), schema(model.check_dim(dim))
+    if isinstance(target, (str, Path)):
+        with whole(target) as unfinished:
+            return _write(batches, str(unfinished), columns)
+    return _write(batches, target, columns)
 
 
-def _encoded(model: Model, queries: Iterable[str], dim: int) -> Iterator[pa.RecordBatch]:
-    waiting: list[str] = []
-    for query in queries:
-        if text := query.strip()[:MAX_LINE]:
-            waiting.append(text)
-        if len(waiting) == AT_ONCE:
-            yield _batch(model, waiting, dim)
-            waiting = []
-    if waiting:
-        yield _batch(model, waiting, dim)
+def query_vectors(
+    model: EmbeddingModel, queries: Iterable[str], dim: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Rows (query, vector) in the order of the queries. Blank queries are skipped.
+
+    `dim`: only the first `dim` numbers. Raises EmbedError if the model has no embeddings of that length.
+    """
+    return _batches(model, queries, model.check_dim(dim))
 
 
 def schema(dim: int) -> pa.Schema:
-    """Of the rows that `encode` gives."""
+    """The columns of the rows."""
     return pa.schema([("query", pa.string()), ("vector", pa.list_(pa.float32(), dim))])
 
 
-@torch.inference_mode()
-def _batch(model: Model, texts: list[str], dim: int) -> pa.RecordBatch:
-    vectors = torch.nn.functional.normalize(model.queries(*model.tokenise(texts))[:, :dim], dim=1)
-    flat = pa.array(vectors.reshape(-1).numpy())
-    return pa.record_batch(
-        [pa.array(texts), pa.FixedSizeListArray.from_arrays(flat, dim)], schema=schema(dim)
-    )
+def _batches(model: EmbeddingModel, queries: Iterable[str], dim: int) -> Iterator[pa.RecordBatch]:
+    texts = (text for query in queries if (text := query.strip()[:MAX_LINE]))
+    while batch := list(itertools.islice(texts, AT_ONCE)):
+        vectors = torch.nn.functional.normalize(model.embed_queries(batch)[:, :dim], dim=1)
+        flat = pa.array(vectors.reshape(-1).cpu().numpy())
+        yield pa.record_batch(
+            [pa.array(batch), pa.FixedSizeListArray.from_arrays(flat, dim)], schema=schema(dim)
+        )
 
 
-def write(model: Model, queries: Iterable[str], sink: str | Path | BinaryIO, dim: int | None = None) -> int:
-    """Writes `encode` as Parquet, a path whole or not at all, a stream as rows come; returns how many queries
-    there were. Memory: that of a row group.
-    """
-    batches = encode(model, queries, dim)
-    if isinstance(sink, (str, Path)):
-        with whole(sink) as unfinished:
-            return _write(batches, str(unfinished), schema(dim or model.sizes.dim))
-    return _write(batches, sink, schema(dim or model.sizes.dim))
-
-
-def _write(batches: Iterator[pa.RecordBatch], sink: str | BinaryIO, columns: pa.Schema) -> int:
+def _write(batches: Iterator[pa.RecordBatch], target: str | BinaryIO, columns: pa.Schema) -> int:
     n = 0
-    with pq.ParquetWriter(sink, columns, compression="zstd") as writer:
-        while some := list(itertools.islice(batches, ROW_GROUP // AT_ONCE)):
-            writer.write_table(pa.Table.from_batches(some))
-            n += sum(batch.num_rows for batch in some)
+    with pq.ParquetWriter(target, columns, compression="zstd") as writer:
+        while row_group := list(itertools.islice(batches, ROW_GROUP // AT_ONCE)):
+            writer.write_table(pa.Table.from_batches(row_group))
+            n += sum(batch.num_rows for batch in row_group)
     return n

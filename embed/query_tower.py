@@ -1,4 +1,4 @@
-"""Query tower."""
+"""The query tower: a text encoder and a projection."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 
 class QueryTower(nn.Module):
-    """A text encoder of transformers; [CLS] -> projection -> layer norm -> length 1."""
+    """The encoder's output at its first token ([CLS]), then a projection and a layer norm."""
 
     def __init__(self, encoder: nn.Module, dim: int):
         super().__init__()
@@ -19,6 +19,6 @@ class QueryTower(nn.Module):
         self.projection = nn.Sequential(nn.Linear(config.hidden_size, dim), nn.LayerNorm(dim))
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """[queries, tokens] ids and mask -> [queries, dim] of length 1."""
+        """ids and mask [queries, tokens] -> embeddings [queries, dim], float32, of length 1."""
         first = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
         return F.normalize(self.projection(first).float(), dim=1)

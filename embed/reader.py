@@ -1,13 +1,8 @@
-"""What the trainer reads: an export's rows, and batches of pairs made of them.
-
-A batch is a function of the seed, the step and the rank alone: nothing needs to be kept to go on exactly
-where a training stopped.
-"""
+"""Reads an export: the texts and vectors of its items, as the item tower needs them."""
 
 from __future__ import annotations
 
 import functools
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,47 +15,40 @@ import torch
 
 from ..export.write import read_manifest
 from ..store.columns import OMNISEARCHSAGE
-from .controls import MOST_OWN_WORDS, RANDOM_WORDS, Control
+from .controls import Control, ReplacedTexts, rows_with_text
 from .errors import EmbedError
 from .ngrams import Grams, grams
 from .vocabulary import Vocabulary
 
 FIELDS = ("title", "description", "caption", "board_titles", "engaged_queries")
 ROWS_AT_ONCE = 2_000
-# columns of the features that the towers have no use for
+# columns of an export that the towers do not use
 NOT_READ = {"board_title_counts", "engaged_query_scores", "image_sha256", "category", "caption_recipe"}
 
 
 @dataclass
 class Items:
-    """Items as the item tower takes them: of each field the ids of its n-grams and where each item's begin,
-    of each name of vectors a row per item and whether it has one.
-    """
+    """Some items, as the item tower takes them."""
 
+    # {field: (ids of all n-grams, item after item; where each item starts among them)}, both int64
     texts: dict[str, tuple[torch.Tensor, torch.Tensor]]
+    # {name of vectors: (vectors [items, numbers], float32; whether each item has one [items], bool)}
     dense: dict[str, tuple[torch.Tensor, torch.Tensor]]
 
     def to(self, device: torch.device) -> Items:
-        """The same on a device."""
-        return Items(
-            *(
-                {
-                    name: (a.to(device, non_blocking=True), b.to(device, non_blocking=True))
-                    for name, (a, b) in some.items()
-                }
-                for some in (self.texts, self.dense)
-            )
-        )
+        """The same items on a device."""
+
+        def moved(parts: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Any:
+            return {
+                name: (a.to(device, non_blocking=True), b.to(device, non_blocking=True))
+                for name, (a, b) in parts.items()
+            }
+
+        return Items(moved(self.texts), moved(self.dense))
 
 
 class Export:
-    """The rows of an export, memory-mapped by `datasets`. `fields` are the text fields that are read, the
-    others are as if no item had them.
-
-    `controls` {field: how its texts are replaced, drawn by `seed`} show what a field is worth beyond being
-    there: items that have none get none (a "reshuffled" text is drawn by the rows that are asked for
-    together). `hidden` queries are on no item. Raises EmbedError.
-    """
+    """The rows of an export, memory-mapped by `datasets`. A row is an item: a pin or a product."""
 
     def __init__(
         self,
@@ -69,43 +57,44 @@ class Export:
         *,
         controls: Mapping[str, Control] | None = None,
         seed: int = 0,
-        hidden: pa.Array | None = None,
+        hidden_queries: pa.Array | None = None,
     ):
+        """`fields`: the text fields to read. Raises EmbedError if the folder is not an export.
+
+        `controls` {field: how `seed` replaces its texts}: for ablations. `hidden_queries` are removed from
+        the engaged queries of every item.
+        """
         import datasets
 
-        self.folder, self.fields, self.controls, self.seed, self.hidden = (
-            Path(folder),
-            tuple(fields),
-            dict(controls or {}),
-            seed,
-            hidden,
-        )
+        self.folder, self.fields, self.hidden_queries = Path(folder), tuple(fields), hidden_queries
+        self.controls, self.seed = dict(controls or {}), seed
         manifest = read_manifest(self.folder)
         if manifest is None:
             raise EmbedError(
-                f"{folder} is no export: write one with captioner export STORE {folder} --as-of DATE --pairs --test-from DATE"
+                f"{folder} is not an export: write one with captioner export STORE {folder} "
+                "--as-of DATE --pairs --test-from DATE"
             )
         self.manifest = manifest
         datasets.disable_progress_bars()
-        names = {theirs: ours for ours, theirs in OMNISEARCHSAGE.items()}
-        features = _with_types(datasets.load_dataset(str(self.folder), "features", split="train"))
+        our_names = {theirs: ours for ours, theirs in OMNISEARCHSAGE.items()}
+        features = _with_text_types(datasets.load_dataset(str(self.folder), "features", split="train"))
         self.rows = features.rename_columns(
-            {theirs: ours for theirs, ours in names.items() if theirs in features.column_names}
+            {theirs: ours for theirs, ours in our_names.items() if theirs in features.column_names}
         ).with_format("arrow")
         self.rows = self.rows.select_columns(
             [name for name in self.rows.column_names if name not in NOT_READ]
         )
-        self._stored: dict[str, int] = dict(self.manifest.get("embeddings", {}))
-        self.dense = dict(self._stored)
-        self._rows_having: dict[str, np.ndarray] = {}
-        self._draws: dict[str, np.ndarray] = {}
+        self.stored_vectors: dict[str, int] = dict(self.manifest.get("embeddings", {}))  # {name: numbers}
+        self.dense = dict(self.stored_vectors)  # {name: numbers} of the vectors that `items` gives
+        self._rows_with: dict[str, np.ndarray] = {}
+        self._replaced: dict[str, ReplacedTexts] = {}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     @functools.cached_property
     def pin_ids(self) -> pa.Array:
-        """The pins' ids in the order of the rows."""
+        """The pin_id of every row."""
         return (
             pa.concat_arrays(self.rows.data.column("pin_id").chunks)
             if len(self)
@@ -114,13 +103,26 @@ class Export:
 
     @functools.cached_property
     def products(self) -> np.ndarray:
-        """Whether each row is a product."""
+        """bool [rows]: whether each row is a product."""
         return np.asarray(pc.equal(self.rows.data.column("kind"), "product").to_numpy(zero_copy_only=False))
 
-    def pairs(self, name: str, split: str) -> pa.Table:
-        """The rows of `pairs` or `query_pairs` in a split; none where the export has none.
+    @functools.cached_property
+    def rows_with_text(self) -> np.ndarray:
+        """The rows, ascending, that have a text in at least one of the fields."""
+        return functools.reduce(
+            np.union1d, (self.rows_with(name) for name in self.fields), np.empty(0, np.int64)
+        )
 
-        Raises EmbedError for an export without pairs.
+    def rows_with(self, field: str) -> np.ndarray:
+        """The rows, ascending, that have a text in a field."""
+        if field not in self._rows_with:
+            self._rows_with[field] = rows_with_text(self.rows.data.column(field))
+        return self._rows_with[field]
+
+    def pair_table(self, name: str, split: str) -> pa.Table:
+        """The table `pairs` or `query_pairs` of a split; empty if the export has no such pairs.
+
+        Raises EmbedError for an export that was written without pairs.
         """
         import datasets
 
@@ -137,157 +139,112 @@ class Export:
         self,
         rows: np.ndarray,
         fields: Sequence[str],
-        without: pa.Array | None = None,
+        leave_out: pa.Array | None = None,
         *,
         table: pa.Table | None = None,
     ) -> dict[str, tuple[pa.Array, np.ndarray]]:
-        """Of each field the texts of some rows, and to which of them (counted from 0) each belongs. `without`
-        has a query for each row, which is left out of its engaged queries.
+        """{field: (texts, place in `rows` that each text belongs to)} of some rows.
 
-        `table`: these rows, where they have been read already.
+        `leave_out` [rows]: for each row one query that is left out of its engaged queries. `table`: the
+        content of these rows, if the caller has read it already.
         """
-        found, table = {}, self.rows[rows] if table is None else table
+        texts_by_field, table = {}, self.rows[rows] if table is None else table
         for name in fields:
             column = (
-                self._replaced(name, rows) if name in self.controls else table.column(name).combine_chunks()
+                self._replaced_texts(name).take(rows)
+                if name in self.controls
+                else table.column(name).combine_chunks()
             )
-            if pa.types.is_list(column.type):
-                parents = pc.list_parent_indices(column).to_numpy()
-                column = column.flatten()
-                if name == "engaged_queries" and (without is not None or self.hidden is not None):
-                    kept = (
-                        pa.array(np.ones(len(column), bool))
-                        if self.hidden is None
-                        else pc.invert(pc.is_in(column, value_set=self.hidden))
-                    )
-                    kept = (
-                        kept
-                        if without is None
-                        else pc.and_(kept, pc.not_equal(column, without.take(pa.array(parents))))
-                    )
-                    column, parents = column.filter(kept), parents[kept.to_numpy(zero_copy_only=False)]
-            else:
-                parents = np.arange(len(rows))
-            found[name] = column, parents
-        return found
+            if not pa.types.is_list(column.type):
+                texts_by_field[name] = column, np.arange(len(rows))
+                continue
+            parents = pc.list_parent_indices(column).to_numpy()
+            column = column.flatten()
+            if name == "engaged_queries" and (leave_out is not None or self.hidden_queries is not None):
+                kept = pa.array(np.ones(len(column), bool))
+                if self.hidden_queries is not None:
+                    kept = pc.invert(pc.is_in(column, value_set=self.hidden_queries))
+                if leave_out is not None:
+                    kept = pc.and_(kept, pc.not_equal(column, leave_out.take(pa.array(parents))))
+                column, parents = column.filter(kept), parents[kept.to_numpy(zero_copy_only=False)]
+            texts_by_field[name] = column, parents
+        return texts_by_field
 
-    @functools.cached_property
-    def with_text(self) -> np.ndarray:
-        """The rows, ascending, that have a text in any of the fields."""
-        return functools.reduce(
-            np.union1d, (self._having(name) for name in self.fields), np.empty(0, np.int64)
-        )
-
-    def has(self, name: str) -> bool:
-        """Whether any item has a text in a field."""
-        return bool(len(self._having(name)))
-
-    def _having(self, name: str) -> np.ndarray:
-        if name not in self._rows_having:
-            column = self.rows.data.column(name)
-            lengths = (
-                pc.list_value_length(column) if pa.types.is_list(column.type) else pc.utf8_length(column)
+    def _replaced_texts(self, field: str) -> ReplacedTexts:
+        if field not in self._replaced:
+            self._replaced[field] = ReplacedTexts(
+                self.controls[field], self.rows.data.column(field), FIELDS.index(field), self.seed
             )
-            self._rows_having[name] = np.flatnonzero(pc.fill_null(lengths, 0).to_numpy() > 0)
-        return self._rows_having[name]
-
-    def _replaced(self, name: str, rows: np.ndarray) -> pa.Array:
-        """What a control puts in place of a field of some rows."""
-        column, having, number = self.rows.data.column(name), self._having(name), FIELDS.index(name)
-        place = np.searchsorted(having, rows)
-        has = having[np.minimum(place, len(having) - 1)] == rows if len(having) else np.zeros(len(rows), bool)
-        if self.controls[name] == "random words":
-            if name not in self._draws:
-                self._draws[name] = np.random.default_rng([self.seed, number]).integers(
-                    RANDOM_WORDS, size=(len(self), MOST_OWN_WORDS)
-                )
-            texts = [
-                " ".join(f"word{i}" for i in line) if known else None
-                for line, known in zip(self._draws[name][rows].tolist(), has.tolist(), strict=True)
-            ]
-            return pa.array(
-                texts if not pa.types.is_list(column.type) else [[text] if text else [] for text in texts],
-                column.type,
-            )
-        if self.controls[name] == "shuffled":
-            if name not in self._draws:
-                self._draws[name] = np.random.default_rng([self.seed, number]).permutation(having)
-            source = self._draws[name][np.minimum(place, len(having) - 1)]
-        else:
-            # drawn by the rows that are asked for: another one in every batch, and the same when the batch is
-            # made again
-            source = having[
-                np.random.default_rng([self.seed, number, zlib.crc32(rows.tobytes())]).integers(
-                    len(having), size=len(rows)
-                )
-            ]
-        return pc.if_else(
-            pa.array(has), column.take(pa.array(source)).combine_chunks(), pa.scalar(None, column.type)
-        )
+        return self._replaced[field]
 
     def items(
         self,
         rows: np.ndarray,
         vocabulary: Vocabulary,
-        without: pa.Array | None = None,
+        leave_out: pa.Array | None = None,
         *,
         table: pa.Table | None = None,
     ) -> Items:
-        """Some rows as the item tower takes them; `table` as in `texts`."""
+        """Some rows, as the item tower takes them. `leave_out` and `table` are those of `texts`."""
         texts, table = {}, self.rows[rows] if table is None else table
-        for name, (column, parents) in self.texts(rows, self.fields, without, table=table).items():
+        for name, (column, parents) in self.texts(rows, self.fields, leave_out, table=table).items():
             ids, starts = vocabulary.ids(grams(column, parents), len(rows))
             texts[name] = torch.from_numpy(ids), torch.from_numpy(starts)
         return Items(texts, {name: self._vectors(table, name) for name in self.dense})
 
-    def expect(self, dense: Mapping[str, int]) -> None:
-        """Gives items the vectors {name: numbers} that a model reads, and no others; names that the export
-        does not have are missing of every item. Raises EmbedError for other sizes.
+    def expect_vectors(self, dense: Mapping[str, int]) -> None:
+        """Makes `items` give the vectors {name: numbers} that a model reads, and no others.
+
+        If the export does not have vectors of some name, every item lacks them. Raises EmbedError if it has
+        vectors of that name with another number of numbers.
         """
         for name, size in dense.items():
-            if self._stored.get(name, size) != size:
+            if self.stored_vectors.get(name, size) != size:
                 raise EmbedError(
-                    f"{self.folder} has vectors {name} of {self._stored[name]} numbers, the model was trained on {size}"
+                    f"{self.folder} has vectors {name} of {self.stored_vectors[name]} numbers, "
+                    f"but the model was trained on {size}"
                 )
         self.dense = dict(dense)
 
     def _vectors(self, table: pa.Table, name: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stored vectors of some rows, of length 1 (zeros where there is none), and whether each has one."""
-        if name not in self._stored:
+        """The vectors of some rows, scaled to length 1 (zeros if missing), and whether each row has one."""
+        if name not in self.stored_vectors:
             return torch.zeros(len(table), self.dense[name]), torch.zeros(len(table), dtype=torch.bool)
         column = table.column(name).combine_chunks()
         has = torch.from_numpy(column.is_valid().to_numpy(zero_copy_only=False).copy())
-        numbers = (
-            column.fill_null(pa.scalar([0.0] * self.dense[name], column.type))
-            if column.null_count
-            else column
-        )
-        found = torch.from_numpy(numbers.flatten().to_numpy(zero_copy_only=False).astype(np.float32)).view(
-            len(table), self.dense[name]
-        )
-        return torch.nn.functional.normalize(found, dim=1), has
+        if column.null_count:
+            column = column.fill_null(pa.scalar([0.0] * self.dense[name], column.type))
+        numbers = column.flatten().to_numpy(zero_copy_only=False).astype(np.float32)
+        vectors = torch.from_numpy(numbers).view(len(table), self.dense[name])
+        return torch.nn.functional.normalize(vectors, dim=1), has
 
     def batches(self, rows: np.ndarray | None = None) -> Iterator[np.ndarray]:
-        """The numbers of all rows (or of `rows`), some at a time."""
+        """The numbers of all rows, or of `rows`, up to 2,000 at a time."""
         rows = np.arange(len(self)) if rows is None else rows
         for start in range(0, len(rows), ROWS_AT_ONCE):
             yield rows[start : start + ROWS_AT_ONCE]
 
-    def grams(self, extra: pa.Array | None = None) -> Iterator[list[dict[str, Grams]]]:
-        """The n-grams of all texts, some rows at a time, and those of `extra` texts."""
+    def grams(self, more_texts: pa.Array | None = None) -> Iterator[list[dict[str, Grams]]]:
+        """The n-grams of all texts, up to 2,000 rows at a time, and then those of `more_texts`."""
         for rows in self.batches():
             yield [grams(column, parents) for column, parents in self.texts(rows, self.fields).values()]
-        if extra is not None:
-            yield [grams(extra)]
+        if more_texts is not None:
+            yield [grams(more_texts)]
 
 
-def _with_types(rows: Any) -> Any:
-    """A dataset whose text columns are texts also where JSON Lines had none in them, of which `datasets`
-    cannot tell what they are.
+def _with_text_types(rows: Any) -> Any:
+    """A dataset whose text columns have the type of text.
+
+    A JSON Lines export may have a column without a single text. `datasets` gives it the type null.
     """
     import datasets
 
     text = datasets.Value("string")
-    wanted = {name: text if getattr(feature, "dtype", "") == "null" else datasets.List(text) if getattr(getattr(feature, "feature", None), "dtype", "") == "null" else feature
-              for name, feature in rows.features.items()}  # fmt: skip
+    wanted = {}
+    for name, feature in rows.features.items():
+        if getattr(feature, "dtype", "") == "null":
+            feature = text
+        elif getattr(getattr(feature, "feature", None), "dtype", "") == "null":
+            feature = datasets.List(text)
+        wanted[name] = feature
     return rows if wanted == dict(rows.features) else rows.cast(datasets.Features(wanted))

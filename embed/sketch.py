@@ -1,4 +1,4 @@
-"""Sketch."""
+"""Counts of many keys in little memory."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from typing import Any
 import torch
 from torch import nn
 
-DEPTH, WIDTH = 2, 2**26  # of the published code's sketch
+DEPTH, WIDTH = 2, 2**26  # of the published OmniSearchSage code
 
 
 class CountMinSketch(nn.Module):
-    """How often each key (int64) was seen, never too little, and too much by at most e / width of all with
-    probability 1 - exp(-depth).
+    """Estimates how often each key (int64) was seen (Cormode and Muthukrishnan 2005).
 
-    `width` is a power of two. The counts are buffers: they move, save and load with the module.
+    An estimate is never too low. With probability 1 - exp(-depth) it is too high by at most e / width times
+    the number of all keys seen. `width` must be a power of two. The counts are buffers: they are moved, saved
+    and loaded with the module.
     """
 
     def __init__(self, width: int = WIDTH, depth: int = DEPTH, seed: int = 0):
         super().__init__()
         if width < 2 or width & (width - 1):
-            raise ValueError(f"a sketch's width is a power of two, not {width}")
+            raise ValueError(f"the width of a sketch must be a power of two, not {width}")
         generator = torch.Generator().manual_seed(seed)
         numbers = torch.randint(-(2**63), 2**63 - 1, (2, depth, 1), generator=generator, dtype=torch.int64)
         self.bits = width.bit_length() - 1
@@ -29,8 +30,8 @@ class CountMinSketch(nn.Module):
         self.register_buffer("total", torch.zeros((), dtype=torch.int64))
 
     def _cells(self, keys: torch.Tensor) -> torch.Tensor:
-        # multiply-shift hashing (Dietzfelbinger 1996), modulo 2^64 by overflow; shifting leaves the sign,
-        # masking takes it away
+        # Multiply-shift hashing (Dietzfelbinger 1996). Overflow takes the product modulo 2^64. The shift
+        # keeps the sign bit, and the mask removes it.
         factors: Any = self.factors
         return torch.as_tensor(
             ((keys[None] * factors[0] + factors[1]) >> (64 - self.bits)) & ((1 << self.bits) - 1)
@@ -45,13 +46,15 @@ class CountMinSketch(nn.Module):
         total += len(keys)
 
     def count(self, keys: torch.Tensor) -> torch.Tensor:
-        """[n] counts of keys [n]."""
+        """[n] estimated counts of keys [n]."""
         counts: Any = self.counts
         return torch.as_tensor(counts.gather(1, self._cells(keys)).amin(0))
 
     def log_inclusion(self, keys: torch.Tensor, draws: int) -> torch.Tensor:
-        """[n] logs of the probability that `draws` draws have each key, by its share in all that was seen; a
-        key that was never seen counts as seen once.
+        """[n] logs of the probability that `draws` draws contain each key [n] at least once.
+
+        The probability of one draw is the key's share of all keys seen. A key that was never seen counts as
+        seen once.
         """
         total: Any = self.total
         share = self.count(keys).clamp(min=1).double() / total.clamp(min=1)

@@ -1,29 +1,32 @@
-"""Validation."""
+"""Recall on held-out training queries, during a training."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from .model import Model
+from .model import EmbeddingModel
 from .pairs import QUERY_QUERY, Pairs, Task
-from .ranking import Index, index_of, known_positives, measures, ranks
+from .ranking import Candidates, candidates_of, known_positives, measures, ranks
 from .reader import Export
-from .scores import bm25_scores, encode_items, encode_queries
+from .scores import bm25_scores
 
-VALIDATION_PAIRS = 1_000  # of each task; of the training pairs, by their queries
-VALIDATION_INDEX = 5_000
+VALIDATION_PAIRS = 1_000  # at most, of each task
+VALIDATION_CANDIDATES = 5_000  # random ones, and the items of the pairs
+
+TaskValidation = TypedDict("TaskValidation", {"recall@10": float, "bm25 recall@10": float})
 
 
-def split_validation(pairs: Pairs, share: float) -> tuple[Pairs, Pairs, pa.Array]:
-    """Training pairs without, and with, the queries that a hash picks, and these: about `share` of all, none
-    where nothing would be left to learn from.
+def hold_out(pairs: Pairs, share: float) -> tuple[Pairs, Pairs, pa.Array]:
+    """(pairs to learn from, held-out pairs, held-out queries): a hash chooses about `share` of the queries.
 
-    On an item (`Export.hidden`) they would be found by words alone, and their rank would say nothing.
+    No query is held out if nothing would be left to learn from. The held-out queries must be hidden from the
+    items (`Export.hidden_queries`): otherwise words alone would find the item that such a query stands on.
     """
     hashed = np.array(
         [
@@ -31,64 +34,66 @@ def split_validation(pairs: Pairs, share: float) -> tuple[Pairs, Pairs, pa.Array
             for text in pairs.queries.to_pylist()
         ]
     )
-    held = hashed < share
-    kept = pairs.only(~held, both=True)
+    held_out = hashed < share
+    kept = pairs.select(~held_out, both=True)
     if not kept.tasks:
-        kept, held = pairs, np.zeros_like(held)
-    return kept, pairs.only(held), pairs.queries.filter(pa.array(held))
+        kept, held_out = pairs, np.zeros_like(held_out)
+    return kept, pairs.select(held_out), pairs.queries.filter(pa.array(held_out))
+
+
+@dataclass
+class _Ranked:
+    """The pairs of one task that are ranked each time, and what does not change."""
+
+    task: Task
+    candidates: Candidates
+    known: np.ndarray
+    bm25: float  # Recall@10
 
 
 class Validation:
-    """Held-out queries among some thousand items, ranked again and again: for the curve and the choice of a
-    step, not for a report.
+    """Ranks the same held-out pairs each time it is called.
+
+    It is made for the learning curve and the choice of a step. It is not a report: there are few candidates.
     """
 
-    def __init__(self, export: Export, pairs: Pairs, seed: int):
-        self.export, self.pairs = export, pairs
-        # of each task its pairs, what they are ranked among, what is known, BM25's recall
-        self.ranked: dict[str, tuple[Task, Index, np.ndarray, float]] = {}
-        for name, task in pairs.tasks.items():
+    def __init__(self, export: Export, held_out: Pairs, seed: int):
+        self.export, self.pairs = export, held_out
+        self.tasks: dict[str, _Ranked] = {}
+        for name, task in held_out.tasks.items():
             if len(task) > VALIDATION_PAIRS:
                 some = np.random.default_rng(seed).permutation(len(task))[:VALIDATION_PAIRS]
                 task = Task(name, task.queries[some], task.items[some], task.weights[some], task.pool)
-            index, known = index_of(task, VALIDATION_INDEX, seed), known_positives([pairs.tasks], name)
-            self.ranked[name] = (
-                task,
-                index,
-                known,
-                _recall_at_10(ranks(bm25_scores(export, pairs, task, index), task, index, known)),
-            )
+            candidates = candidates_of(task, VALIDATION_CANDIDATES, seed)
+            known = known_positives([held_out.tasks], name)
+            bm25 = ranks(bm25_scores(export, held_out, task, candidates), task, candidates, known)
+            self.tasks[name] = _Ranked(task, candidates, known, _recall_at_10(bm25))
 
-    def __call__(self, model: Model, device: torch.device | str) -> dict[str, dict[str, float]]:
-        """{task: {"recall@10", "bm25 recall@10"}}."""
-        if not self.ranked:
-            return {}
-        found = {}
-        for name, (task, index, known, bm25) in self.ranked.items():
-            asked = np.unique(task.queries)
-            queries = self._encoded(model, asked, device)
-            candidates = (
-                self._encoded(model, index.rows, device)
-                if name == QUERY_QUERY
-                else encode_items(model, self.export, index.rows, device=device)
-            )
+    def __call__(self, model: EmbeddingModel) -> dict[str, TaskValidation]:
+        """{task: recall of the model and of BM25}; empty without held-out pairs."""
+        return {
+            name: {"recall@10": self._recall(model, ranked), "bm25 recall@10": ranked.bm25}
+            for name, ranked in self.tasks.items()
+        }
 
-            def scores(
-                some: np.ndarray, queries: Any = queries, asked: Any = asked, candidates: Any = candidates
-            ) -> Any:
-                return (
-                    queries[torch.from_numpy(np.searchsorted(asked, some)).to(queries.device)] @ candidates.T
-                )
-
-            ours = ranks(scores, task, index, known)
-            found[name] = {"recall@10": _recall_at_10(ours), "bm25 recall@10": bm25}
-        return found
-
-    def _encoded(self, model: Model, places: np.ndarray, device: torch.device | str) -> torch.Tensor:
-        texts = self.pairs.queries.take(pa.array(places))
-        return encode_queries(
-            model, (texts[i : i + 1024].to_pylist() for i in range(0, len(texts), 1024)), device
+    def _recall(self, model: EmbeddingModel, ranked: _Ranked) -> float:
+        task, rows = ranked.task, ranked.candidates.rows
+        used = np.unique(task.queries)
+        queries = model.embed_queries(self._texts(used))
+        targets = (
+            model.embed_queries(self._texts(rows))
+            if task.name == QUERY_QUERY
+            else model.embed_items(self.export, rows)
         )
+
+        def scores(places: np.ndarray) -> torch.Tensor:
+            return queries[torch.from_numpy(np.searchsorted(used, places)).to(queries.device)] @ targets.T
+
+        return _recall_at_10(ranks(scores, task, ranked.candidates, ranked.known))
+
+    def _texts(self, places: np.ndarray) -> list[str]:
+        texts: list[str] = self.pairs.queries.take(pa.array(places)).to_pylist()
+        return texts
 
 
 def _recall_at_10(rank: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Vocabulary."""
+"""Codes of n-grams to ids: a list of the frequent ones, or ids by hashing."""
 
 from __future__ import annotations
 
@@ -13,19 +13,17 @@ import numpy as np
 from .ngrams import KINDS, Grams, mixed
 
 SIZES = {"trigram": 64_000, "unigram": 200_000, "bigram": 1_000_000}  # of the published OmniSearchSage code
-WAITING = 4_000_000  # n-grams of a kind that wait to be merged into those seen
+WAITING = 4_000_000  # n-grams of one kind that are collected before they are counted
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which n-grams have an id.
+    """Gives n-grams their ids. A kind of n-grams is either in `known` or in `hashed`."""
 
-    `known` {kind: their codes, ascending}; a kind of `hashed` {kind: ids} has no list: its ids are codes
-    modulo their number.
-    """
-
-    known: Mapping[str, np.ndarray]
-    hashed: Mapping[str, int]
+    known: Mapping[str, np.ndarray]  # {kind: codes, ascending}: an n-gram that is not listed has no id
+    hashed: Mapping[
+        str, int
+    ]  # {kind: number of ids}: every n-gram has an id, the hash of its code modulo that
 
     @classmethod
     def build(
@@ -36,29 +34,31 @@ class Vocabulary:
         least: int = 2,
         waiting: int = WAITING,
     ) -> Vocabulary:
-        """The `sizes` {kind: number} most frequent n-grams of what `grams` made of the batches, those seen
-        less than `least` times left out; of equals the lesser code.
+        """Lists the most frequent n-grams: `sizes` {kind: at most so many}, each seen at least `least` times.
 
-        Whatever the number and the cut of the batches, the result is the same. Memory: of every kind 16 bytes
-        for each distinct n-gram seen, and 8 for each of fewer than `waiting` n-grams that are not merged yet
-        (and for one batch). A merge, of one kind at a time, takes for its while 16 bytes more for each
-        distinct n-gram and some 75 for each that waited: 300 MB.
+        `batches` come from `grams`. Of n-grams that are equally frequent, the lesser code wins. So the result
+        does not depend on how the texts are cut into batches.
+
+        Memory, for each kind: 16 bytes for each distinct n-gram, and 8 bytes for each n-gram that waits to be
+        counted. Fewer than `waiting` wait, and those of one batch. While the waiting ones of one kind are
+        counted, this takes 16 bytes more for each distinct n-gram and some 75 bytes for each waiting one
+        (300 MB).
         """
-        seen: dict[str, tuple[np.ndarray, np.ndarray]] = {
+        counted: dict[str, tuple[np.ndarray, np.ndarray]] = {
             kind: (np.empty(0, np.uint64), np.empty(0, np.int64)) for kind in sizes
         }
-        unmerged: dict[str, list[np.ndarray]] = {kind: [] for kind in sizes}
+        uncounted: dict[str, list[np.ndarray]] = {kind: [] for kind in sizes}
         for batch in batches:
-            for found in batch:
+            for grams_by_kind in batch:
                 for kind in sizes:
-                    unmerged[kind].append(found[kind].codes)
-            for kind, some in unmerged.items():
-                if sum(map(len, some)) >= waiting:
-                    seen[kind] = _merged(*seen[kind], some)
-                    some.clear()
+                    uncounted[kind].append(grams_by_kind[kind].codes)
+            for kind, parts in uncounted.items():
+                if sum(map(len, parts)) >= waiting:
+                    counted[kind] = _add_counts(*counted[kind], parts)
+                    parts.clear()
         known = {}
         for kind in sizes:
-            codes, counts = _merged(*seen.pop(kind), unmerged.pop(kind))
+            codes, counts = _add_counts(*counted.pop(kind), uncounted.pop(kind))
             codes, counts = codes[counts >= least], counts[counts >= least]
             known[kind] = np.sort(codes[np.argsort(-counts, kind="stable")[: sizes[kind]]])
         return cls(known, {})
@@ -71,31 +71,33 @@ class Vocabulary:
     def __len__(self) -> int:
         return sum(self.sizes.values())
 
-    def ids(self, found: Mapping[str, Grams], rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """n-grams of all kinds as one list of ids, row after row, and where each of the `rows` begins in it:
-        what `EmbeddingBag` takes.
+    def ids(self, grams_by_kind: Mapping[str, Grams], rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of all n-grams, row after row, and where each of the `rows` starts among them.
+
+        Both are int64. They are the input and the offsets of `torch.nn.functional.embedding_bag`.
         """
         all_rows, all_ids, base = [], [], 0
         for kind, size in self.sizes.items():
-            ids = self._of(kind, found[kind].codes, size)
+            ids = self._ids_of_kind(kind, grams_by_kind[kind].codes, size)
             kept = ids >= 0
-            all_rows.append(found[kind].rows[kept])
+            all_rows.append(grams_by_kind[kind].rows[kept])
             all_ids.append(ids[kept] + base)
             base += size
         row = np.concatenate(all_rows)
         order = np.argsort(row, kind="stable")
         return np.concatenate(all_ids)[order], np.searchsorted(row[order], np.arange(rows))
 
-    def _of(self, kind: str, codes: np.ndarray, size: int) -> np.ndarray:
+    def _ids_of_kind(self, kind: str, codes: np.ndarray, size: int) -> np.ndarray:
+        """The id of each code, counted from 0 within the kind; -1 where there is none."""
         if kind in self.hashed:
             return (mixed(codes) % np.uint64(size)).astype(np.int64)
         if not size:
             return np.full(len(codes), -1)
-        return _places(self.known[kind], self._slots[kind], codes)
+        return _look_up(self.known[kind], self._hash_tables[kind], codes)
 
     @functools.cached_property
-    def _slots(self) -> dict[str, np.ndarray]:
-        return {kind: _slots(codes) for kind, codes in self.known.items()}
+    def _hash_tables(self) -> dict[str, np.ndarray]:
+        return {kind: _hash_table(codes) for kind, codes in self.known.items()}
 
     def save(self, path: Path) -> None:
         """Writes the vocabulary as safetensors."""
@@ -118,34 +120,39 @@ class Vocabulary:
         )
 
 
-def _merged(seen: np.ndarray, counts: np.ndarray, waiting: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct codes, ascending, and how often each was seen, with those that waited."""
-    codes, more = np.unique(np.concatenate([seen[:0], *waiting]), return_counts=True)
-    place = np.searchsorted(seen, codes)
-    known = place < len(seen)
-    known[known] = seen[place[known]] == codes[known]
-    counts[place[known]] += more[known]
+def _add_counts(
+    codes: np.ndarray, counts: np.ndarray, parts: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct codes, ascending, and their counts, after the codes of `parts` are counted as well.
+
+    Writes to `counts`.
+    """
+    new_codes, new_counts = np.unique(np.concatenate([codes[:0], *parts]), return_counts=True)
+    place = np.searchsorted(codes, new_codes)
+    known = place < len(codes)
+    known[known] = codes[place[known]] == new_codes[known]
+    counts[place[known]] += new_counts[known]
     new = ~known
-    return np.insert(seen, place[new], codes[new]), np.insert(counts, place[new], more[new])
+    return np.insert(codes, place[new], new_codes[new]), np.insert(counts, place[new], new_counts[new])
 
 
-def _slots(known: np.ndarray) -> np.ndarray:
-    """A hash table with open addressing, at most half full: in each slot a place in `known` or -1.
+def _hash_table(known: np.ndarray) -> np.ndarray:
+    """Open addressing, at most half full: a slot holds a place in `known`, or -1.
 
-    Searching a million codes by halves takes five times as long.
+    A binary search among a million codes takes five times as long.
     """
     slots = np.full(2 << len(known).bit_length(), -1, np.int32)
     left, slot = np.arange(len(known)), _first_slot(known, slots)
     while len(left):
         free = slots[slot] < 0
         slots[slot[free]] = left[free]
-        lost = slots[slot] != left  # of several that want one slot, one has got it
+        lost = slots[slot] != left  # where several wanted one slot, only one got it
         left, slot = left[lost], _next_slot(slot[lost], slots)
     return slots
 
 
-def _places(known: np.ndarray, slots: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The place of each code in `known`, -1 of those that are not there."""
+def _look_up(known: np.ndarray, slots: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The place of each code in `known`; -1 where it is not there."""
     slot = _first_slot(codes, slots)
     places: np.ndarray = slots[slot].astype(np.int64)
     left = np.flatnonzero(places >= 0)

@@ -27,9 +27,9 @@ from transformers import AutoTokenizer
 from pincaption.cli import cli
 from pincaption.embed.errors import EmbedError
 from pincaption.embed.exported_encoder import export_encoder, load_encoder
-from pincaption.embed.model import Model
+from pincaption.embed.model import EmbeddingModel
 from pincaption.embed.pairs import OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY
-from pincaption.embed.queries import write
+from pincaption.embed.queries import write_query_vectors
 from pincaption.embed.sizes import SMALL_SIZES
 from pincaption.filters.text import normalise
 
@@ -69,7 +69,7 @@ def test_the_command_line(export: Path, model: Path, tmp_path: Path) -> None:
     assert np.linalg.norm(rows[0]["vector"]) == pytest.approx(1, abs=1e-5)
     exported = captioner("export-encoder", model, tmp_path / "encoder.pt2", "--json")
     assert json.loads(exported.stdout)["difference"] < 1e-4
-    whole = load_encoder(tmp_path / "encoder.pt2")(*Model.load(model).tokenise(["Red MUG"]))
+    whole = load_encoder(tmp_path / "encoder.pt2")(*EmbeddingModel.load(model).tokenise(["Red MUG"]))
     torch.testing.assert_close(
         torch.nn.functional.normalize(whole[0, :32], dim=0),
         torch.tensor(rows[0]["vector"]),
@@ -102,13 +102,13 @@ def test_a_service_gets_the_same_vectors_with_none_of_our_code(model: Path, tmp_
     ],
 )  # fmt: skip
 def test_the_saved_tokeniser_normalises_by_itself(model: Path, text: str) -> None:
-    loaded = Model.load(model)
+    loaded = EmbeddingModel.load(model)
     assert loaded.tokeniser([text])["input_ids"] == loaded.tokenise([text])[0].tolist()
     assert loaded.tokeniser.backend_tokenizer.normalizer.normalize_str(text) == normalise(text)
 
 
 def test_a_tokeniser_that_does_not_normalise_is_noticed(model: Path, tmp_path: Path) -> None:
-    loaded = Model.load(model)
+    loaded = EmbeddingModel.load(model)
     loaded.tokeniser.backend_tokenizer.normalizer = normalizers.Sequence([])
     with pytest.raises(EmbedError, match="the exported encoder differs from the model"):
         export_encoder(loaded, tmp_path / "encoder.pt2")
@@ -126,7 +126,7 @@ def test_a_dim_that_the_model_has_not_leaves_what_was_there(model: Path, tmp_pat
         raise OSError
 
     with pytest.raises(OSError):
-        write(Model.load(model), broken(), tmp_path / "v.parquet")
+        write_query_vectors(EmbeddingModel.load(model), broken(), tmp_path / "v.parquet")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("v.parquet", "mine")]
 
 
@@ -159,11 +159,11 @@ def test_many_queries_are_in_one_row_group(
             lambda folder: edit(
                 folder / "config.json", '"pincaption embedding 2"', '"pincaption embedding 1"'
             ),
-            "of the format 'pincaption embedding 1', this version reads",
+            "of the format 'pincaption embedding 1', but this version reads",
         ),
         (
             lambda folder: edit(folder / "config.json", '"pincaption embedding 2"', '"something else"'),
-            "holds no trained model",
+            "does not hold a trained model",
         ),
     ],
 )
@@ -225,7 +225,9 @@ def test_what_a_training_shows(export: Path, tmp_path: Path) -> None:
     ]
     assert shown[1].split() == ["step", "loss", "r@10", "loss", "r@10", "loss", "r@10", "loss"]
     assert max(len(line) for line in done.output.splitlines() if str(tmp_path) not in line) <= 80
-    assert Model.load(tmp_path / "m").sizes == replace(SMALL_SIZES, width=32, encoder_width=32, dims=(8, 16))
+    assert EmbeddingModel.load(tmp_path / "m").sizes == replace(
+        SMALL_SIZES, width=32, encoder_width=32, dims=(8, 16)
+    )
     other = captioner(*command[:-1], "16", env={"RANK": "1"})
     assert (other.exit_code, other.output) == (1, "")  # one process speaks for all
 
@@ -299,17 +301,17 @@ def test_what_befalls_another_process_alone_is_told_with_its_number(export: Path
             "the export has no vectors of that name (pinsage)",
         ),
         (["train", "{export}", "{new}", "--dims", "0,x"], "--dims takes numbers from 1 to 8192"),
-        (["train", "{new}", "{new}"], "is no export: write one with"),
+        (["train", "{new}", "{new}"], "is not an export: write one with"),
         (["train", "{export}", "{new}", "--encoder", "/nowhere"], "cannot be loaded as a text encoder"),
-        (["recall", "{new}", "{export}"], "holds no trained model"),
-        (["recall", "{export}", "{new}"], "is no export"),
-        (["export-encoder", "{new}", "{new}"], "holds no trained model"),
+        (["recall", "{new}", "{export}"], "does not hold a trained model"),
+        (["recall", "{export}", "{new}"], "is not an export"),
+        (["export-encoder", "{new}", "{new}"], "does not hold a trained model"),
         (["train", "{export}", "{new}", "--seed", "-1"], "-1 is not in the range 0<=x<=2147483647"),
         (
             ["train", "{export}", "{new}", "--width", "40"],
             "--width takes a multiple of 32, for instance 64; it got 40",
         ),
-        (["queries", "{new}"], "Parquet is nothing to look at"),
+        (["queries", "{new}"], "Parquet cannot be shown on a terminal"),
     ],
 )
 def test_mistakes_get_a_sentence(export: Path, tmp_path: Path, arguments: list[str], sentence: str) -> None:

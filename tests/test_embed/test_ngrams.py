@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pincaption.embed.ngrams import KINDS, Grams, grams, words
+from pincaption.embed.ngrams import KINDS, Grams, find_words, grams
 from pincaption.embed.vocabulary import Vocabulary
 from pincaption.filters.text import normalise
 
@@ -47,11 +47,12 @@ def plain_words(text: str | None) -> list[str]:
 def assert_words_are_plain(texts: list[str | None]) -> None:
     wanted = [plain_words(text) for text in texts]
     flat = list(itertools.chain.from_iterable(wanted))
-    characters, word, text = words(pa.array(texts, pa.string()))
-    assert (characters.dtype, word.dtype, text.dtype) == (np.uint32, np.int64, np.int64)
-    assert np.array_equal(text, np.repeat(np.arange(len(texts)), [len(some) for some in wanted]))
-    assert np.array_equal(word, np.repeat(np.arange(len(flat)), [len(some) for some in flat]))
-    assert characters.astype("<u4").tobytes() == "".join(flat).encode("utf-32-le")
+    words = find_words(pa.array(texts, pa.string()))
+    assert (words.characters.dtype, words.starts.dtype, words.texts.dtype) == (np.uint32, np.int64, np.int64)
+    assert np.array_equal(words.texts, np.repeat(np.arange(len(texts)), [len(some) for some in wanted]))
+    assert words.lengths.tolist() == [len(word) for word in flat]
+    assert words.starts.tolist() == [0, *itertools.accumulate(map(len, flat))][: len(flat)]
+    assert words.characters.astype("<u4").tobytes() == "".join(flat).encode("utf-32-le")
 
 
 @settings(max_examples=300, deadline=None)
@@ -82,9 +83,13 @@ def test_words_are_those_of_normalise_for_every_code_point_and_every_two_of_asci
     ids=["slice", "large", "dictionary", "bytes below a null"],
 )
 def test_words_are_the_same_however_arrow_holds_the_texts(array: pa.Array) -> None:
-    characters, word, text = words(array)
-    assert ["".join(map(chr, characters[word == i])) for i in range(3)] == ["red", "mugs", "tür"]
-    assert text.tolist() == [0, 2, 3]
+    words = find_words(array)
+    assert ["".join(map(chr, part)) for part in np.split(words.characters, words.starts[1:])] == [
+        "red",
+        "mugs",
+        "tür",
+    ]
+    assert words.texts.tolist() == [0, 2, 3]
 
 
 @settings(max_examples=200, deadline=None)

@@ -17,7 +17,7 @@ from pincaption.embed.bm25 import BM25
 from pincaption.embed.intervals import mean_and_interval
 from pincaption.embed.ngrams import grams
 from pincaption.embed.pairs import QUERY_PIN, QUERY_QUERY, Pairs, Task
-from pincaption.embed.ranking import Index, known_positives, measures, ranks
+from pincaption.embed.ranking import Candidates, known_positives, measures, ranks
 from pincaption.embed.reader import Export
 from pincaption.embed.recall import groups, summaries
 from pincaption.embed.scores import bm25_scores, fused
@@ -48,7 +48,9 @@ def test_ranks_are_those_of_a_count_by_hand(data: st.DataObject) -> None:
         QUERY_PIN, *(np.array(x) for x in zip(*pairs, strict=True)), np.ones(len(pairs)), np.arange(n_items)
     )
     known = np.array(sorted({q << 32 | i for q, i in [*pairs, *more]}))
-    found = ranks(lambda some: torch.from_numpy(table[some][:, index]), task, Index(np.array(index)), known)
+    found = ranks(
+        lambda some: torch.from_numpy(table[some][:, index]), task, Candidates(np.array(index)), known
+    )
     for (query, item), rank in zip(pairs, found, strict=True):
         others = [i for i in index if i != item and (query, i) not in {*pairs, *more}]
         higher, equal = (
@@ -63,7 +65,7 @@ def test_a_score_that_is_no_number_ranks_last() -> None:
     found = ranks(
         lambda some: torch.tensor([[torch.nan, 3.0, 2.0, torch.nan, 9.0]]),
         task,
-        Index(np.arange(5)),
+        Candidates(np.arange(5)),
         task.known,
     )
     # the others are 2, 3 and 4, of which 3 scores no number either
@@ -119,7 +121,7 @@ def test_bm25_is_lucenes_formula(documents: list[list[str]], query: list[str]) -
 def test_bm25_reads_every_field_and_only_those(export: Path) -> None:
     pairs = Pairs.load(Export(export), "test")
     task = pairs.tasks[QUERY_PIN]
-    index = Index(task.pool)
+    index = Candidates(task.pool)
     some = task.queries[:5]
     every = bm25_scores(Export(export), pairs, task, index)(some)
     titles = bm25_scores(Export(export, ["title"]), pairs, task, index)(some)

@@ -26,18 +26,17 @@ from pincaption.embed.batches import MIX, Batches, batch_shares
 from pincaption.embed.checkpoint import CHECKPOINT
 from pincaption.embed.errors import EmbedError
 from pincaption.embed.exported_encoder import export_encoder
-from pincaption.embed.model import Model
+from pincaption.embed.model import EmbeddingModel
 from pincaption.embed.ngrams import grams
 from pincaption.embed.objective import Objective
 from pincaption.embed.options import TrainOptions
 from pincaption.embed.pairs import OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, Pairs
 from pincaption.embed.reader import Export, Items
-from pincaption.embed.scores import encode_items
 from pincaption.embed.sizes import Sizes
-from pincaption.embed.start import make_model
-from pincaption.embed.text_encoder import _small
+from pincaption.embed.start import initial_model
+from pincaption.embed.text_encoder import small_encoder
 from pincaption.embed.training import train
-from pincaption.embed.validation import Validation, split_validation
+from pincaption.embed.validation import Validation, hold_out
 from pincaption.embed.vocabulary import Vocabulary
 from pincaption.filters.text import normalise
 
@@ -137,14 +136,14 @@ def test_the_step_that_does_best_on_held_out_queries_is_kept(export: Path, tmp_p
     assert len(points) > 5
     assert (found["kept_step"], found["validation"]) == (best["step"], best["validation"])
     data = Export(export)
-    _, held_out, data.hidden = split_validation(Pairs.load(data, "train"), 0.2)
-    assert Validation(data, held_out, options.seed)(Model.load(tmp_path / "m"), "cpu") == best["validation"]
+    _, held_out, data.hidden_queries = hold_out(Pairs.load(data, "train"), 0.2)
+    assert Validation(data, held_out, options.seed)(EmbeddingModel.load(tmp_path / "m")) == best["validation"]
 
 
 def test_held_out_queries_are_on_no_item_and_in_no_pair(export: Path) -> None:
     data = Export(export)
-    kept, held_out, data.hidden = split_validation(Pairs.load(data, "train"), 0.3)
-    hidden, rows = set(data.hidden.to_pylist()), np.arange(len(data))
+    kept, held_out, data.hidden_queries = hold_out(Pairs.load(data, "train"), 0.3)
+    hidden, rows = set(data.hidden_queries.to_pylist()), np.arange(len(data))
     on_items = set(data.texts(rows, ["engaged_queries"])["engaged_queries"][0].to_pylist())
     everything = set(Export(export).texts(rows, ["engaged_queries"])["engaged_queries"][0].to_pylist())
     assert hidden & everything
@@ -159,14 +158,14 @@ def test_held_out_queries_are_on_no_item_and_in_no_pair(export: Path) -> None:
         )
         assert not asked & hidden
         assert set(held_out.queries.take(pa.array(held_out.tasks[name].queries)).to_pylist()) <= hidden
-    assert set(kept.asked.to_pylist()) <= set(kept.queries.to_pylist()) - hidden
-    made = make_model(data, kept, OPTIONS).vocabulary
-    assert not np.isin(grams(data.hidden)["bigram"].codes, made.known["bigram"]).all()
+    assert set(kept.used_queries.to_pylist()) <= set(kept.queries.to_pylist()) - hidden
+    made = initial_model(data, kept, OPTIONS).vocabulary
+    assert not np.isin(grams(data.hidden_queries)["bigram"].codes, made.known["bigram"]).all()
 
 
 def test_where_nothing_would_be_left_to_learn_from_nothing_is_held_out(export: Path) -> None:
     pairs = Pairs.load(Export(export), "train")
-    kept, held_out, hidden = split_validation(pairs, 1.0)
+    kept, held_out, hidden = hold_out(pairs, 1.0)
     assert kept.tasks.keys() == pairs.tasks.keys()
     assert (held_out.tasks, len(hidden)) == ({}, 0)
 
@@ -206,7 +205,7 @@ def test_an_export_of_json_lines_gives_the_same_items(tmp_path: Path) -> None:
                 for name, (column, parents) in data.texts(order, data.fields).items()
             }
         )
-        assert len(data.with_text) == 9
+        assert len(data.rows_with_text) == 9
         assert train(
             tmp_path / form, tmp_path / f"{form}-model", replace(OPTIONS, compatible=(), epochs=1), workers=0
         )["done"]
@@ -216,18 +215,16 @@ def test_an_export_of_json_lines_gives_the_same_items(tmp_path: Path) -> None:
 def test_vectors_that_a_model_reads_may_be_missing_of_an_export_but_not_of_another_size(
     export: Path, trained: Path
 ) -> None:
-    model, data = Model.load(trained), Export(export)
-    data._stored = {}
-    without = encode_items(model, data)
+    model, data = EmbeddingModel.load(trained), Export(export)
+    data.stored_vectors = {}
+    without = model.embed_items(data)
     assert torch.allclose(without.norm(dim=1), torch.ones(len(data)), atol=1e-5)
     rows = data.rows.to_pandas()
     missing = torch.from_numpy(rows["pinsage"].isna().to_numpy())
-    torch.testing.assert_close(
-        without[missing], encode_items(model, Export(export))[missing], atol=1e-5, rtol=0
-    )
-    data._stored = {"pinsage": 8}
-    with pytest.raises(EmbedError, match="vectors pinsage of 8 numbers, the model was trained on 16"):
-        encode_items(model, data)
+    torch.testing.assert_close(without[missing], model.embed_items(export)[missing], atol=1e-5, rtol=0)
+    data.stored_vectors = {"pinsage": 8}
+    with pytest.raises(EmbedError, match="vectors pinsage of 8 numbers, but the model was trained on 16"):
+        model.embed_items(data)
 
 
 def test_a_folder_that_cannot_be_written_is_told_before_anything_is_made(
@@ -257,7 +254,7 @@ def test_own_words_are_words_of_the_item_in_their_order_whoever_picks_them(expor
 
     def batches(rank: int, ranks: int) -> Batches:
         return Batches(
-            data, pairs, vocabulary, tokenise, shares={OWN_WORDS: 40}, steps=3, rank=rank, ranks=ranks
+            data, pairs, vocabulary, tokenise, shares={OWN_WORDS: 40}, steps=3, process=rank, processes=ranks
         )
 
     whole = batches(0, 1)[2][OWN_WORDS]
@@ -284,8 +281,8 @@ def is_subsequence(some: list[str], words: list[str]) -> bool:
 def test_the_small_encoders_vocabulary_is_the_same_in_every_process(tmp_path: Path) -> None:
     code = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_training import COMMON, TINY, _small
-print(_small(COMMON, TINY)[0].backend_tokenizer.to_str())"""
+from test_training import COMMON, TINY, small_encoder
+print(small_encoder(COMMON, TINY)[0].backend_tokenizer.to_str())"""
     made = [
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True
@@ -298,13 +295,13 @@ print(_small(COMMON, TINY)[0].backend_tokenizer.to_str())"""
 
 def test_the_small_encoders_words_begin_as_the_item_towers(export: Path) -> None:
     data = Export(export)
-    model = make_model(data, Pairs.load(data, "train"), OPTIONS)
+    model = initial_model(data, Pairs.load(data, "train"), OPTIONS)
     (token,) = model.tokeniser(" boat", add_special_tokens=False)["input_ids"]
     ids, starts = model.vocabulary.ids(grams(pa.array(["boat"])), 1)
     with torch.no_grad():
-        wanted = model.items.ngrams(torch.from_numpy(ids), torch.from_numpy(starts))[0]
+        wanted = model.item_tower.ngrams(torch.from_numpy(ids), torch.from_numpy(starts))[0]
         torch.testing.assert_close(
-            model.queries.encoder.get_input_embeddings().weight[token], wanted / wanted.norm()
+            model.query_tower.encoder.get_input_embeddings().weight[token], wanted / wanted.norm()
         )
 
 
@@ -312,7 +309,7 @@ def test_the_small_encoders_words_begin_as_the_item_towers(export: Path) -> None
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """In the published layout: a small BERT, one of twelve positions, and a decoder."""
     folder = tmp_path_factory.mktemp("encoders")
-    tokeniser = _small(COMMON, TINY)[0]
+    tokeniser = small_encoder(COMMON, TINY)[0]
     common = {
         "vocab_size": len(tokeniser),
         "hidden_size": 32,
@@ -341,24 +338,24 @@ def test_an_encoder_of_transformers_trains_and_loads(
     options = replace(OPTIONS, encoder=str(encoders / name), epochs=0.2)
     found = train(export, tmp_path / "m", options, workers=0)
     assert OWN_WORDS not in found["loss"]
-    model = Model.load(tmp_path / "m")
+    model = EmbeddingModel.load(tmp_path / "m")
     ids, _ = model.tokenise(["red mug " * 100])
     assert ids.shape[1] == model.most_tokens == {"bert": 64, "short": 12}[name]
-    assert model.queries(*model.tokenise(["red mug", "tea " * 100])).norm(dim=1).tolist() == pytest.approx(
-        [1, 1], abs=1e-5
-    )
+    assert model.query_tower(*model.tokenise(["red mug", "tea " * 100])).norm(
+        dim=1
+    ).tolist() == pytest.approx([1, 1], abs=1e-5)
     assert export_encoder(model, tmp_path / "encoder.pt2") < 1e-4
 
 
 def test_a_decoder_is_no_encoder(export: Path, encoders: Path, tmp_path: Path) -> None:
-    with pytest.raises(EmbedError, match="no text encoder whose first token reads the whole text"):
+    with pytest.raises(EmbedError, match="is not a text encoder whose first token reads the whole text"):
         train(export, tmp_path / "m", replace(OPTIONS, encoder=str(encoders / "decoder")), workers=0)
 
 
 def test_bfloat16_learns_nearly_the_same(export: Path) -> None:
     data = Export(export)
     pairs = Pairs.load(data, "train")
-    model = make_model(data, pairs, OPTIONS)
+    model = initial_model(data, pairs, OPTIONS)
     objective = Objective(model, OPTIONS, pairs, len(data))
     state = {name: value.clone() for name, value in objective.state_dict().items()}
     batch = Batches(
@@ -458,8 +455,8 @@ def test_pairs_come_as_often_as_they_weigh(export: Path) -> None:
 
 
 def test_items_with_any_pattern_of_missing_fields_have_an_embedding(export: Path, trained: Path) -> None:
-    model, data = Model.load(trained), Export(export)
-    vectors = encode_items(model, data)
+    model, data = EmbeddingModel.load(trained), Export(export)
+    vectors = model.embed_items(data)
     assert torch.allclose(vectors.norm(dim=1), torch.ones(len(data)), atol=1e-5)
     nothing = Items(
         {
@@ -468,8 +465,8 @@ def test_items_with_any_pattern_of_missing_fields_have_an_embedding(export: Path
         },
         {"pinsage": (torch.zeros(2, 16), torch.zeros(2, dtype=torch.bool))},
     )
-    found = model.items(nothing)
+    found = model.item_tower(nothing)
     assert torch.isfinite(found).all()
     assert torch.equal(found[0], found[1])
-    one = torch.cat([encode_items(model, data, np.array([row])) for row in range(10)])
+    one = torch.cat([model.embed_items(data, np.array([row])) for row in range(10)])
     torch.testing.assert_close(one, vectors[:10], atol=1e-5, rtol=0)
