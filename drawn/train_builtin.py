@@ -1,25 +1,23 @@
-"""Trains the built-in checkpoint: a genuine, small BLIP-2 that knows the pictures of `draw.py` and nothing
-else.
+"""Trains the built-in checkpoint: a genuine, small BLIP-2 that knows only the pictures of `draw.py`.
 
     python -m pincaption.drawn.train_builtin OUT_DIR --minutes 90
     python -m pincaption.drawn.train_builtin captioner/builtin --evaluate 1000
 
-Same classes, files and conventions as Salesforce/blip2-opt-2.7b: vision transformer, Q-Former with query
-tokens, an OPT language model with a byte-level BPE tokenizer, captions that end with a newline. What differs
-is the size.
+It has the classes, files and conventions of Salesforce/blip2-opt-2.7b: a vision transformer, a Q-Former with
+query tokens, an OPT language model with a byte-level BPE tokenizer, and captions that end with a newline. Only
+the sizes differ.
 
-Training is plain captioning loss end to end, plus two helps that only drawn pictures allow, for we know what
-covers which patch: linear heads on the vision tower are asked for the noun, the colour and the role (one of
-two, the left one, ...) of every patch, and for the layout of the picture. Without noun and colour learning
-takes hours; without the role, "left of" against "above" was still a coin's toss after 5,000 steps. The heads
-are thrown away afterwards. Captions of combinations with `Scene.held_out` are never seen.
+The loss is the usual captioning loss, end to end, and two more that are possible because we know what covers
+which patch of a drawn picture. Linear heads on the vision tower predict the noun, the colour and the role (one
+of two, the left one, ...) of every patch, and the layout of the picture. Without noun and colour, learning
+takes hours. Without the role, the model still confused "left of" and "above" after 5,000 steps. The heads are
+thrown away after training. Combinations with `Scene.held_out` are never shown.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import io
 import json
 import random
 import time
@@ -41,16 +39,22 @@ from transformers import (
 )
 
 from . import draw
+from .labelled import (
+    COLOURS,
+    IGNORE,
+    IMAGE,
+    LAYOUTS,
+    NOUNS,
+    PATCH,
+    PROMPTS,
+    ROLES,
+    LabelledPicture,
+    labelled_picture,
+)
 
-IMAGE, PATCH, QUERIES, VOCABULARY = 64, 8, 12, 448
-GRID = IMAGE // PATCH
-PROMPTS = ("a photo of", "a picture of")
-NOUNS, COLOURS = list(draw.THINGS), list(draw.COLOURS)
-LAYOUTS = ("1", "2", "3", "left of", "above")
-# 0: the thing named first
-ROLES = ("1", "2", "3", "left of 0", "left of 1", "above 0", "above 1", "background")
-AVERAGED = 0.998  # of the averaged weights stays at each step
-IGNORE = -100
+QUERIES, VOCABULARY = 12, 448
+WIDTH = 128  # of all three models
+AVERAGED = 0.998  # how much of the averaged weights is kept at each step
 
 
 def train_tokenizer(folder: Path) -> GPT2Tokenizer:
@@ -74,34 +78,67 @@ def train_tokenizer(folder: Path) -> GPT2Tokenizer:
 
 
 def build(tokenizer: GPT2Tokenizer) -> Blip2ForConditionalGeneration:
+    """A model with random weights."""
     newline = tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
     special = {"bos_token_id": 2, "pad_token_id": 1, "eos_token_id": newline}
+    vision = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 384,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": IMAGE,
+        "patch_size": PATCH,
+        "initializer_range": 0.02,
+    }
+    qformer = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "cross_attention_frequency": 1,
+        "encoder_hidden_size": WIDTH,
+        "vocab_size": 4,
+        "max_position_embeddings": 64,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+    }
+    text = {
+        "model_type": "opt",
+        "vocab_size": len(tokenizer),
+        "hidden_size": WIDTH,
+        "word_embed_proj_dim": WIDTH,
+        "ffn_dim": 384,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 96,
+        "dropout": 0.0,
+        "attention_dropout": 0.0,
+        "prefix": "</s>",
+        **special,
+    }
     config = Blip2Config(
-        vision_config=dict(hidden_size=128, intermediate_size=384, num_hidden_layers=4, num_attention_heads=4, image_size=IMAGE, patch_size=PATCH, initializer_range=0.02),
-        qformer_config=dict(
-            hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4, cross_attention_frequency=1,
-            encoder_hidden_size=128, vocab_size=4, max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-        ),
-        text_config=dict(
-            model_type="opt", vocab_size=len(tokenizer), hidden_size=128, word_embed_proj_dim=128, ffn_dim=384, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=96, dropout=0.0, attention_dropout=0.0, prefix="</s>", **special,
-        ),
+        vision_config=vision,
+        qformer_config=qformer,
+        text_config=text,
         num_query_tokens=QUERIES,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-    )  # fmt: skip
+    )
     model = Blip2ForConditionalGeneration(config)
     model.language_model.generation_config.eos_token_id = newline
     model.generation_config.eos_token_id = newline
     with torch.no_grad():
-        # the class leaves them at zero, from where equal queries never part
+        # The class leaves them at zero, and queries that are equal at first would stay equal.
         model.query_tokens.normal_(std=0.5)
         model.vision_model.embeddings.position_embedding.normal_(std=0.1)
     return model
 
 
 class Pictures(torch.utils.data.IterableDataset[dict[str, torch.Tensor]]):
-    """Endless fresh pictures: batches of (pixels uint8, token ids, first caption position, patch nouns, patch
-    colours, patch roles, layout).
+    """Endless batches of fresh pictures.
+
+    A batch holds "pixels" (uint8 [batch, height, width, 3]), "ids" and "labels" (int64 [batch, length]; the
+    prompt has the label IGNORE), the labels of every patch "nouns", "colours" and "roles" (int64 [batch,
+    patches]), and "layout" (int64 [batch]).
     """
 
     def __init__(self, tokenizer: GPT2Tokenizer, batch: int, seed: int):
@@ -112,88 +149,34 @@ class Pictures(torch.utils.data.IterableDataset[dict[str, torch.Tensor]]):
         rng = random.Random(f"{self.seed}-{info.id if info else 0}")
         torch.set_num_threads(1)
         while True:
-            yield self._collate([self._picture(rng) for _ in range(self.batch)])
-
-    def _picture(
-        self, rng: random.Random
-    ) -> tuple[np.ndarray, str, str, np.ndarray, np.ndarray, np.ndarray, int]:
-        scene = draw.random_scene(rng, held_out=False)
-        side = rng.choice((72, 96, 112, 128))
-        size = (
-            (side, round(side * rng.uniform(1, 1.34)))
-            if rng.random() < 0.5
-            else (round(side * rng.uniform(1, 1.34)), side)
-        )
-        picture, masks = draw.draw_with_masks(scene, rng, size)
-        if rng.random() < 0.3:
-            picture = Image.open(io.BytesIO(_jpeg(picture, rng.randint(60, 95))))
-        pixels = np.asarray(picture.resize((IMAGE, IMAGE), Image.Resampling.BICUBIC))
-        cover = np.stack(
-            [
-                np.asarray(m.resize((GRID, GRID), Image.Resampling.BOX), np.float32).ravel() / 255
-                for m in masks
-            ]
-        )
-        things = scene.things if scene.relation else scene.things * scene.count
-        best, most = cover.argmax(0), cover.max(0)
-        nouns = np.where(
-            most > 0.35,
-            np.array([NOUNS.index(t.noun) for t in things])[best],
-            np.where(most < 0.05, len(NOUNS), IGNORE),
-        )
-        colours = np.where(
-            most > 0.35,
-            np.array([COLOURS.index(t.colour) for t in things])[best],
-            np.where(most < 0.05, len(COLOURS) + draw.BACKGROUNDS.index(scene.background), IGNORE),
-        )
-        of_thing = np.array(
-            [
-                ROLES.index(f"{scene.relation} {i}" if scene.relation else str(scene.count))
-                for i in range(len(things))
-            ]
-        )
-        roles = np.where(most > 0.35, of_thing[best], np.where(most < 0.05, len(ROLES) - 1, IGNORE))
-        prompt = rng.choice(PROMPTS) if rng.random() < 0.15 else ""
-        return (
-            pixels,
-            prompt,
-            scene.caption,
-            nouns,
-            colours,
-            roles,
-            LAYOUTS.index(scene.relation or str(scene.count)),
-        )
+            yield self._collate([labelled_picture(rng) for _ in range(self.batch)])
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _collate(
-        self, rows: list[tuple[np.ndarray, str, str, np.ndarray, np.ndarray, np.ndarray, int]]
-    ) -> dict[str, torch.Tensor]:
-        texts = [(self._ids(p), self._ids(f"{p} {c}\n".lstrip(" "))) for _, p, c, *_ in rows]
-        length = max(len(ids) for _, ids in texts) + 1
-        ids, labels = torch.full((len(rows), length), 1), torch.full((len(rows), length), IGNORE)
+    def _collate(self, pictures: list[LabelledPicture]) -> dict[str, torch.Tensor]:
+        texts = [
+            (self._ids(picture.prompt), self._ids(f"{picture.prompt} {picture.caption}\n".lstrip(" ")))
+            for picture in pictures
+        ]
+        shape = (len(pictures), max(len(text) for _, text in texts) + 1)
+        ids, labels = torch.full(shape, 1), torch.full(shape, IGNORE)
         for i, (prompt, text) in enumerate(texts):
             ids[i, 0], ids[i, 1 : 1 + len(text)] = 2, torch.tensor(text)
             labels[i, 1 + len(prompt) : 1 + len(text)] = torch.tensor(text[len(prompt) :])
         return {
-            "pixels": torch.from_numpy(np.stack([r[0] for r in rows])),
+            "pixels": torch.from_numpy(np.stack([picture.pixels for picture in pictures])),
             "ids": ids,
             "labels": labels,
-            "nouns": torch.from_numpy(np.stack([r[3] for r in rows])),
-            "colours": torch.from_numpy(np.stack([r[4] for r in rows])),
-            "roles": torch.from_numpy(np.stack([r[5] for r in rows])),
-            "layout": torch.tensor([r[6] for r in rows]),
+            "nouns": torch.from_numpy(np.stack([picture.nouns for picture in pictures])),
+            "colours": torch.from_numpy(np.stack([picture.colours for picture in pictures])),
+            "roles": torch.from_numpy(np.stack([picture.roles for picture in pictures])),
+            "layout": torch.tensor([picture.layout for picture in pictures]),
         }
 
 
-def _jpeg(picture: Image.Image, quality: int) -> bytes:
-    out = io.BytesIO()
-    picture.save(out, "JPEG", quality=quality)
-    return out.getvalue()
-
-
 def normalise(pixels: torch.Tensor, processor: BlipImageProcessor) -> torch.Tensor:
+    """uint8 [batch, height, width, 3] -> float32 [batch, 3, height, width], as the processor does it."""
     mean, std = torch.tensor(processor.image_mean), torch.tensor(processor.image_std)
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
@@ -270,6 +253,7 @@ def exact(
 
 
 def train(folder: Path, minutes: float, batch: int, rate: float, seed: int, resume: bool) -> None:
+    """Trains for `minutes` with batches of `batch` pictures, and saves the checkpoint into `folder`."""
     torch.manual_seed(seed)
     tokenizer = train_tokenizer(folder)
     processor = BlipImageProcessor(size={"height": IMAGE, "width": IMAGE})
@@ -278,18 +262,16 @@ def train(folder: Path, minutes: float, batch: int, rate: float, seed: int, resu
         model = Blip2ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     heads = nn.ModuleDict(
         {
-            "noun": nn.Linear(128, len(NOUNS) + 1),
-            "colour": nn.Linear(128, len(COLOURS) + len(draw.BACKGROUNDS)),
-            "role": nn.Linear(128, len(ROLES)),
-            "layout": nn.Linear(128, len(LAYOUTS)),
-            "seen": nn.Linear(128, len(LAYOUTS)),
+            "noun": nn.Linear(WIDTH, len(NOUNS) + 1),
+            "colour": nn.Linear(WIDTH, len(COLOURS) + len(draw.BACKGROUNDS)),
+            "role": nn.Linear(WIDTH, len(ROLES)),
+            "layout": nn.Linear(WIDTH, len(LAYOUTS)),
+            "seen": nn.Linear(WIDTH, len(LAYOUTS)),
         }
     )
     parameters = [*model.parameters(), *heads.parameters()]
-    print(
-        f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} million parameters, vocabulary {len(tokenizer)}",
-        flush=True,
-    )
+    millions = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"{millions:.2f} million parameters, vocabulary {len(tokenizer)}", flush=True)
     decay = [p for p in parameters if p.ndim >= 2]
     optimiser = torch.optim.AdamW(
         [
@@ -305,11 +287,11 @@ def train(folder: Path, minutes: float, batch: int, rate: float, seed: int, resu
     model.train()
     start = checked = time.monotonic()
     means: dict[str, float] = {}
-    # of the weights over the last steps: what is evaluated and saved
+    # The average of the weights over the last steps is what is evaluated and saved.
     average = copy.deepcopy(model).requires_grad_(False)
     for step, rows in enumerate(data):
-        # The schedule follows the clock, not the step, so that a noisy machine still ends with a decayed
-        # rate.
+        # The schedule follows the clock and not the steps, so that the rate has decayed at the end on a slow
+        # machine too.
         done = (time.monotonic() - start) / (60 * minutes)
         if done >= 1:
             break
@@ -326,21 +308,18 @@ def train(folder: Path, minutes: float, batch: int, rate: float, seed: int, resu
         for name, loss in (("caption", caption), ("patch", patch), ("layout", layout)):
             means[name] = 0.98 * means.get(name, loss.item()) + 0.02 * loss.item()
         if step % 100 == 0:
-            print(
-                f"{done:6.1%} step {step}: {', '.join(f'{n} {m:.3f}' for n, m in means.items())}, {(time.monotonic() - start) / (step + 1):.3f} s/step",
-                flush=True,
-            )
+            shown = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
+            seconds = (time.monotonic() - start) / (step + 1)
+            print(f"{done:6.1%} step {step}: {shown}, {seconds:.3f} s/step", flush=True)
         if time.monotonic() - checked > 300:
-            print(
-                f"{done:6.1%} step {step}: exact {exact(average, tokenizer, processor, 200, show=3):.1%} of unseen combinations",
-                flush=True,
-            )
+            share = exact(average, tokenizer, processor, 200, show=3)
+            print(f"{done:6.1%} step {step}: exact {share:.1%} of unseen combinations", flush=True)
             save(average, tokenizer, processor, folder)
             checked = time.monotonic()
     save(average, tokenizer, processor, folder)
-    print(
-        f"{step} steps of {batch} in {minutes} minutes: {exact(average, tokenizer, processor, 1000, seed=2, show=10):.1%} of 1,000 unseen combinations exactly right"
-    )
+    share = exact(average, tokenizer, processor, 1000, seed=2, show=10)
+    print(f"{step} steps of {batch} in {minutes} minutes")
+    print(f"{share:.1%} of 1,000 unseen combinations exactly right")
 
 
 def save(
@@ -349,6 +328,7 @@ def save(
     processor: BlipImageProcessor,
     folder: Path,
 ) -> None:
+    """Saves the checkpoint as transformers does, without the files of the tokenizer that it does not need."""
     for name in ("vocab.json", "merges.txt"):
         (folder / name).unlink(missing_ok=True)
     Blip2Processor(processor, tokenizer, num_query_tokens=QUERIES).save_pretrained(folder)
@@ -364,7 +344,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on from the weights in FOLDER")
+    parser.add_argument("--resume", action="store_true", help="continue from the weights in FOLDER")
     parser.add_argument("--evaluate", type=int, metavar="N", help="only caption N unseen combinations")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()

@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pincaption.captioner.checkpoint import CheckpointError, find_checkpoint
+from pincaption.captioner.checkpoint import CheckpointError
+from pincaption.captioner.find import find_checkpoint
 from pincaption.drawn.world import make_world
 from pincaption.images.decode import ImageError, decode
 from pincaption.ingest.placeholders import says_nothing
