@@ -38,7 +38,7 @@ from transformers import (
 )
 
 from pincaption.captioner.blip2 import Blip2
-from pincaption.captioner.checkpoint import find_checkpoint
+from pincaption.captioner.find import find_checkpoint
 from pincaption.captioner.model import Decoding
 from pincaption.captioner.run import Options, run
 from pincaption.drawn import draw
@@ -240,7 +240,7 @@ def memory(work: Path, n: int) -> dict[str, object]:
 
 
 def startup(work: Path, rounds: int) -> dict[str, object]:
-    """Median seconds of commands that are to feel instant, on a store of 2,000 pins whose captions are done."""
+    """Median seconds of commands that must feel instant, on a store of 2,000 pins that have captions."""
     captioner = str(Path(sys.executable).parent / "captioner")
     folder = work / "start"
     folder.mkdir(parents=True)

@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-# where --batch-size auto stops growing; beyond, larger batches gain little
+# The largest batch that `auto` tries, by device; on a CPU larger batches gain little.
 MAX_BATCH = {"cpu": 64, "cuda": 512}
+_FIRST = 8  # pictures in the first batch
+_FASTER = 1.05  # a size must be this much faster than the one before to go on growing
+_SLOWER = 0.95  # a size that is slower than this gives way to the one before
 
 
 class BatchSize:
-    """How many pictures go into a batch: fixed, or growing while that pays, and halved when memory runs out."""
+    """The number of pictures in a batch, `current`.
+
+    It is `fixed`, or it is doubled as long as that makes the model faster, up to `largest`. In both cases it
+    is halved when memory runs out.
+    """
 
     def __init__(self, fixed: int | None, largest: int):
-        self.current = fixed or min(8, largest)
+        self.current = fixed or min(_FIRST, largest)
         self._largest, self._growing = largest, fixed is None
-        self._best, self._rates = 0.0, list[float]()
+        self._best = 0.0  # pictures per second of the best size so far
+        self._rates = list[float]()  # pictures per second of the batches of the current size
 
-    def ran(self, n: int, seconds: float) -> None:
-        """Notes that a batch of `n` took `seconds`."""
+    def record(self, n: int, seconds: float) -> None:
+        """Notes that a batch of `n` pictures took `seconds`, and grows if that pays."""
         if not self._growing or n != self.current:
             return
         self._rates.append(n / seconds)
-        if len(self._rates) < 2:  # the first batch of a size pays for warming up
+        if len(self._rates) < 2:  # the first batch of a size is slow, because the device warms up
             return
         rate = max(self._rates)
         self._rates = []
-        if rate < 1.05 * self._best or 2 * self.current > self._largest:
+        if rate < _FASTER * self._best or 2 * self.current > self._largest:
             self._growing = False
-            if rate < 0.95 * self._best:
+            if rate < _SLOWER * self._best:
                 self.current //= 2
         else:
             self._best, self.current = rate, 2 * self.current
 
     def shrink(self, n: int) -> None:
-        """Notes that a batch of `n` did not fit. Raises MemoryError when a single picture does not."""
+        """Notes that a batch of `n` pictures did not fit into memory, and halves the size.
+
+        Raises MemoryError if not even one picture fits.
+        """
         if n == 1:
             raise MemoryError(
-                "not even one picture at a time fits into memory: take a smaller --dtype, another --device or a smaller model"
+                "not even one picture at a time fits into memory: take a smaller dtype such as bfloat16, "
+                "another device or a smaller model"
             )
         self.current, self._growing = max(1, min(self.current, n) // 2), False

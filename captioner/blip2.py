@@ -1,9 +1,13 @@
-"""BLIP-2 in transformers: loading a checkpoint safely, and captions for a batch of pictures.
+"""BLIP-2 in transformers: loads a checkpoint safely and writes captions for a batch of pictures.
 
-What is easy to get wrong here, and is tested: the input ids are built by us; a decoder-only language model
-(OPT) returns image tokens and prompt before the new tokens, an encoder-decoder (Flan-T5) the new tokens
-alone; prompts of different length are padded between image tokens and prompt for the one, at the end for the
-other; `generate` ignores the model's own generation_config, so every decoding parameter is passed.
+These points are easy to get wrong. Tests cover each of them:
+
+- The input ids are built here, not by the processor of transformers.
+- A decoder-only language model (OPT) returns the image tokens and the prompt before the new tokens. An
+  encoder-decoder (Flan-T5) returns the new tokens only.
+- Prompts of different length are padded to the same length: for OPT between the image tokens and the prompt,
+  for Flan-T5 at the end.
+- `generate` does not use the generation_config of the whole model, so every decoding parameter is passed.
 """
 
 from __future__ import annotations
@@ -15,76 +19,108 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
-# Only the classes that are needed: the package's star import and AutoProcessor print pages of warnings.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Only the classes that are needed: a star import and AutoProcessor print pages of warnings.
 from transformers import AutoTokenizer, Blip2ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from .checkpoint import Checkpoint, CheckpointError
-from .model import DTYPES, Decoding, Text, out_of_memory
+from .model import Decoding, Text, out_of_memory
+from .preprocessing import read_preprocessing
+
+_PROMPTS_KEPT = 1024  # prompts whose tokens are remembered
+# T5 has relative positions and takes prompts of any length. This bound only limits the memory.
+_T5_POSITIONS = 2048
+_MAX_CHARS_PER_TOKEN = 64  # a prompt with more characters per position is too long for certain
 
 
 class Blip2:
-    """A loaded checkpoint. `caption` is all that the worker needs of it.
+    """A loaded BLIP-2 checkpoint; implements `CaptionModel`.
 
-    Raises CheckpointError if it cannot be loaded or used as it is, MemoryError if it does not fit into
+    Raises CheckpointError if the checkpoint cannot be loaded or used, MemoryError if it does not fit into
     memory.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", dtype: str = "float32"):
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
-        self.preprocessing = checkpoint.preprocessing
+        self.name = checkpoint.name
+        self.preprocessing = read_preprocessing(checkpoint)
+        self.picture_size = self.preprocessing["width"], self.preprocessing["height"]
+        self.resample = Image.Resampling[self.preprocessing["resample"].upper()]
         self.tokenizer, self.model = _load(checkpoint, device, dtype)
-        config, vocabulary = self.model.config, self.model.get_input_embeddings().num_embeddings
-        text = config.text_config
+        config = self.model.config
         self.decoder_only = bool(config.use_decoder_only_language_model)
         self._image_token, self._queries = int(config.image_token_index), int(config.num_query_tokens)
-        if self._image_token >= vocabulary:
-            raise CheckpointError(
-                f"{checkpoint.path / 'config.json'} has image_token_index {self._image_token}, but the language model has {vocabulary} tokens: correct it"
-            )
-        if max(self.tokenizer.get_vocab().values()) >= vocabulary:
-            raise CheckpointError(
-                f"the tokenizer of {checkpoint.path} has more tokens than its language model ({vocabulary}): the files are of two models, take a fresh copy"
-            )
-        stored = (
-            self.model.generation_config.eos_token_id,
-            self.model.language_model.generation_config.eos_token_id,
-        )
-        self._eos = sorted(
-            {
-                i
-                for ids in (*stored, text.eos_token_id, self.tokenizer.eos_token_id)
-                if ids is not None
-                for i in (ids if isinstance(ids, list) else [ids])
-            }
-        )
-        self._end = _first_id(self.tokenizer.eos_token_id, text.eos_token_id)
-        self._bos = _first_id(text.bos_token_id, self.tokenizer.bos_token_id, self._end)
-        self._pad = _first_id(text.pad_token_id, self.tokenizer.pad_token_id, self._end)
-        # T5 counts relative positions and takes any length; the bound is for memory's sake.
-        self._positions = getattr(text, "max_position_embeddings", None) or 2048
+        self._check_vocabulary()
+        self._choose_special_tokens()
+        self._positions = getattr(config.text_config, "max_position_embeddings", None) or _T5_POSITIONS
         shape = (1, 1, 1, 3)
         self._mean = torch.tensor(self.preprocessing["mean"], dtype=torch.float32, device=device).view(shape)
         self._std = torch.tensor(self.preprocessing["std"], dtype=torch.float32, device=device).view(shape)
-        self._prompt_ids = lru_cache(1024)(self._tokenized)
-        self._prompt_ids("")  # the tokenizer settles on no padding before threads share it
+        self._prompt_ids = lru_cache(_PROMPTS_KEPT)(self._tokenize)
+        # The first call changes the padding settings of the tokenizer. It must happen before threads share
+        # it.
+        self._prompt_ids("")
+
+    def _check_vocabulary(self) -> None:
+        """Raises CheckpointError if tokens have no row in the table of the language model."""
+        vocabulary = self.model.get_input_embeddings().num_embeddings
+        path = self.checkpoint.path
+        if self._image_token >= vocabulary:
+            raise CheckpointError(
+                f"{path / 'config.json'} has image_token_index {self._image_token}, but the language model "
+                f"has {vocabulary} tokens: correct it"
+            )
+        if max(self.tokenizer.get_vocab().values()) >= vocabulary:
+            raise CheckpointError(
+                f"the tokenizer of {path} has more tokens than its language model ({vocabulary}): the files "
+                "are of two models, take a fresh copy"
+            )
+
+    def _choose_special_tokens(self) -> None:
+        """The ids of the tokens that begin, end and fill up a text.
+
+        Checkpoints state them in several files. Any of the stated end tokens ends a caption.
+        """
+        text = self.model.config.text_config
+        stated = (
+            self.model.generation_config.eos_token_id,
+            self.model.language_model.generation_config.eos_token_id,
+            text.eos_token_id,
+            self.tokenizer.eos_token_id,
+        )
+        lists = (ids if isinstance(ids, list) else [ids] for ids in stated if ids is not None)
+        self._end_tokens = sorted({i for ids in lists for i in ids})
+        self._end = _first_id(self.tokenizer.eos_token_id, text.eos_token_id)
+        self._begin = _first_id(text.bos_token_id, self.tokenizer.bos_token_id, self._end)
+        self._pad = _first_id(text.pad_token_id, self.tokenizer.pad_token_id, self._end)
+
+    @property
+    def details(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        kind = "decoder-only" if self.decoder_only else "encoder-decoder"
+        return (
+            f"{parameters / 1e6:,.1f} million parameters, {self._queries} image tokens, {kind} language model"
+        )
 
     def prompt_fits(self, prompt: str, decoding: Decoding) -> bool:
-        """False if image tokens, prompt and new tokens are more than the language model has positions for."""
-        if len(prompt) > 64 * self._positions:  # not worth the tokenizer's time
+        """Whether image tokens, prompt and new tokens fit into the positions of the language model."""
+        if len(prompt) > _MAX_CHARS_PER_TOKEN * self._positions:  # saves the tokenizer's time
             return False
         return self._queries + len(self._prompt_ids(prompt)) + decoding.max_new_tokens <= self._positions
 
-    def _tokenized(self, prompt: str) -> list[int]:
-        """The prompt with the token that begins (OPT) or ends (T5) a text, as Blip2Processor has it; without
-        a prompt that token alone, as `generate` has it.
+    def _tokenize(self, prompt: str) -> list[int]:
+        """The ids of a prompt, with the token that begins (OPT) or ends (T5) a text, as in Blip2Processor.
+
+        Without a prompt the result is the beginning token alone, as in `generate`.
         """
         ids = self.tokenizer(prompt, add_special_tokens=False, verbose=False)["input_ids"]
-        ids = [i for i in ids if i != self._image_token]  # "<image>" in a pin's prompt is no picture
-        return [*ids, self._end] if ids and not self.decoder_only else [self._bos, *ids]
+        # A prompt of a pin may contain the word "<image>". It must not count as a picture.
+        ids = [i for i in ids if i != self._image_token]
+        return [*ids, self._end] if ids and not self.decoder_only else [self._begin, *ids]
 
     def input_ids(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Token ids and attention mask, int64 [batch, image tokens + longest prompt], on the CPU."""
@@ -93,7 +129,7 @@ class Blip2:
         rows, masks = [], []
         for ids in texts:
             pad, image = longest - len(ids), self._queries
-            if self.decoder_only:  # the prompt stands next to the new tokens
+            if self.decoder_only:  # the prompt must stand next to the new tokens
                 rows.append([self._image_token] * image + [self._pad] * pad + ids)
                 masks.append([1] * image + [0] * pad + [1] * len(ids))
             else:
@@ -101,42 +137,44 @@ class Blip2:
                 masks.append([1] * (image + len(ids)) + [0] * pad)
         return torch.tensor(rows), torch.tensor(masks)
 
-    def pixel_values(self, pictures: np.ndarray) -> torch.Tensor:
-        """uint8 [batch, height, width, 3] -> float32 [batch, 3, height, width] on the model's device, as
-        BlipImageProcessor has it.
+    def pixel_values(self, pictures: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
+        """Normalises uint8 pictures [batch, height, width, 3] as BlipImageProcessor does.
+
+        The result is float32 [batch, 3, height, width], on the device of the model.
         """
-        pixels = torch.from_numpy(pictures).to(self.device, non_blocking=True).to(torch.float32)
+        pixels = torch.from_numpy(np.asarray(pictures)).to(self.device, non_blocking=True).to(torch.float32)
         normal: torch.Tensor = (pixels * self.preprocessing["scale"] - self._mean) / self._std
         return normal.permute(0, 3, 1, 2).contiguous()
 
     @torch.inference_mode()
-    def caption(self, pictures: np.ndarray, prompts: Sequence[str], decoding: Decoding) -> list[Text]:
-        """What the model says about each of `pictures` (uint8 [batch, height, width, 3], RGB), continuing its
-        prompt.
-        """
+    def caption(
+        self, pictures: Sequence[np.ndarray] | np.ndarray, prompts: Sequence[str], decoding: Decoding
+    ) -> list[Text]:
+        """Writes a text about each of `pictures` (RGB, uint8 [height, width, 3]), continuing its prompt."""
         ids, mask = self.input_ids(prompts)
         generated = self.model.generate(
-            pixel_values=self.pixel_values(pictures).to(DTYPES[self.dtype]),
+            pixel_values=self.pixel_values(pictures).to(_torch_dtype(self.dtype)),
             input_ids=ids.to(self.device),
             attention_mask=mask.to(self.device),
-            eos_token_id=self._eos,
+            eos_token_id=self._end_tokens,
             pad_token_id=self._pad,
             **decoding.parameters(),
         )
-        # without the prompt, or without the start token
+        # OPT returns what it was given before the new tokens, T5 one token that starts the text.
         new = generated[:, ids.shape[1] :] if self.decoder_only else generated[:, 1:]
-        ends = torch.isin(new, torch.tensor(self._eos, device=new.device)).any(1).tolist()
-        return [
-            Text(text, end)
-            for text, end in zip(
-                self.tokenizer.batch_decode(new, skip_special_tokens=True), ends, strict=True
-            )
-        ]
+        finished = torch.isin(new, torch.tensor(self._end_tokens, device=new.device)).any(1).tolist()
+        texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
+        return [Text(text, is_finished) for text, is_finished in zip(texts, finished, strict=True)]
+
+
+def _torch_dtype(name: str) -> torch.dtype:
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[name]
 
 
 def _load(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[Any, Any]:
-    """Tokenizer and model, complete and quiet: transformers would fill what is missing with random numbers
-    and a warning.
+    """Loads tokenizer and model without a word on the terminal, and makes sure that no weight is missing.
+
+    For a missing weight, transformers would take random numbers and print a warning.
     """
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()
@@ -149,21 +187,24 @@ def _load(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[Any, Any]:
         model, report = Blip2ForConditionalGeneration.from_pretrained(
             checkpoint.path,
             use_safetensors=True,
-            dtype=DTYPES[dtype],
+            dtype=_torch_dtype(dtype),
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             **safely,
         )
         model.eval().to(device)
     except Exception as error:
-        # of every kind: OSError, ValueError, KeyError, SafetensorError, a bare Exception of tokenizers, ...
+        # Broken files raise errors of many kinds: OSError, ValueError, KeyError, SafetensorError, and from
+        # the tokenizers a bare Exception.
         if out_of_memory(error):
             raise MemoryError(
-                f"{checkpoint.model} in {dtype} does not fit into the memory of {device}: take --dtype bfloat16, another device or a smaller model"
+                f"{checkpoint.name} in {dtype} does not fit into the memory of {device}: take the dtype "
+                "bfloat16, another device or a smaller model"
             ) from error
         reason = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0][:300]
         raise CheckpointError(
-            f"the {part} of {checkpoint.path} cannot be loaded ({reason}): take a fresh, complete copy, or the versions that `captioner doctor` names"
+            f"the {part} of {checkpoint.path} cannot be loaded ({reason}): take a fresh, complete copy, or "
+            "the versions that `captioner doctor` names"
         ) from error
     finally:
         transformers_logging.set_verbosity(before)
@@ -174,12 +215,14 @@ def _load(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[Any, Any]:
     ):
         if keys:
             raise CheckpointError(
-                f"the weights of {checkpoint.path} {what} {len(keys)} tensors (first: {min(keys)}), captions would be random: take a fresh, complete copy"
+                f"the weights of {checkpoint.path} {what} {len(keys)} tensors (first: {min(keys)}), captions "
+                "would be random: take a fresh, complete copy"
             )
     return tokenizer, model
 
 
 def _first_id(*candidates: Any) -> int:
+    """The first of the candidates that is an id, or a list of ids, and not None."""
     for candidate in candidates:
         if candidate is not None:
             return int(candidate[0] if isinstance(candidate, list) else candidate)

@@ -1,9 +1,9 @@
-"""What is wrong with a caption, and what can be mended: pure functions over one text.
+"""Cleans a caption and finds out what is wrong with it: pure functions over one text.
 
-A wrong rejection loses a good caption, a wrong acceptance adds one weak feature among many: every rule
-prefers to let a caption pass. The constants are our own judgement, tried on the tables of
-tests/test_captioner/test_checks.py and on 5,783 lower-cased titles, board names and sentences of real pins:
-one was wrongly a repetition ("meow meow meow meow").
+If a good caption is rejected, it is lost. If a bad one is accepted, it is one weak feature among many. So
+every rule lets a caption pass in case of doubt. The constants are our own judgement. They were tried on the
+tables of tests/test_captioner/test_checks.py and on 5,783 lower-cased titles, board names and sentences of
+real pins. Of these, one was wrongly called a repetition ("meow meow meow meow").
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import unicodedata
 from collections.abc import Callable
 from functools import lru_cache
 
-# 30 new tokens are 100 to 200 characters; what lies beyond is never read, so that no text is slow
+# 30 new tokens are 100 to 200 characters. Text after this many characters is not read, so that no text takes
+# long.
 MAX_CHARS = 1000
 
-# Dropped: soft hyphen, direction marks, zero-width space, word joiner, byte order mark and their like. The
-# joiners U+200C and U+200D and the tag characters of flags carry meaning in Persian, Indic scripts and emoji,
-# and stay.
+# Invisible characters that are dropped: soft hyphen, direction marks, zero-width space, word joiner, byte
+# order mark and similar ones. The joiners U+200C and U+200D and the tag characters of flags are kept, because
+# they carry meaning in Persian, in Indic scripts and in emoji.
 _INVISIBLE = re.compile("[\xad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]+")
 _BLANK = re.compile("[\\s\x00-\x1f\x7f-\x9f\u2800\u3164\uffa0]+")
 _LOOSE_JOINER = re.compile("(?:^|(?<= ))[\u200c\u200d]+|[\u200c\u200d]+(?= |$)")
@@ -27,57 +28,56 @@ _LEADING = re.compile(r"^(?:[,;:]+|[-–—•*]+(?= ))\s*")
 _TRAILING_DOTS = re.compile(r"\s*(?:\.{2,}|…+)$")
 _REPEATED_END = re.compile(r"([.!?。！？])[.!?…。！？]+$")
 
-# the opening mark and the one that closes it
+# Each opening quotation mark with the one that closes it.
 _QUOTES = dict(zip("\"'`“”‘„«»「『", "\"'`””’“»«」』", strict=True))
 _BRACKETS = {"(": ")", "[": "]", "{": "}", "（": "）"}
 
-# Nothing in English ends with these; "with", "of" or "on" may ("a friend to play with").
+# No English sentence ends with these. "with", "of" and "on" may end one ("a friend to play with").
 _CONNECTORS = frozenset({"and", "or", "nor", "und", "oder"})
-# After a cut they carry nothing. Foreign words that are English nouns or names as well ("van", "sur", "die")
-# stay.
+# Words that mean nothing at the end of a text that was cut. Foreign words that are also English nouns or
+# names ("van", "sur", "die") are not among them.
 _FUNCTION_WORDS = """
-    a an the this these that which who whose while where when but as than of in on at to with without for from by into
-    onto over under above below behind beside between near against among through across around inside his her their its
-    my your our is are was were has have being
-    der das dem ein eine einen einem einer mit auf im zu le les une un des et dans avec el los las del de con para en
-    uma um com di il della een het met op
+    a an the this these that which who whose while where when but as than of in on at to with without for from
+    by into onto over under above below behind beside between near against among through across around inside
+    his her their its my your our is are was were has have being
+    der das dem ein eine einen einem einer mit auf im zu le les une un des et dans avec el los las del de con
+    para en uma um com di il della een het met op
 """
 _DANGLING = _CONNECTORS.union(_FUNCTION_WORDS.split())
 
 
 def check(text: str, prompt: str = "", finished: bool = True) -> tuple[str, str | None]:
-    """The cleaned caption and the reason against it (None = fine): `clean`, then `reject_reason`."""
+    """Cleans a caption and judges it: returns the cleaned caption, and the reason to reject it or None."""
     caption = clean(text, prompt, finished)
     return caption, reject_reason(caption, prompt)
 
 
 def clean(text: str, prompt: str = "", finished: bool = True) -> str:
-    """The caption as it is stored: one line without the prompt's echo, stray characters and loose ends.
+    """The caption as it is stored: one line, without the repeated prompt, stray characters and loose ends.
 
-    `finished=False` says that the model ran out of tokens before its end token: function words that now lead
-    nowhere, an unclosed bracket or quotation mark and a half-decoded character go too; other words stay, for
-    a cut word cannot be known. Idempotent, and raises on no string.
+    `finished=False` says that the model ran out of tokens before its end token. Then function words at the
+    end, an unclosed bracket or quotation mark and an incomplete character are removed too. Other words at the
+    end are kept, because nobody can know whether they were cut. To clean a caption twice is the same as to
+    clean it once. No string raises an error.
     """
-    echo = _echo(prompt)
-    text = echo.sub("", text[:MAX_CHARS].strip())
+    repeated_prompt = _prompt_pattern(prompt)
+    text = repeated_prompt.sub("", text[:MAX_CHARS].strip())
     text = next(filter(None, map(_tidied, text.splitlines())), "")
     while True:
-        shorter = _trimmed_end(_unwrapped(_LEADING.sub("", echo.sub("", text))), finished)
+        shorter = _trimmed_end(_unwrapped(_LEADING.sub("", repeated_prompt.sub("", text))), finished)
         if (shorter := _tidied(shorter)) == text:
             return text
         text = shorter
 
 
 @lru_cache(maxsize=1024)
-def _echo(prompt: str) -> re.Pattern[str]:
-    """Matches `prompt` as whole words at the start of a text: any case and spacing, its last punctuation or
-    none.
-    """
+def _prompt_pattern(prompt: str) -> re.Pattern[str]:
+    """Matches the words of `prompt` at the start of a text, in any case, spacing and final punctuation."""
     words = re.sub(r"[\W_]+$", "", prompt).split()
     if not words:
         return re.compile(r"(?!)")
-    echo = r"\s+".join(map(re.escape, words))
-    return re.compile(rf"^(?:{echo}(?![\w'’]|-\w)[\s.,;:!?–—-]*)+", re.IGNORECASE)
+    escaped = r"\s+".join(map(re.escape, words))
+    return re.compile(rf"^(?:{escaped}(?![\w'’]|-\w)[\s.,;:!?–—-]*)+", re.IGNORECASE)
 
 
 def _tidied(text: str) -> str:
@@ -88,7 +88,7 @@ def _tidied(text: str) -> str:
 def _unwrapped(text: str) -> str:
     while len(text) > 1 and _QUOTES.get(text[0]) == text[-1]:
         inside = text[1:-1]
-        between = re.sub(r"\w['’](?=\w)", "", inside)  # apostrophes close nothing
+        between = re.sub(r"\w['’](?=\w)", "", inside)  # an apostrophe closes no quotation
         if text[0] in between or text[-1] in between:  # "this" and "that"
             break
         text = inside.strip()
@@ -106,8 +106,9 @@ def _trimmed_end(text: str, finished: bool) -> str:
 
 
 def _without_unclosed(text: str) -> str:
-    """Drops the last mark of each kind that opens and is never closed; an inch mark or apostrophe opens
-    nothing.
+    """Drops, for each kind, the last opening mark that is never closed.
+
+    An inch mark or an apostrophe is no opening mark.
     """
     for opening, closing in (_BRACKETS | _QUOTES).items():
         at = text.rfind(opening)
@@ -119,18 +120,21 @@ def _without_unclosed(text: str) -> str:
 
 
 def reject_reason(caption: str, prompt: str = "") -> str | None:
-    """Why `caption` must not be used, one of `REASONS`, or None when it is fine; `prompt` is what was asked."""
+    """Why a caption must not be used, as one of `REASONS`, or None if it is fine.
+
+    `prompt` is the text that the model had to continue.
+    """
     caption = caption[:MAX_CHARS]
     return next((reason for reason, holds in _RULES if holds(caption, prompt)), None)
 
 
 def _empty(caption: str, prompt: str) -> bool:
-    """Nothing is left to store."""
+    """No visible character is left."""
     return not _tidied(caption)
 
 
-# Scripts without spaces between words: Han, kana, Bopomofo count a word per character, Thai, Lao, Khmer and
-# Burmese one per three (their words have three to four letters).
+# Scripts without spaces between words. In Han, kana and Bopomofo, each character counts as a word. In Thai,
+# Lao, Khmer and Burmese, three characters count as a word, because words have three to four letters there.
 _HAN_KANA = re.compile(
     "[\u3040-\u312f\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
@@ -138,10 +142,10 @@ _SOUTH_EAST_ASIAN = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]+")
 
 
 def _too_short(caption: str, prompt: str) -> bool:
-    """One word of fewer than 8 letters ("dog", "kitchen"): true perhaps, but it tells a search engine next to
-    nothing.
+    """One word of fewer than 8 letters ("dog", "kitchen").
 
-    A longer single word is a compound or a dish ("Hochzeitskleid", "tiramisu") and stays.
+    It may be true, but it hardly helps a search engine. A longer single word is kept. It is often a compound
+    or a dish ("Hochzeitskleid", "tiramisu").
     """
     words = _words(caption)
     unspaced = len(_HAN_KANA.findall(caption)) + sum(
@@ -151,17 +155,18 @@ def _too_short(caption: str, prompt: str) -> bool:
 
 
 _CLAUSE_END = re.compile(r"[,.;:!?()\"–—]|\s-\s")
-_LONG_LETTER = re.compile(r"([^\W\d_])\1{7}")  # eight of a letter; "shhhhh" and "yummmm" pass
-# "hahahahaha", and scripts without spaces
+_LONG_LETTER = re.compile(r"([^\W\d_])\1{7}")  # eight times the same letter; "shhhhh" and "yummmm" pass
+# Loops inside a word ("hahahahaha"), and in scripts without spaces.
 _LOOP_IN_WORD = re.compile(r"([^\W\d_]\S)\1{4}|([^\W\d_]\S{2,19}?)\2{3}")
 
 
 def _repetition(caption: str, prompt: str) -> bool:
-    """The decoder is caught in a loop: the same words again at once, the known failure of greedy decoding.
+    """The same words again and again without others between them, a known failure of greedy decoding.
 
-    A loop of one word needs four turns ("ho ho ho" passes), of two words two if no punctuation parts them
-    ("ray ban ray ban", but not "new york, new york"), of more words three, the last of which may lack a word.
-    Phrases that come back after other words are language.
+    One word must occur four times in a row ("ho ho ho" passes). Two words must occur twice, if no punctuation
+    separates them ("ray ban ray ban" is rejected, "new york, new york" passes). More words must occur three
+    times, where the last one may be missing at the end. A phrase that comes back after other words is
+    ordinary language.
     """
     for words in map(_words, _CLAUSE_END.split(caption)):
         if any(
@@ -180,10 +185,10 @@ def _repetition(caption: str, prompt: str) -> bool:
 
 
 def _prompt_again(caption: str, prompt: str) -> bool:
-    """The model repeats or continues the question instead of answering it.
+    """The model repeats the question or adds to it, instead of answering it.
 
-    A short prompt is ordinary language ("a woman holding a photo of a dog"): it counts from five words on, or
-    from three on when it stands twice.
+    The words of a short prompt may be ordinary language ("a woman holding a photo of a dog"). So a prompt in
+    a caption only counts if it has at least five words, or at least three and occurs twice.
     """
     if caption.casefold().startswith(("question:", "answer:")) or ("?" in prompt and caption.endswith("?")):
         return True
@@ -196,18 +201,22 @@ def _prompt_again(caption: str, prompt: str) -> bool:
     return (times > 0 and len(asked) >= 5) or (times > 1 and len(asked) >= 3)
 
 
-# Stock sites and signs that stand for a missing picture. Regular expressions, one per line or between "; ",
-# matched as whole words in any case; a space stands for spaces, hyphens or underscores, " ?" for at most one
-# of them. Names with a meaning of their own ("getty", "stock", "copyright law") are left alone.
+# Names of stock sites, and signs that replace a missing picture. They are regular expressions, separated by
+# "; " or the end of a line, and match whole words in any case. A space stands for spaces, hyphens or
+# underscores, " ?" for at most one of them. Names with another meaning ("getty", "stock", "copyright law")
+# are not in the list.
 STOCK_PHRASES = tuple(
     re.split(
         r"\s*[;\n]\s*",
-        r"""shutterstock; alamy; getty ?images; istock; istock ?photos?; dreamstime; deposit ?photos?; adobe ?stock
-        fotolia; 123rf; big ?stock; big ?stock ?photos?; freepik; vecteezy; vector ?stock; pngtree
-        stock (?:photo|image|vector|illustration|picture)s?; stock (?:photography|footage); stock ?fotos?; royalty free
-        banque d'images; libres? de droits; libres? de derechos; lizenzfreie[sn]? (?:bild|bilder|foto|fotos|stockfotos?)
+        r"""shutterstock; alamy; getty ?images; istock; istock ?photos?; dreamstime; deposit ?photos?
+        adobe ?stock; fotolia; 123rf; big ?stock; big ?stock ?photos?; freepik; vecteezy; vector ?stock
+        pngtree
+        stock (?:photo|image|vector|illustration|picture)s?; stock (?:photography|footage); stock ?fotos?
+        royalty free; banque d'images; libres? de droits; libres? de derechos
+        lizenzfreie[sn]? (?:bild|bilder|foto|fotos|stockfotos?)
         image may contain; may be an image of; (?:no|missing) (?:image|photo|picture|preview) available
-        (?:image|photo|picture|preview) (?:is )?(?:coming soon|not (?:found|available)|(?:un|no longer )available)
+        (?:image|photo|picture|preview) (?:is )?(?:coming soon|not (?:found|available))
+        (?:image|photo|picture|preview) (?:is )?(?:un|no longer )available
         this (?:image|photo|picture|content) has been removed; (?:page|file|404) not found
         click here to; click (?:to enlarge|for more); all rights? reserved; © ?\w+; \(c\) (?:19|20)\d\d
         copyright(?:ed)?(?= ?(?:©|\(c\)|by|all|(?:19|20)\d\d|protected|image|photo|$))""",
@@ -218,9 +227,7 @@ _STOCK_PHRASE = re.compile(rf"(?<![^\W_])(?:{_ANY_STOCK_PHRASE})(?![^\W_])", re.
 
 
 def _stock_phrase(caption: str, prompt: str) -> bool:
-    """The model read a watermark or a "no image" sign, or recites the alt text of a stock site it was trained
-    on.
-    """
+    """The model read a watermark or a sign "no image", or recites the text of a stock site."""
     return bool(_STOCK_PHRASE.search(caption))
 
 
@@ -228,17 +235,19 @@ _LINK_OR_MARKUP = re.compile(
     r"https?:|www\.\w|\S@[\w-]+\.\w|<[/|!]?[a-z][^<>]*>|&(?:amp|lt|gt|quot|nbsp|#\d+);|\{\{|\]\(",
     re.IGNORECASE,
 )
-_BROKEN = re.compile("[\ufffd\ud800-\udfff\ue000-\uf8ff\U000f0000-\U0010fffd]")  # or private use
+# Replacement characters, surrogates and characters for private use.
+_BROKEN = re.compile("[\ufffd\ud800-\udfff\ue000-\uf8ff\U000f0000-\U0010fffd]")
 _ONE_TOKEN = re.compile(r"(?=.*[\d._/\\=])[\x21-\x7e]+")
-# Random letters and ids: no vowel in eight letters (Czech has seven), or letters and digits in turns.
+# Random letters and ids: eight letters without a vowel (Czech words have up to seven), or letters and digits
+# in turns.
 _GARBLED = re.compile(r"[b-df-hj-np-tv-xz]{8,}|(?=\w{8})[a-z]*(?:\d+[a-z]+){2,}\d*|(?=\D*\d)[0-9a-f]{12,}")
 
 
 def _not_words(caption: str, prompt: str) -> bool:
-    """Links, addresses, markup, ids, broken encoding, or fewer than one letter in three characters.
+    """Links, addresses, markup, ids or a broken encoding, or less than a third of the characters are letters.
 
-    Emoji count neither way: "happy birthday 🎂🎂🎂" is fine. Garbled words must make up half of all words, for a
-    caption may quote one.
+    Emoji do not count: "happy birthday 🎂🎂🎂" is fine. At least half of the words must be garbled, because a
+    caption may quote such a word.
     """
     if _LINK_OR_MARKUP.search(caption) or _BROKEN.search(caption) or _ONE_TOKEN.fullmatch(caption):
         return True
@@ -253,7 +262,10 @@ def _not_words(caption: str, prompt: str) -> bool:
 
 
 def _mojibake(token: str) -> bool:
-    """True for UTF-8 that was read as Windows-1252 ("cafÃ©"): only such text survives the way back."""
+    """Whether this is UTF-8 that was read as Windows-1252, such as "cafÃ©".
+
+    Only such a text gives valid UTF-8 when it is encoded again.
+    """
     try:
         return not token.isascii() and bool(token.encode("cp1252").decode())
     except UnicodeError:
@@ -272,7 +284,7 @@ REASONS = tuple(reason for reason, _ in _RULES)
 
 
 def _words(text: str) -> list[str]:
-    """Runs of letters, marks and digits, case-folded; format characters join what they stand in."""
+    """Runs of letters, marks and digits, case-folded. Format characters inside a word do not split it."""
     kinds = ((c, unicodedata.category(c)) for c in text)
     return (
         "".join(c if kind[0] in "LMN" else "" if kind == "Cf" else " " for c, kind in kinds)

@@ -8,67 +8,71 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..store.work import Pin
 
-_Key = tuple[str, str, str]  # SHA-256 of the image, recipe_id, prompt
+CaptionKey = tuple[str, str, str]  # SHA-256 of the image, recipe_id, prompt
+_POLL_SECONDS = 0.2  # how long `next` waits for a picture
 
 
-class _Picture:
-    """What the threads made of a pin's image: pixels (uint8 [height, width, 3]) or the reason why not."""
+@dataclass(frozen=True, slots=True)
+class ReadPicture:
+    """What was read of a pin's image: its pixels (RGB, uint8 [height, width, 3]), or the reason why not."""
 
-    __slots__ = ("image_sha256", "pin", "pixels", "reason")
-
-    def __init__(
-        self, pin: Pin, image_sha256: str | None, reason: str | None = None, pixels: np.ndarray | None = None
-    ):
-        self.pin, self.image_sha256, self.reason, self.pixels = pin, image_sha256, reason, pixels
+    pin: Pin
+    image_sha256: str | None = None
+    pixels: np.ndarray | None = None
+    reason: str | None = None
 
     @property
-    def key(self) -> _Key:
-        """Pins with the same one get the same caption."""
+    def key(self) -> CaptionKey:
+        """Pins with the same key get the same caption."""
         return self.image_sha256 or "", self.pin.recipe_id, self.pin.prompt
 
 
-class _Readers:
-    """Threads that read pictures; `next` has them as they get ready, so that a slow server holds up nobody
-    else's.
+class PictureReaders:
+    """A number of threads that call `read` for one pin after the other.
 
-    A picture that takes longer than `seconds` fails, and a fresh thread takes the place of the one that
-    hangs. The threads are daemons: unlike ThreadPoolExecutor's, one that hangs on a dead disk never keeps the
-    process from ending.
+    `next` returns pictures in the order in which they become ready, so that a slow server delays only its own
+    pictures. A picture that takes longer than `seconds` fails. Its thread is abandoned and a fresh one takes
+    its place.
+
+    The threads are daemons. Unlike those of ThreadPoolExecutor, a thread that hangs on a dead disk does not
+    keep the process from ending.
     """
 
-    def __init__(self, read: Callable[[Pin], _Picture], threads: int, seconds: float):
-        self.unfinished = 0  # submitted, and not yet returned by `next`
+    def __init__(self, read: Callable[[Pin], ReadPicture], threads: int, seconds: float):
+        self.unfinished = 0  # pins that were submitted and not yet returned by `next`
         self._read, self._threads, self._seconds = read, threads, seconds
-        self._waiting: queue.SimpleQueue[Pin | None] = queue.SimpleQueue()
-        self._done: queue.SimpleQueue[_Picture] = queue.SimpleQueue()
-        self._reading: dict[int, tuple[Pin, float]] = {}  # thread -> what it reads, since when
-        self._lock = threading.Lock()
+        self._waiting: queue.SimpleQueue[Pin | None] = queue.SimpleQueue()  # None ends a thread
+        self._done: queue.SimpleQueue[ReadPicture] = queue.SimpleQueue()
+        self._reading: dict[int, tuple[Pin, float]] = {}  # number of a thread -> its pin, and since when
+        self._lock = threading.Lock()  # guards `_reading`
         self._numbers = itertools.count()
         for _ in range(threads):
-            self._start()
+            self._start_thread()
 
     def submit(self, pin: Pin) -> None:
+        """Puts a pin into the line of those to be read."""
         self.unfinished += 1
         self._waiting.put(pin)
 
-    def next(self) -> _Picture | None:
-        """The next picture that was read or took too long; None after a fifth of a second without one."""
-        picture = self._overdue()
+    def next(self) -> ReadPicture | None:
+        """The next picture that was read or took too long; None if a fifth of a second passed without one."""
+        picture = self._next_overdue()
         if picture is None:
             try:
-                picture = self._done.get(timeout=0.2)
+                picture = self._done.get(timeout=_POLL_SECONDS)
             except queue.Empty:
                 return None
         self.unfinished -= 1
         return picture
 
     def close(self) -> None:
-        """Drops what has not begun and lets the threads end."""
+        """Drops the pins that nobody reads yet, and lets the threads end."""
         with self._lock:
             self._reading.clear()
         with contextlib.suppress(queue.Empty):
@@ -77,26 +81,28 @@ class _Readers:
         for _ in range(self._threads):
             self._waiting.put(None)
 
-    def _overdue(self) -> _Picture | None:
+    def _next_overdue(self) -> ReadPicture | None:
+        """A picture that takes too long, as failed; its thread is replaced."""
         with self._lock:
             limit = time.monotonic() - self._seconds
             late = next((number for number, (_, since) in self._reading.items() if since < limit), None)
             if late is None:
                 return None
             pin, _ = self._reading.pop(late)
-        self._start()
-        return _Picture(pin, None, f"took longer than {self._seconds:g} seconds to read")
+        self._start_thread()
+        return ReadPicture(pin, reason=f"took longer than {self._seconds:g} seconds to read")
 
-    def _start(self) -> None:
-        threading.Thread(target=self._work, args=[next(self._numbers)], daemon=True).start()
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._read_pins, args=[next(self._numbers)], daemon=True).start()
 
-    def _work(self, number: int) -> None:
+    def _read_pins(self, number: int) -> None:
+        """What a thread does: reads pins until it is told to end, or until one of them took too long."""
         while pin := self._waiting.get():
             with self._lock:
                 self._reading[number] = pin, time.monotonic()
             picture = self._read(pin)
             with self._lock:
                 if self._reading.pop(number, None) is None:
-                    return  # took too long, or nobody waits any more
+                    return  # it took too long and was replaced, or the readers were closed
             self._done.put(picture)
-            del pin, picture
+            del pin, picture  # frees their memory while the thread waits

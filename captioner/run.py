@@ -1,72 +1,63 @@
-"""`captioner run`: takes up the pins of a store that need a caption, until none is left or somebody says
-stop.
-"""
+"""`captioner run`: captions the pins of a store that need it, until none is left or a person stops it."""
 
 from __future__ import annotations
 
-import math
 import signal
 import threading
 import time
 import warnings as python_warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from ..store import Connection
 from ..store.claims import Claims
-from ..store.recipes import (
-    BUILTIN,
-    Recipe,
-    file_digests,
-    keep_file_digests,
-    last_dtype,
-    last_revision,
-    texts_of_run,
-)
-from ..store.runs import finish_run, last_arguments, start_run
-from ..store.work import Caption, Pin, Select, Work, count_by_status
-from .checkpoint import Checkpoint, CheckpointError, find_checkpoint, weights_digest, which
+from ..store.recipes import texts_of_run
+from ..store.runs import finish_run, start_run
+from ..store.work import Caption, Pin, Work, count_by_status
+from .limit import Limit
+from .plan import Options, Plan, make_plan, with_last_model
 
-# a caption on more than this share of pins is a sign of a model that does not look, or of a placeholder
-# picture
+if TYPE_CHECKING:
+    from .worker import Worker
+
+__all__ = ["Options", "Result", "RunCounts", "run", "warnings"]
+
+# A caption on more than this share of the pins is a sign of a model that does not see the pictures, or of a
+# placeholder picture. It is only reported if there are enough pins.
 COMMON_SHARE = 0.05
-COMMON_FROM = 20  # ... once there are this many pins to speak of
+COMMON_FROM = 20  # pins
+EXAMPLES = 3  # captions that a result shows
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a person may choose for a run; the defaults are those of the command line."""
+class RunCounts(TypedDict):
+    """What a run did, in numbers of pins.
 
-    model: str | None = None
-    revision: str | None = None
-    select: Select = "missing-description"
-    prompt: str = ""
-    batch_size: int | None = None
-    min_new_tokens: int = 5
-    max_new_tokens: int = 30
-    num_beams: int = 1
-    no_repeat_ngram: int = 0
-    device: str = "auto"
-    dtype: str = "auto"
-    workers: int | None = None
-    limit: int | None = None
-    retry_failed: bool = False
+    `selected` is how many pins the run set out to caption, `shared` how many took over the caption of the
+    same picture, `remaining` how many pins are still to be captioned. `seconds` is the time from the first
+    claim to the last commit, without loading the model.
+    """
 
-    def decoding(self) -> dict[str, Any]:
-        return {
-            name: getattr(self, name)
-            for name in ("min_new_tokens", "max_new_tokens", "num_beams", "no_repeat_ngram")
-        }
+    recipe_id: str
+    selected: int
+    captioned: int
+    rejected: int
+    failed: int
+    shared: int
+    remaining: int
+    seconds: float
+    images_per_second: float
 
 
 @dataclass
 class Result:
-    """What a run did.
+    """What a run did. The counts are those of `RunCounts`.
 
-    `selected`: pins it set out for; `shared`: taken over from the same picture; `remaining`: still to do.
+    `reasons` counts the pins that were rejected or failed by reason. `distinct` is the number of different
+    captions, `most_common` one of them with its share of the pins. `examples` are pairs of pin_id and
+    caption.
     """
 
     recipe_id: str
@@ -80,24 +71,47 @@ class Result:
     images_per_second: float = 0.0
     reasons: dict[str, int] = field(default_factory=dict)
     distinct: int = 0
-    most_common: tuple[str, float] | None = None  # a caption and its share of the pins
+    most_common: tuple[str, float] | None = None
     stopped: bool = False
-    examples: list[tuple[str, str]] = field(default_factory=list)  # (pin_id, caption)
+    examples: list[tuple[str, str]] = field(default_factory=list)
 
-    CONTRACT = (
-        "recipe_id",
-        "selected",
-        "captioned",
-        "rejected",
-        "failed",
-        "shared",
-        "remaining",
-        "seconds",
-        "images_per_second",
-    )
+    @property
+    def attempted(self) -> int:
+        """The number of pins that got a row."""
+        return self.captioned + self.rejected + self.failed + self.shared
 
-    def counts(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.CONTRACT}
+    def counts(self) -> RunCounts:
+        return RunCounts(
+            recipe_id=self.recipe_id,
+            selected=self.selected,
+            captioned=self.captioned,
+            rejected=self.rejected,
+            failed=self.failed,
+            shared=self.shared,
+            remaining=self.remaining,
+            seconds=self.seconds,
+            images_per_second=self.images_per_second,
+        )
+
+    def add(self, captions: list[Caption]) -> None:
+        """Adds rows that were committed."""
+        counts = count_by_status(captions)
+        self.captioned += counts["captioned"]
+        self.rejected += counts["rejected"]
+        self.failed += counts["failed"]
+        self.shared += counts["shared"]
+        for caption in captions:
+            if caption.reason:
+                self.reasons[caption.reason] = self.reasons.get(caption.reason, 0) + 1
+            elif len(self.examples) < EXAMPLES and not caption.shared:
+                self.examples.append((caption.pin_id, caption.text or ""))
+
+    def add_texts(self, texts: list[tuple[str, int]]) -> None:
+        """Adds how many captions differ; `texts` are (caption, pins), the most frequent first."""
+        self.distinct = len(texts)
+        if texts:
+            caption, pins = texts[0]
+            self.most_common = caption, pins / sum(n for _, n in texts)
 
 
 def run(
@@ -106,170 +120,107 @@ def run(
     *,
     say: Callable[[str], None] = lambda text: None,
     on_batch: Callable[[int, int, int], None] = lambda done, total, batch: None,
+    shared_limit: Limit | None = None,
 ) -> Result:
-    """Captions what `options` select. `say` gets lines for people, `on_batch` (done, total, batch size) after
-    each commit.
+    """Captions the pins that `options` select and writes the captions into the store.
 
-    Raises CheckpointError if the model cannot be used, MemoryError if not even one picture fits.
+    `say` gets lines for people. `on_batch` gets (pins done, pins selected, batch size) after each commit.
+    `shared_limit` is a limit that this run shares with other processes; without it, `options.limit` holds for
+    this run alone. Ctrl-C and SIGTERM end the run after the current batch.
+
+    Raises CheckpointError if the model cannot be used, and MemoryError if not even one picture fits.
     """
-    options = _with_last_model(conn, options)
-    assert options.model
-    checkpoint = find_checkpoint(options.model, options.revision)
-    recipe = _recipe(conn, checkpoint, options)
-    if recipe is None:
-        return Result("")
-    work: Work = Claims(conn, recipe, options.select, retry_failed=options.retry_failed)
-    result = Result(recipe.recipe_id, selected=_at_most(work.count(), options.limit))
-    if not result.selected:
+    options = with_last_model(conn, options)
+    plan = make_plan(conn, options)
+    if plan.dtype == "auto":
+        # The recipe depends on the hardware, which only torch knows. It takes seconds to import torch, so it
+        # is not done if no pin needs a caption whatever the recipe.
+        if not Claims(conn, plan.recipe, options.select).count():
+            return Result("")
+        plan = plan.with_dtype_of_this_machine()
+    work: Work = Claims(conn, plan.recipe, options.select, retry_failed=options.retry_failed)
+    open_pins = work.count()
+    selected = open_pins if options.limit is None else min(open_pins, options.limit)
+    result = Result(plan.recipe.recipe_id, selected=selected)
+    if not selected:
         return result
 
-    # damaged EXIF and TIFF tags: nothing that a person could act on
+    # Pillow warns of damaged EXIF and TIFF tags. Nobody could do anything about them.
     python_warnings.filterwarnings("ignore", module="PIL")
-    # Only now is torch imported and the model loaded.
-    say(f"loading {recipe.model} ({_size(checkpoint)})")
-    from .blip2 import Blip2
-    from .model import Decoding, choose_device
-    from .worker import Worker
-
-    device = choose_device(options.device)
-    model = Blip2(checkpoint, device, recipe.dtype)
-    worker = Worker(
-        model,
-        Decoding(**options.decoding()),
-        batch_size=options.batch_size,
-        threads=options.workers,
-        known=lambda image_sha256, pin: work.known(image_sha256, pin.recipe_id),
-    )
-    arguments = asdict(options) | {"model": _name(checkpoint), "dtype": recipe.dtype}
-    run_id = start_run(conn, "run", arguments, device=device, batch_size=options.batch_size)
-    say(
-        f"{recipe.model} in {recipe.dtype} on {device}, batch size {options.batch_size or 'auto'}, {worker.threads} threads; recipe {recipe.recipe_id}"
-    )
+    say(f"loading {plan.checkpoint.name} ({_size(plan.checkpoint.weight_bytes)})")
+    worker = plan.worker(work.known)
+    run_id = _start(conn, options, plan, worker, say)
+    limit = shared_limit or Limit(options.limit)
+    limit.join(run_id)
     began = time.monotonic()
-    done = 0
-    on_batch(0, result.selected, worker.size.current)
+    on_batch(0, selected, worker.batch_size.current)
     try:
         with _stop_on_signals(worker.stop, say):
-            # A claim is as large as a batch, so that processes share a small store too.
-            for captions in worker.batches(_claims(work, worker, options.limit)):
+            for captions in worker.batches(_claimed_pins(work, worker, limit)):
                 work.commit(captions, run_id)
-                done += len(captions)
-                _add(result, captions)
-                on_batch(done, result.selected, worker.size.current)
+                result.add(captions)
+                on_batch(result.attempted, selected, worker.batch_size.current)
     finally:
         result.seconds = round(time.monotonic() - began, 3)
         work.release()
-        result.images_per_second = round(done / max(result.seconds, 1e-3), 3)
+        result.images_per_second = round(result.attempted / max(result.seconds, 1e-3), 3)
         result.stopped = worker.stop.is_set()
         result.remaining = work.count()
-        finish_run(conn, run_id, result.counts(), batch_size=worker.size.current)
-    _diversity(conn, run_id, result)
+        finish_run(conn, run_id, {**result.counts()}, batch_size=worker.batch_size.current)
+    result.add_texts(texts_of_run(conn, run_id))
     return result
 
 
-def _with_last_model(conn: Connection, options: Options) -> Options:
-    """The model that this store used last, where none is named; the same revision of it, where none is named."""
-    last = last_arguments(conn, "run") or {}
-    changes: dict[str, Any] = {}
-    if not options.model:
-        if not last.get("model"):
-            raise CheckpointError(f"name a model, this store has not used one yet: {which()}")
-        changes["model"] = last["model"]
-    if not options.revision and last.get("model") == (options.model or last.get("model")):
-        changes["revision"] = last_revision(conn, options.model or last["model"])
-    return replace(options, **changes)
-
-
-def _recipe(conn: Connection, checkpoint: Checkpoint, options: Options) -> Recipe | None:
-    """The recipe of this run, or None if no pin of the store wants a caption whatever the recipe (saves
-    importing torch).
-    """
-    remembered = file_digests(conn)
-    digest = weights_digest(checkpoint, remembered)
-    keep_file_digests(conn, remembered)
-    dtype: str = options.dtype
-    if dtype == "auto":
-        dtype = last_dtype(conn, _name(checkpoint)) or "auto"
-    recipe = Recipe(
-        checkpoint.model,
-        checkpoint.revision,
-        digest,
-        options.prompt,
-        options.decoding(),
-        checkpoint.preprocessing | {"decoder": 1},
-        dtype,
+def _start(conn: Connection, options: Options, plan: Plan, worker: Worker, say: Callable[[str], None]) -> int:
+    """Writes the row of this run and returns its run_id."""
+    device, dtype = worker.model.device, plan.dtype
+    arguments = asdict(options) | {"model": plan.checkpoint.reference, "dtype": dtype}
+    run_id = start_run(conn, "run", arguments, device=device, batch_size=options.batch_size)
+    say(
+        f"{plan.checkpoint.name} in {dtype} on {device}, batch size {options.batch_size or 'auto'}, "
+        f"{worker.threads} threads; recipe {plan.recipe.recipe_id}"
     )
-    if dtype == "auto":
-        if not Claims(conn, recipe, options.select).count():
-            return None
-        from .model import choose_device, choose_dtype
-
-        recipe = replace(recipe, dtype=choose_dtype("auto", choose_device(options.device)))
-    return recipe
+    return run_id
 
 
-def _name(checkpoint: Checkpoint) -> str:
-    """What finds the checkpoint again: a folder by its full path, not by its name alone."""
-    return checkpoint.model if checkpoint.model == BUILTIN or checkpoint.revision else str(checkpoint.path)
+def _claimed_pins(work: Work, worker: Worker, limit: Limit) -> Iterator[Pin]:
+    """Claims pins as they are needed, until none is free or the limit is reached.
 
-
-def _claims(work: Work, worker: Any, limit: int | None) -> Iterator[Pin]:
-    left = math.inf if limit is None else limit
-    while left > 0 and (pins := work.claim(int(min(worker.size.current, left)))):
-        left -= len(pins)
+    A claim is no larger than a batch, so that several processes can share a small store too.
+    """
+    while wanted := limit.take(worker.batch_size.current):
+        pins = work.claim(wanted)
+        limit.give_back(wanted - len(pins))
+        if not pins:
+            break
         yield from pins
 
 
-def _add(result: Result, captions: list[Caption]) -> None:
-    for name, n in count_by_status(captions).items():
-        setattr(result, name, getattr(result, name) + n)
-    for caption in captions:
-        if caption.reason:
-            result.reasons[caption.reason] = result.reasons.get(caption.reason, 0) + 1
-        elif len(result.examples) < 3 and not caption.shared:
-            result.examples.append((caption.pin_id, caption.text or ""))
-
-
-def _diversity(conn: Connection, run_id: int, result: Result) -> None:
-    """How many captions differ and on which share of this run's pins the most common one is."""
-    texts = texts_of_run(conn, run_id)
-    result.distinct = len(texts)
-    if texts:
-        text, n = texts[0]
-        result.most_common = text, n / sum(n for _, n in texts)
-
-
 def warnings(result: Result) -> list[str]:
-    """What a person should know before trusting this run's captions."""
-    found = []
-    attempted = result.captioned + result.rejected + result.failed + result.shared
-    if attempted and result.rejected == attempted:
-        found.append(
-            "every caption was rejected: look at the reasons, and at the model with `captioner doctor`"
+    """Sentences that a person should read before using the captions of this run."""
+    sentences = []
+    if result.attempted and result.rejected == result.attempted:
+        sentences.append(
+            "every caption was rejected: look at the reasons, and check the model with `captioner doctor`"
         )
-    if (
-        result.most_common
-        and result.captioned + result.shared >= COMMON_FROM
-        and result.most_common[1] > COMMON_SHARE
-    ):
-        found.append(
-            f"one caption covers {result.most_common[1]:.0%} of the pins: {result.most_common[0]!r}; do many pins share a placeholder picture, or does the model not fit these pictures?"
+    enough_pins = result.captioned + result.shared >= COMMON_FROM
+    if result.most_common and enough_pins and result.most_common[1] > COMMON_SHARE:
+        caption, share = result.most_common
+        sentences.append(
+            f"one caption covers {share:.0%} of the pins: {caption!r}; do many pins share a placeholder "
+            "picture, or does the model not fit these pictures?"
         )
-    return found
+    return sentences
 
 
-def _at_most(n: int, limit: int | None) -> int:
-    return n if limit is None else min(n, limit)
-
-
-def _size(checkpoint: Checkpoint) -> str:
-    size = sum(p.stat().st_size for p in checkpoint.weight_files) / 1e6
-    return f"{size / 1000:.1f} GB" if size > 1000 else f"{size:.0f} MB"
+def _size(n: int) -> str:
+    megabytes = n / 1e6
+    return f"{megabytes / 1000:.1f} GB" if megabytes > 1000 else f"{megabytes:.0f} MB"
 
 
 @contextmanager
 def _stop_on_signals(stop: threading.Event, say: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM set `stop`; a second one ends at once (what was committed stays)."""
+    """Ctrl-C and SIGTERM set `stop`. A second one raises KeyboardInterrupt; what was committed is kept."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -278,7 +229,7 @@ def _stop_on_signals(stop: threading.Event, say: Callable[[str], None]) -> Itera
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
-        say("stopping after the batch in hand (once more to stop at once)")
+        say("stopping after the current batch (once more to stop at once)")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -1,8 +1,8 @@
-"""The worker: an iterator of pins in, caption rows out.
+"""The worker: an iterator of pins goes in, rows with captions come out.
 
-Threads fetch and decode ahead of the model, a bounded number of pictures at a time; the model gets full
-batches of one shape. It knows nothing of stores or clusters, so the same object serves `captioner run` and,
-mapped over blocks, Ray.
+Threads fetch and decode pictures ahead of the model, a bounded number at a time. The model gets full batches
+of one shape. The worker knows nothing of stores or clusters: `captioner run`, `caption` for pictures without
+a store, and a cluster can all use it.
 """
 
 from __future__ import annotations
@@ -15,185 +15,205 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
-import torch
-from PIL import Image
 
 from ..images.decode import ImageError, decode
 from ..images.fetch import Fetcher
 from ..store.work import Caption, Pin
 from . import checks
 from .batch_size import MAX_BATCH, BatchSize
-from .blip2 import Blip2
 from .checkpoint import CheckpointError
-from .model import Decoding, Text, out_of_memory
-from .readers import _Key, _Picture, _Readers
+from .model import CaptionModel, Decoding, Text, free_unused_memory, out_of_memory
+from .readers import CaptionKey, PictureReaders, ReadPicture
 
-SHARED_MEMORY = 10_000  # images whose caption the worker itself remembers
+MAX_PIXELS = 100_000_000  # of a picture; larger ones are refused
+SECONDS_PER_IMAGE = 120  # how long it may take to fetch and decode a picture
+MAX_REMEMBERED = 10_000  # images whose caption the worker itself remembers
+
+# (image_sha256, recipe_id) -> a caption that this image has already with this recipe
+FindCaption = Callable[[str, str], Caption | None]
+
+
+def no_caption(image_sha256: str, recipe_id: str) -> Caption | None:
+    """The `FindCaption` of a worker without a store: no picture has a caption yet."""
+    return None
 
 
 class Worker:
     """Captions pins with one model.
 
-    `batch_size` None grows the batch as long as that makes the model faster, and halves it when memory runs
-    out. `threads` fetch and decode. `known` may name a caption that exists for (image_sha256, pin) already.
-    Set `stop` to end after the batch in hand.
+    A `batch_size` of None grows the batch as long as that makes the model faster. In any case a batch is
+    halved when memory runs out. `threads` fetch and decode pictures; the default is one per core, between 2
+    and 16. `max_pixels` and `seconds_per_image` limit what a picture may cost. `find_caption` may return a
+    caption that an image has already, so that it is not captioned again. Set the event `stop` to end after
+    the current batch.
+
+    Raises CheckpointError if the model has no room for captions of the longest length.
     """
 
     def __init__(
         self,
-        model: Blip2,
+        model: CaptionModel,
         decoding: Decoding | None = None,
         *,
         batch_size: int | None = None,
         threads: int | None = None,
         fetcher: Fetcher | None = None,
-        max_pixels: int = 100_000_000,
-        seconds_per_image: float = 120,
-        known: Callable[[str, Pin], Caption | None] = lambda image_sha256, pin: None,
+        max_pixels: int = MAX_PIXELS,
+        seconds_per_image: float = SECONDS_PER_IMAGE,
+        find_caption: FindCaption = no_caption,
     ):
-        self.model, self.decoding, self.known = model, decoding or Decoding(), known
+        self.model, self.decoding = model, decoding or Decoding()
         self.fetcher = fetcher or Fetcher()
         self.max_pixels, self.seconds_per_image = max_pixels, seconds_per_image
-        self.size = BatchSize(batch_size, MAX_BATCH["cuda" if model.device.startswith("cuda") else "cpu"])
+        self.find_caption = find_caption
+        largest = MAX_BATCH["cuda" if model.device.startswith("cuda") else "cpu"]
+        self.batch_size = BatchSize(batch_size, largest)
         self.threads = threads or max(2, min(16, os.cpu_count() or 2))
         self.stop = threading.Event()
-        wanted = model.preprocessing
-        self._shape, self._resample = (
-            (wanted["width"], wanted["height"]),
-            Image.Resampling[wanted["resample"].upper()],
-        )
-        self._recent: dict[_Key, Caption] = {}
+        self._remembered: dict[CaptionKey, Caption] = {}
         if not model.prompt_fits("", self.decoding):
             raise CheckpointError(
-                f"--max-new-tokens {self.decoding.max_new_tokens} is more than {model.checkpoint.model} has room for: take a smaller number"
+                f"{model.name} has no room for captions of {self.decoding.max_new_tokens} new tokens: choose "
+                "a smaller maximum"
             )
 
     def __call__(self, pins: Iterable[Pin]) -> Iterator[Caption]:
-        """A caption row for every pin, in no particular order; a pin that cannot be captioned gets a failed
-        row.
+        """Yields one row for every pin, in no particular order.
+
+        A pin that cannot be captioned gets a row with the status `failed` and a reason.
         """
         for captions in self.batches(pins):
             yield from captions
 
     def batches(self, pins: Iterable[Pin]) -> Iterator[list[Caption]]:
-        """As calling the worker, with the rows that are ready after each batch of the model together.
+        """Like calling the worker, but yields the finished rows of each batch as one list.
 
-        `pins` is read lazily, a little over two batches ahead. Rows that were not yielded when the iterator
-        is closed are lost.
+        `pins` is read lazily, a little over two batches ahead. If the iterator is closed early, the rows that
+        it has not yielded yet are lost.
         """
         source, more = iter(pins), True
-        readers = _Readers(self._read, self.threads, self.seconds_per_image)
-        rows: list[Caption] = []  # that need no model
-        ready: dict[_Key, _Picture] = {}
-        same: list[tuple[_Key, Pin]] = []  # pins whose picture and prompt are in `ready` already
+        readers = PictureReaders(self._read, self.threads, self.seconds_per_image)
+        rows: list[Caption] = []  # finished without the model
+        ready: dict[CaptionKey, ReadPicture] = {}  # waiting for the model
+        duplicates: list[tuple[CaptionKey, Pin]] = []  # pins whose picture and prompt are in `ready` already
         try:
             while not self.stop.is_set():
+                size = self.batch_size.current
                 while (
                     more
-                    and readers.unfinished < 2 * self.size.current + self.threads
-                    and len(rows) < self.size.current
+                    and readers.unfinished < 2 * size + self.threads
+                    and len(rows) < size
                     and not self.stop.is_set()
                 ):
                     if (pin := next(source, None)) is None:
                         more = False
-                    elif pin.image_sha256 and (caption := self._shared(pin.image_sha256, pin)):
+                    elif pin.image_sha256 and (caption := self._shared(pin, pin.image_sha256)):
                         rows.append(caption)
                     else:
                         readers.submit(pin)
-                if len(rows) >= self.size.current:
+                if len(rows) >= size:
                     yield rows
                     rows = []
                 elif not readers.unfinished:
                     break
                 elif picture := readers.next():
-                    pin, key = picture.pin, picture.key
                     if picture.reason is not None:
-                        rows.append(
-                            Caption(
-                                pin.pin_id,
-                                pin.recipe_id,
-                                "failed",
-                                reason=picture.reason,
-                                image_sha256=picture.image_sha256,
-                            )
-                        )
-                    elif caption := self._shared(key[0], pin):
+                        rows.append(_failed(picture))
+                    elif caption := self._shared(picture.pin, picture.key[0]):
                         rows.append(caption)
-                    elif key in ready:
-                        same.append((key, pin))
+                    elif picture.key in ready:
+                        duplicates.append((picture.key, picture.pin))
                     else:
-                        ready[key] = picture
-                    if len(ready) >= self.size.current or len(same) >= 4 * self.size.current:
-                        yield rows + self._caption(ready, same)
-                        rows, ready, same = [], {}, []
+                        ready[picture.key] = picture
+                    if len(ready) >= size or len(duplicates) >= 4 * size:
+                        yield rows + self._caption(ready, duplicates)
+                        rows, ready, duplicates = [], {}, []
             if rows or ready:
-                yield rows + self._caption(ready, same)
+                yield rows + self._caption(ready, duplicates)
         finally:
             readers.close()
 
-    def _shared(self, image_sha256: str, pin: Pin) -> Caption | None:
-        caption = self._recent.get((image_sha256, pin.recipe_id, pin.prompt)) or self.known(image_sha256, pin)
+    def _shared(self, pin: Pin, image_sha256: str) -> Caption | None:
+        """The caption of another pin with the same image, recipe and prompt, as a row of `pin`, or None."""
+        caption = self._remembered.get((image_sha256, pin.recipe_id, pin.prompt)) or self.find_caption(
+            image_sha256, pin.recipe_id
+        )
         return replace(caption, pin_id=pin.pin_id, shared=True) if caption else None
 
-    def _read(self, pin: Pin) -> _Picture:
-        """Runs in the threads: the image's bytes, their digest, and the picture in the model's size."""
+    def _read(self, pin: Pin) -> ReadPicture:
+        """Reads the image of a pin and decodes it to the size that the model wants. Runs in the threads."""
         digest = None
         try:
             if not self.model.prompt_fits(pin.prompt, self.decoding):
-                return _Picture(pin, None, "the prompt is too long for the model")
+                return ReadPicture(pin, reason="the prompt is too long for the model")
             data = self.fetcher.fetch(pin.image)
             digest = hashlib.sha256(data).hexdigest()
-            if pin.image_sha256 and pin.image_sha256 != digest and (pin.image or "").startswith("parquet://"):
-                return _Picture(
-                    pin, None, "the Parquet file was rewritten since it was ingested: ingest it again"
+            # The address of an image in a Parquet file is a row number. It may be another image now.
+            in_parquet = (pin.image or "").startswith("parquet://")
+            if in_parquet and pin.image_sha256 and pin.image_sha256 != digest:
+                return ReadPicture(
+                    pin, reason="the Parquet file was rewritten since it was ingested: ingest it again"
                 )
-            return _Picture(
-                pin,
-                digest,
-                pixels=np.asarray(
-                    decode(data, self._shape, max_pixels=self.max_pixels, resample=self._resample)
-                ),
+            picture = decode(
+                data, self.model.picture_size, max_pixels=self.max_pixels, resample=self.model.resample
             )
+            return ReadPicture(pin, digest, pixels=np.asarray(picture))
         except ImageError as error:
-            return _Picture(pin, digest, str(error))
+            return ReadPicture(pin, digest, reason=str(error))
         except BaseException as error:
-            # whatever else an image does to a library, a panic of its Rust part too, the run goes on
-            return _Picture(pin, digest, f"cannot be read ({type(error).__name__})")
+            # An image may make a library fail in any way, for instance with a panic of its Rust part, which
+            # is no Exception. The run must continue.
+            return ReadPicture(pin, digest, reason=f"cannot be read ({type(error).__name__})")
 
-    def _caption(self, ready: dict[_Key, _Picture], same: list[tuple[_Key, Pin]]) -> list[Caption]:
-        """Rows for the pictures of `ready`, and for the pins that share one of them."""
-        pictures, made = list(ready.values()), dict[_Key, Caption]()
+    def _caption(
+        self, ready: dict[CaptionKey, ReadPicture], duplicates: list[tuple[CaptionKey, Pin]]
+    ) -> list[Caption]:
+        """Rows for the pictures in `ready`, and for the pins that share one of them."""
+        pictures, captions = list(ready.values()), dict[CaptionKey, Caption]()
         for picture, text in zip(pictures, self._texts(pictures), strict=True):
             pin = picture.pin
-            words, reason = checks.check(text.text, pin.prompt, text.finished)
-            made[picture.key] = Caption(
-                pin.pin_id, pin.recipe_id, "rejected" if reason else "ok", words, reason, picture.image_sha256
+            caption, reason = checks.check(text.text, pin.prompt, text.finished)
+            captions[picture.key] = Caption(
+                pin_id=pin.pin_id,
+                recipe_id=pin.recipe_id,
+                status="rejected" if reason else "ok",
+                text=caption,
+                reason=reason,
+                image_sha256=picture.image_sha256,
             )
-        self._recent |= made
-        while len(self._recent) > SHARED_MEMORY:
-            self._recent.pop(next(iter(self._recent)))
-        return [*made.values(), *(replace(made[key], pin_id=pin.pin_id, shared=True) for key, pin in same)]
+        self._remembered |= captions
+        while len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.pop(next(iter(self._remembered)))
+        shared = [replace(captions[key], pin_id=pin.pin_id, shared=True) for key, pin in duplicates]
+        return [*captions.values(), *shared]
 
-    def _texts(self, pictures: list[_Picture]) -> list[Text]:
-        """What the model says of these pictures, in smaller batches where they do not fit into memory
-        together.
-        """
+    def _texts(self, pictures: list[ReadPicture]) -> list[Text]:
+        """What the model writes about these pictures, in smaller batches if they do not fit into memory."""
         texts: list[Text] = []
-        while part := pictures[len(texts) :][: self.size.current]:
+        while part := pictures[len(texts) :][: self.batch_size.current]:
             began = time.perf_counter()
             try:
                 texts += self.model.caption(
-                    np.stack([p.pixels for p in part if p.pixels is not None]),
-                    [p.pin.prompt for p in part],
+                    [picture.pixels for picture in part if picture.pixels is not None],
+                    [picture.pin.prompt for picture in part],
                     self.decoding,
                 )
-                self.size.ran(len(part), time.perf_counter() - began)
+                self.batch_size.record(len(part), time.perf_counter() - began)
                 continue
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-            # Outside the except clause: the error's traceback would keep the tensors alive.
-            self.size.shrink(len(part))
-            if self.model.device.startswith("cuda"):
-                torch.cuda.empty_cache()
+            # Outside of the except clause, because the traceback of the error keeps the tensors alive.
+            self.batch_size.shrink(len(part))
+            free_unused_memory(self.model.device)
         return texts
+
+
+def _failed(picture: ReadPicture) -> Caption:
+    return Caption(
+        pin_id=picture.pin.pin_id,
+        recipe_id=picture.pin.recipe_id,
+        status="failed",
+        reason=picture.reason,
+        image_sha256=picture.image_sha256,
+    )

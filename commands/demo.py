@@ -16,7 +16,7 @@ from ..common.terminal import progress, say, wrapped
 from .verbs import command, finish
 
 if TYPE_CHECKING:
-    from ..captioner.run import Options
+    from ..captioner.run import Options, RunCounts
     from ..store import Connection
 
 TITLE = "What captioner filled in"
@@ -31,7 +31,7 @@ class DemoResult(TypedDict):
     sheets: str
     drew: bool  # False: an earlier call had drawn the pictures
     ingested: int  # rows of the table of pins that were read now
-    run: dict[str, Any]  # the counts of `captioner run --json`
+    run: RunCounts  # the counts of `captioner run --json`
     coverage: dict[str, Any]  # the counts of `captioner stats --json`
     stopped: bool  # by Ctrl-C
     warnings: list[str]

@@ -100,7 +100,7 @@ def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
     from ..captioner.run import run as run_store
     from ..common.terminal import progress, say
     from ..store import open_store
-    from .devices import all_devices
+    from .devices import all_devices, shared_limit
 
     conn = open_store(store)
     devices = all_devices() if choices["device"] == "all" else choices["device"].split(",")
@@ -112,8 +112,9 @@ def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
             Options(**choices),
             say=say,
             on_batch=lambda done, total, batch: shown.update(done, total, f"batch {batch}"),
+            shared_limit=shared_limit(),
         )
-    attempted = result.captioned + result.rejected + result.failed + result.shared
+    counts: dict[str, Any] = {**result.counts()}
     if not as_json:
         _print_result(result)
     for warning in warnings(result):
@@ -123,14 +124,14 @@ def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
             f"stopped with {result.remaining:,} pins left; the same command continues from here: "
             f"captioner run {store}"
         )
-        finish(result.counts(), as_json, 130)
-    if attempted and result.failed == attempted:
+        finish(counts, as_json, 130)
+    if result.attempted and result.failed == result.attempted:
         say(
             "every pin failed; the reasons are above and in the table captions; "
             "`captioner run --retry-failed` tries again"
         )
-        finish(result.counts(), as_json, 1)
-    return result.counts()
+        finish(counts, as_json, 1)
+    return counts
 
 
 def _print_result(result: Result) -> None:

@@ -23,6 +23,10 @@ from ..common.errors import PincaptionError
 # (PSD, DDS, FLI, ...).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "ICO", "JPEG2000", "PPM", "QOI")
 
+# Part of every recipe. Raise it with any change to this file that gives a picture other pixels: then its
+# captions may differ too, and must not count as captions of the same recipe.
+DECODER_VERSION = 1
+
 MAX_SIDE = 100_000  # pixels; resizing takes memory in proportion to the longer side
 LARGE = 16_000_000  # pixels; larger pictures are decoded one at a time, to save memory
 # Pixels. Pillow decodes some formats in Python (QOI, BMP with RLE, some PPM), at 2 seconds a million pixels.

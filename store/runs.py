@@ -60,3 +60,10 @@ def version_of(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def captions_of_runs(conn: sqlite3.Connection, run_ids: list[int]) -> int:
+    """How many captions were written last by one of these runs, whatever their status."""
+    marks = ", ".join("?" * len(run_ids))
+    row = conn.execute(f"SELECT count(*) FROM captions WHERE run_id IN ({marks})", run_ids).fetchone()
+    return int(row[0])

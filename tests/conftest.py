@@ -36,7 +36,7 @@ from transformers import (
 )
 
 from pincaption.captioner.blip2 import Blip2
-from pincaption.captioner.checkpoint import find_checkpoint
+from pincaption.captioner.find import find_checkpoint
 from pincaption.drawn import draw
 from pincaption.store import open_store
 

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import Blip2ForConditionalGeneration, Blip2Processor
 
 from pincaption.captioner.blip2 import Blip2
-from pincaption.captioner.checkpoint import find_checkpoint
+from pincaption.captioner.find import find_checkpoint
 from pincaption.captioner.model import Decoding
 from pincaption.captioner.worker import Worker
 from pincaption.drawn import draw

@@ -24,10 +24,11 @@ from pincaption.captioner.checkpoint import (
     Checkpoint,
     CheckpointError,
     file_sha256,
-    find_checkpoint,
     weights_digest,
 )
+from pincaption.captioner.find import find_checkpoint
 from pincaption.captioner.model import Decoding
+from pincaption.captioner.preprocessing import read_preprocessing
 
 COMMIT, OTHER = "a" * 40, "b" * 40
 
@@ -50,7 +51,7 @@ def change(file: Path, **changes) -> None:
 
 def test_a_folder_is_found_by_its_path(opt_folder):
     checkpoint = find_checkpoint(str(opt_folder))
-    assert (checkpoint.model, checkpoint.path, checkpoint.revision) == ("tiny-opt", opt_folder, None)
+    assert (checkpoint.name, checkpoint.path, checkpoint.revision) == ("tiny-opt", opt_folder, None)
     assert len(checkpoint.weight_files) == 3
 
 
@@ -209,8 +210,8 @@ def test_a_misspelt_name_lists_what_there_is(name):
 
 
 def test_revision_of_a_folder(opt_folder):
-    assert "--revision is for models on the hub" in refusal(opt_folder, "main")
-    assert "--revision is for models on the hub" in refusal("builtin", "main")
+    assert "only a model of the hub has a revision" in refusal(opt_folder, "main")
+    assert "builtin is part of this package: leave out the revision 'main'" in refusal("builtin", "main")
 
 
 @pytest.mark.parametrize("where", [None, "text_config", "vision_config"])
@@ -261,7 +262,7 @@ class TestPreprocessing:
         return make
 
     def test_size_as_a_number_and_the_rest_left_out(self, old):
-        assert old(size=32).preprocessing == {
+        assert read_preprocessing(old(size=32)) == {
             "width": 32,
             "height": 32,
             "resample": "bicubic",
@@ -271,14 +272,16 @@ class TestPreprocessing:
         }
 
     def test_everything_said(self, old):
-        found = old(
-            size={"height": 32, "width": 32},
-            resample=2,
-            do_rescale=True,
-            rescale_factor=0.5,
-            image_mean=[1, 2, 3],
-            image_std=[4, 5, 6],
-        ).preprocessing
+        found = read_preprocessing(
+            old(
+                size={"height": 32, "width": 32},
+                resample=2,
+                do_rescale=True,
+                rescale_factor=0.5,
+                image_mean=[1, 2, 3],
+                image_std=[4, 5, 6],
+            )
+        )
         assert (found["resample"], found["scale"], found["mean"], found["std"]) == (
             "bilinear",
             0.5,
@@ -287,7 +290,7 @@ class TestPreprocessing:
         )
 
     def test_everything_off(self, old):
-        found = old(size=32, do_rescale=False, do_normalize=False, image_mean=[1, 2, 3]).preprocessing
+        found = read_preprocessing(old(size=32, do_rescale=False, do_normalize=False, image_mean=[1, 2, 3]))
         assert (found["scale"], found["mean"], found["std"]) == (1, [0, 0, 0], [1, 1, 1])
 
     @pytest.mark.parametrize(
@@ -349,14 +352,14 @@ def lookup(home: Path, *arguments: str | None, **environment: str) -> tuple[list
     """
     code = """
 import json, sys, time
-from pincaption.captioner import checkpoint
-if len(sys.argv) > 2: checkpoint._HUB_SECONDS = float(sys.argv[2])
+from pincaption.captioner import checkpoint, find
+if len(sys.argv) > 2: find.HUB_SECONDS = float(sys.argv[2])
 import huggingface_hub, httpx  # else what it takes to import them would count
 began, said = time.monotonic(), []
 for model, revision in json.loads(sys.argv[1]):
     try:
-        found = checkpoint.find_checkpoint(model, revision)
-        said.append(f"{found.model} {found.revision} {found.path}")
+        found = find.find_checkpoint(model, revision)
+        said.append(f"{found.name} {found.revision} {found.path}")
     except checkpoint.CheckpointError as error:
         said.append(str(error))
 assert "torch" not in sys.modules
@@ -368,6 +371,7 @@ print(json.dumps([said, time.monotonic() - began]))
         "HOME": str(home),
         "HF_HOME": str(home),
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
     } | environment
     seconds = [environment.pop("seconds")] if "seconds" in environment else []
     done = subprocess.run(
@@ -384,7 +388,7 @@ print(json.dumps([said, time.monotonic() - began]))
 
 
 def cached(home: Path, checkpoint: Path, commit: str = COMMIT) -> Path:
-    """A folder of the hub's cache that holds `checkpoint` as org/name at `commit`, which is its main branch."""
+    """A folder of the hub's cache with `checkpoint` as org/name at `commit`, the head of its main branch."""
     repo = home / "hub" / "models--org--name"
     snapshot = repo / "snapshots" / commit
     snapshot.mkdir(parents=True)
@@ -419,7 +423,7 @@ class TestHub:
             HF_HUB_OFFLINE="1",
         )
         assert said[:3] == [found] * 3
-        end = "is not on this machine and the hub does not give it (HF_HUB_OFFLINE is set): check the name and the network, or give --model a folder"
+        end = "is not on this machine and the hub does not give it (HF_HUB_OFFLINE is set): check the name and the network, or name a folder as the model"
         assert said[3:] == [
             f"org/name at revision {OTHER!r} {end}",
             f"org/name at revision 'v2' {end}",
@@ -564,8 +568,9 @@ def test_loading_says_nothing_and_needs_no_torchvision(opt_folder, t5_folder):
     code = """
 import sys
 import numpy as np
-from pincaption.captioner.blip2 import Blip2, Decoding
-from pincaption.captioner.checkpoint import find_checkpoint
+from pincaption.captioner.blip2 import Blip2
+from pincaption.captioner.find import find_checkpoint
+from pincaption.captioner.model import Decoding
 for folder in sys.argv[1:]:
     for dtype in ("float32", "bfloat16"):
         model = Blip2(find_checkpoint(folder), dtype=dtype)

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
-from pincaption.captioner.doctor import Finding
+from pincaption.captioner.doctor import TESTED, Finding
 from pincaption.cli import cli
 
 
@@ -54,7 +55,7 @@ def test_a_checkpoint_that_fits(family, opt_folder, t5_folder):
     assert {
         "opt": "6 image tokens, decoder-only language model",
         "t5": "6 image tokens, encoder-decoder language model",
-    }[family] in done.output
+    }[family] in one_line(done.output)
     assert "6 of 6 pictures get the same caption alone and in a batch" in done.output
 
 
@@ -159,7 +160,13 @@ def test_a_device_that_is_not_there(opt_folder):
     done = doctor("--model", opt_folder, "--device", "cuda:3")
     assert done.exit_code == 1
     assert failing(done.output) == ["device"]
-    assert "this machine has 0 GPUs that torch can use; try --device cpu" in one_line(done.output)
+    assert "this machine has 0 GPUs that torch can use; try the device cpu" in one_line(done.output)
+
+
+def test_the_versions_that_it_calls_tested_are_those_of_the_constraints():
+    lines = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line)
+    assert {name: ".".join(pinned[name].split(".")[:2]) for name in TESTED} == TESTED
 
 
 def test_long_findings_are_wrapped_and_paths_kept_whole():

@@ -79,6 +79,6 @@ def test_one_caption_on_more_than_a_twentieth_of_the_pins_is_warned_of(
 
 
 def test_no_gpu_is_a_sentence(conn: sqlite3.Connection) -> None:
-    with pytest.raises(CheckpointError, match="try --device cpu"):
+    with pytest.raises(CheckpointError, match="try the device cpu"):
         run(conn, Options("builtin", device="cuda:63"))
     assert conn.execute("SELECT count(*) FROM claims").fetchone()[0] == 0

@@ -1,5 +1,6 @@
 """Pins in, one row each out, whatever their images do: the worker alone, without a store."""
 
+import hashlib
 import io
 import random
 import shutil
@@ -133,11 +134,13 @@ def test_any_mix_gives_the_same_row_for_every_pin(opt, images, names, prompts, k
         for i, (name, prompt) in enumerate(zip(names, prompts, strict=False))
     ]
 
-    def remembered(sha, pin):
+    def remembered(sha, recipe_id):
         caption = Caption("another pin", "recipe", "ok", "remembered", image_sha256=sha)
         return caption if sha == "known" else None
 
-    worker = Worker(opt, Decoding(max_new_tokens=8), batch_size=batch_size, threads=threads, known=remembered)
+    worker = Worker(
+        opt, Decoding(max_new_tokens=8), batch_size=batch_size, threads=threads, find_caption=remembered
+    )
     rows = by_pin(worker(asked))
     assert set(rows) == {pin.pin_id for pin in asked}
     for pin, name in zip(asked, names, strict=False):
@@ -209,13 +212,15 @@ class TestSharing:
 
     def test_what_the_store_knows_is_not_captioned_again(self, builtin, images, asked):
         first = next(Worker(builtin)(pins(images, "0.png")))
-        worker = Worker(builtin, known=lambda sha, pin: first if sha == first.image_sha256 else None)
+        worker = Worker(
+            builtin, find_caption=lambda sha, recipe_id: first if sha == first.image_sha256 else None
+        )
         rows = by_pin(worker(pins(images, "copy.png", "0.png")))
         assert sum(asked) == 1
         assert {(row.text, row.shared) for row in rows.values()} == {(first.text, True)}
 
     def test_only_so_many_images_are_remembered(self, builtin, images, asked, monkeypatch):
-        monkeypatch.setattr("pincaption.captioner.worker.SHARED_MEMORY", 5)
+        monkeypatch.setattr("pincaption.captioner.worker.MAX_REMEMBERED", 5)
         rows = by_pin(
             Worker(builtin, batch_size=1, threads=1)(
                 pins(images, *[f"{i}.png" for i in range(10)], "9.png", "0.png")
@@ -262,7 +267,9 @@ class TestReadingAhead:
 
     def test_also_where_everything_is_known(self, opt, images):
         taken: list[int] = []
-        worker = Worker(opt, batch_size=4, known=lambda sha, pin: Caption("x", "", "ok", "known"))
+        worker = Worker(
+            opt, batch_size=4, find_caption=lambda sha, recipe_id: Caption("x", "", "ok", "known")
+        )
         assert len(next(worker.batches(self.endless(images, taken, ["0.png"], image_sha256="abc")))) == 4
         assert len(taken) == 4
 
@@ -392,12 +399,14 @@ class TestHanging:
     def test_stop_ends_promptly_and_keeps_the_batch_in_hand(self, builtin, server, images, fetcher):
         began: list[float] = []
 
-        def known(image_sha256: str, pin: Pin) -> None:  # is asked about each picture that was read
-            if pin.image.endswith("1.png"):
+        last = hashlib.sha256((images / "1.png").read_bytes()).hexdigest()
+
+        def find_caption(image_sha256: str, recipe_id: str) -> None:  # called for each picture that was read
+            if image_sha256 == last:
                 began.append(time.monotonic())
                 threading.Timer(1, worker.stop.set).start()
 
-        worker = Worker(builtin, batch_size=8, threads=1, fetcher=fetcher, known=known)
+        worker = Worker(builtin, batch_size=8, threads=1, fetcher=fetcher, find_caption=find_caption)
         rows = list(worker([*pins(images, "broken.jpg", "0.png", "1.png"), Pin("slow", f"{server}/hang")]))
         assert 0.9 < time.monotonic() - began[0] < 20
         assert sorted(row.status for row in rows) == ["failed", "ok", "ok"]
@@ -421,7 +430,7 @@ class TestHanging:
         code = """
 import sys
 from pincaption.captioner.blip2 import Blip2
-from pincaption.captioner.checkpoint import find_checkpoint
+from pincaption.captioner.find import find_checkpoint
 from pincaption.images.fetch import Fetcher
 from pincaption.captioner.worker import Worker
 from pincaption.store.claims import Pin
@@ -444,12 +453,14 @@ class Small:
 
     def __init__(self, model: Blip2, fits: int, error: type[Exception] = torch.OutOfMemoryError):
         self.model, self.fits, self.error, self.sizes = model, fits, error, list[int]()
-        self.device, self.preprocessing, self.prompt_fits, self.checkpoint = (
+        self.name, self.details, self.device, self.dtype = (
+            model.name,
+            model.details,
             model.device,
-            model.preprocessing,
-            model.prompt_fits,
-            model.checkpoint,
+            model.dtype,
         )
+        self.picture_size, self.resample = model.picture_size, model.resample
+        self.prompt_fits = model.prompt_fits
 
     def caption(self, pictures: np.ndarray, prompts: list[str], decoding: Decoding) -> list[Text]:
         self.sizes.append(len(prompts))
@@ -465,18 +476,18 @@ class TestMemory:
         small = Small(builtin, 3, error)
         worker = Worker(small, batch_size=16)
         assert by_pin(worker(everything)) == by_pin(Worker(builtin)(everything))
-        assert worker.size.current <= 3
+        assert worker.batch_size.current <= 3
         assert small.sizes[:3] == [16, 8, 4]
         assert small.sizes[3:] == [2] * 20  # what was too much once is not tried again
 
     def test_also_while_the_size_is_found_out(self, builtin, images):
         worker = Worker(Small(builtin, 11))
         assert len(by_pin(worker(pins(images, *[f"{i}.png" for i in range(40)])))) == 40
-        assert worker.size.current <= 11
+        assert worker.batch_size.current <= 11
 
     def test_not_even_one_fits(self, builtin, images):
         with pytest.raises(
-            MemoryError, match="not even one picture at a time fits into memory: take a smaller --dtype"
+            MemoryError, match="not even one picture at a time fits into memory: take a smaller dtype"
         ):
             list(Worker(Small(builtin, 0), batch_size=4)(pins(images, "0.png", "1.png")))
 
@@ -498,7 +509,7 @@ class TestMemory:
         code = """
 import resource
 from pincaption.captioner.blip2 import Blip2
-from pincaption.captioner.checkpoint import find_checkpoint
+from pincaption.captioner.find import find_checkpoint
 import psutil
 checkpoint = find_checkpoint("builtin")
 used = psutil.Process().memory_info().vms
@@ -510,18 +521,18 @@ except MemoryError as error:
 """
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250)
         assert done.stdout.startswith(
-            "builtin in float32 does not fit into the memory of cpu: take --dtype bfloat16"
+            "builtin in float32 does not fit into the memory of cpu: take the dtype bfloat16"
         ), done.stderr
 
 
 class TestBatchSize:
-    """--batch-size auto: larger as long as that is faster, on a machine that does so many pictures a second."""
+    """A batch size of auto grows as long as that is faster; `speed` is pictures per second by batch size."""
 
     def settled(self, speed, largest: int = 512) -> list[int]:
         size, seen = BatchSize(None, largest), []
         for _ in range(60):
             seen.append(size.current)
-            size.ran(size.current, size.current / speed(size.current))
+            size.record(size.current, size.current / speed(size.current))
         return list(dict.fromkeys(seen))
 
     def test_it_grows_to_the_end_where_that_always_pays(self):
@@ -536,31 +547,31 @@ class TestBatchSize:
         assert sizes == [8, 16, 32, 64]
         size = BatchSize(None, 512)
         for _ in range(60):
-            size.ran(size.current, size.current / (size.current if size.current <= 32 else 10))
+            size.record(size.current, size.current / (size.current if size.current <= 32 else 10))
         assert size.current == 32
 
     def test_a_fixed_size_stays(self):
         size = BatchSize(7, 512)
         for _ in range(9):
-            size.ran(7, 0.001)
+            size.record(7, 0.001)
         assert size.current == 7
 
     def test_the_last_batch_which_is_smaller_decides_nothing(self):
         size = BatchSize(None, 512)
         for _ in range(9):
-            size.ran(3, 0.000_001)
+            size.record(3, 0.000_001)
         assert size.current == 8
 
     def test_a_real_run_settles(self, opt, images, tmp_path):
         worker = Worker(opt, Decoding(max_new_tokens=3))
-        sizes = [worker.size.current for _ in worker.batches(TestReadingAhead().tiny(1200))]
+        sizes = [worker.batch_size.current for _ in worker.batches(TestReadingAhead().tiny(1200))]
         assert sizes[0] == 8
         assert max(sizes) <= MAX_BATCH["cpu"]
         assert len(set(sizes[-5:])) == 1
 
 
 def test_more_new_tokens_than_the_model_has_room_for(opt):
-    with pytest.raises(CheckpointError, match="--max-new-tokens 500 is more than tiny-opt has room for"):
+    with pytest.raises(CheckpointError, match="tiny-opt has no room for captions of 500 new tokens"):
         Worker(opt, Decoding(max_new_tokens=500))
 
 

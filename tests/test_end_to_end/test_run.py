@@ -1,4 +1,4 @@
-"""`captioner run` as people use it: real processes on a real store, interrupted, killed, and two at a time."""
+"""`captioner run` as people use it: real processes, interrupted, killed, and two at a time."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -69,7 +70,7 @@ def count(store: Path, sql: str = "SELECT count(*) FROM captions") -> int:
 
 
 def wait_for_captions(store: Path, process: subprocess.Popen[str], n: int) -> None:
-    """Returns as soon as `n` captions are committed; looks again and again, as a person with sqlite3 would."""
+    """Returns as soon as `n` captions are committed, or the process has ended."""
     while process.poll() is None and count(store) < n:
         pass
 
@@ -173,6 +174,28 @@ def test_a_device_list_runs_a_process_each(store: Path) -> None:
     assert found["captioned"] + found["rejected"] + found["shared"] == 240
     assert found["remaining"] == 0
     assert count(store, "SELECT count(*) FROM runs WHERE command = 'run'") >= 1
+
+
+def test_a_limit_is_one_for_all_devices_together(store: Path) -> None:
+    words = ("--model", "builtin", "--device", "cpu,cpu", "--batch-size", "4", "--limit", "5", "--json")
+    found = json.loads(captioner("run", store, *words).stdout)
+    assert (found["selected"], found["captioned"] + found["rejected"] + found["shared"]) == (5, 5)
+    assert (count(store), found["remaining"]) == (5, 235)
+
+
+def test_a_limit_is_reached_although_a_process_is_killed(store: Path) -> None:
+    """The process that is killed had taken pins. The other device captions them in a second round."""
+    words = ["--device", "cpu,cpu", "--batch-size", "4", "--limit", "60", "--json"]
+    both = start(store, *words)
+    wait_for_captions(store, both, 8)
+    children = psutil.Process(both.pid).children()
+    assert len(children) == 2
+    children[0].kill()
+    output, errors = both.communicate(timeout=200)
+    assert both.returncode == 0, errors
+    assert count(store) == 60
+    assert count(store, "SELECT max(attempts) FROM captions") == 1
+    assert json.loads(output)["remaining"] == 180
 
 
 def test_a_table_with_paths_or_bytes_or_text_of_its_own(tmp_path: Path, pictures: Path) -> None:
