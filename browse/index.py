@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..store import rules
-from ..store.connection import BUSY_SECONDS, CACHE_KIB, transaction
+from ..store.connection import BUSY_SECONDS, CACHE_KIB, Mode, transaction, uri
 
 VERSION = 1  # of what stands below: a copy of another version is made anew
 CHUNK = 10_000  # pins compared in one transaction
@@ -81,14 +81,7 @@ _NEXT = (
 )
 
 
-def address(path: Path, mode: str) -> str:
-    """SQLite's URI of a file; `mode` is "mode=ro" for a file that others may write meanwhile, "immutable=1"
-    for one that nobody can.
-    """
-    return f"{path.absolute().as_uri()}?{mode}"
-
-
-def open_index(path: Path, store: Path, mode: str = "mode=ro") -> sqlite3.Connection:
+def open_index(path: Path, store: Path, mode: Mode = "mode=ro") -> sqlite3.Connection:
     """The copy at `path`, made if need be, with the store attached for reading.
 
     One that is damaged or of another version is made anew.
@@ -101,14 +94,14 @@ def open_index(path: Path, store: Path, mode: str = "mode=ro") -> sqlite3.Connec
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         conn = _open(path, store)
-    conn.execute("ATTACH ? AS store", [address(store, mode)])
+    conn.execute("ATTACH ? AS store", [uri(store, mode)])
     return conn
 
 
 def _open(path: Path, store: Path) -> sqlite3.Connection:
     path.touch(mode=store.stat().st_mode & 0o066 | 0o600)  # no less private than the store
     conn = sqlite3.connect(
-        address(path, "mode=rwc"),
+        uri(path, "mode=rwc"),
         uri=True,
         timeout=BUSY_SECONDS,
         isolation_level=None,

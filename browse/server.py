@@ -8,12 +8,21 @@ import socket
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from ..common.terminal import say
-from ..store.connection import StoreError
-from .index import address, open_index, refresh
+from ..store.connection import (
+    Mode,
+    StoreError,
+    is_writable,
+    missing_migrations,
+    open_store,
+    read_only_mode,
+    uri,
+)
+from .index import open_index, refresh
 
 TEMPLATES = Path(__file__).parent / "templates"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -25,34 +34,24 @@ _SETTINGS = {
 }  # fmt: skip
 
 
-def reading_mode(store: Path) -> str | None:
-    """None for a store that may be written; else how SQLite is to open it (see `address`).
+def reading_mode(store: Path) -> Mode | None:
+    """None for a store that this user may write; otherwise the mode in which SQLite can read it.
 
     Raises StoreError if it cannot be read either.
     """
-    if (
-        not store.exists()
-        or store.is_dir()
-        or (os.access(store, os.W_OK) and os.access(store.parent, os.W_OK))
-    ):
+    if not store.exists() or store.is_dir() or is_writable(store):
         return None
-    failed = ""
-    for mode in ("mode=ro", "immutable=1"):
-        # without its -shm file, and a folder to make one in, SQLite takes a store only if nobody can write it
-        try:
-            conn = sqlite3.connect(address(store, mode), uri=True)
-            conn.execute("SELECT 1 FROM pins, thumbnails LIMIT 1").fetchone()
-            conn.close()
-            return mode
-        except sqlite3.Error as error:
-            failed = str(error)
-    raise StoreError(
-        f"{store} can neither be written nor read as it is ({failed}): copy it into a folder of your own"
-    )
+    with closing(open_store(store, read_only=True)) as conn:
+        if missing_migrations(conn, store):
+            raise StoreError(
+                f"{store} was written by an older version of captioner, and browsing needs it as it is today:"
+                " a command that writes to it, for instance `captioner ingest`, brings it up to date"
+            )
+    return read_only_mode(store)
 
 
 def make_site(
-    store: Path, index: Path, *, mode: str = "mode=ro", host: str = "127.0.0.1", sql: bool = False
+    store: Path, index: Path, *, mode: Mode = "mode=ro", host: str = "127.0.0.1", sql: bool = False
 ) -> Any:
     """The Datasette of a store and its copy, which both are only ever read."""
     os.environ.setdefault("DATASETTE_LOAD_PLUGINS", "")  # those that happen to be installed are none of ours
@@ -72,7 +71,7 @@ def make_site(
             if write:
                 raise sqlite3.OperationalError("attempt to write a readonly database")
             conn = sqlite3.connect(
-                address(Path(self.path), mode if self.name == "store" else "mode=ro"),
+                uri(Path(self.path), mode if self.name == "store" else "mode=ro"),
                 uri=True,
                 check_same_thread=False,
             )
@@ -97,7 +96,7 @@ def make_site(
     return site
 
 
-def keep_current(index: Path, store: Path, mode: str = "mode=ro") -> None:
+def keep_current(index: Path, store: Path, mode: Mode = "mode=ro") -> None:
     """Brings the copy up to date whenever the store has changed, for ever: made for a thread of its own."""
     conn, seen = open_index(index, store, mode), None
     while True:

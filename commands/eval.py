@@ -237,7 +237,8 @@ def score(
     from ..eval.score import score as score_sheets
     from ..store import open_store
 
-    result = score_sheets(open_store(store), sheets, sample_id=sample_id, report=report)
+    conn = open_store(store, read_only=not sheets)
+    result = score_sheets(conn, sheets, sample_id=sample_id, report=report)
     if not as_json:
         _print_score(dict(result))
         if report:

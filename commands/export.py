@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ..common.terminal import plural, steps
+from ..common.terminal import plural, say, steps
 from .verbs import verb
 
 DAY = click.DateTime(["%Y-%m-%d"])
@@ -118,12 +118,13 @@ def _export(
     )
     from ..filters.as_of import engagements_after, known_on
     from ..filters.evidence import hold_evidence
-    from ..store import one_moment, open_store
+    from ..store import is_writable, one_moment, open_store
     from ..store.embeddings import dimensions
     from ..store.recipes import find_recipe
     from ..store.runs import finish_run, start_run
 
-    conn = open_store(store)
+    recorded = is_writable(store)  # a store that cannot be written can be exported too
+    conn = open_store(store, read_only=not recorded)
     chosen = ExportOptions(
         format_,
         shards,
@@ -137,17 +138,13 @@ def _export(
         steps({"reading": "pins", "writing": "files"}) as on_step,
         ExitStack() as stack,
     ):
-        run_id = start_run(
-            conn,
-            "export",
-            {
-                "folder": folder,
-                "pairs": pairs,
-                "test_from": str(test_from.date()) if test_from else None,
-                "undated": undated,
-            }
-            | vars(chosen),
-        )
+        arguments = {
+            "folder": folder,
+            "pairs": pairs,
+            "test_from": str(test_from.date()) if test_from else None,
+            "undated": undated,
+        }
+        run_id = start_run(conn, "export", arguments | vars(chosen)) if recorded else None
         manifest = export.manifest
         if as_of:
             stack.enter_context(hold_evidence(conn))
@@ -199,7 +196,10 @@ def _export(
         if name in manifest
     }
     counts |= {"files": len(export.files), "bytes": sum(f["bytes"] for f in export.files), "folder": folder}
-    finish_run(conn, run_id, counts)
+    if run_id is None:
+        say(f"{store} cannot be written: this export is not recorded among its runs")
+    else:
+        finish_run(conn, run_id, counts)
     return counts
 
 

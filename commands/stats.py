@@ -34,7 +34,7 @@ def stats(store: str, as_json: bool) -> dict[str, Any]:
     from ..store import open_store
     from ..store.stats import coverage
 
-    counts = coverage(open_store(store))
+    counts = coverage(open_store(store, read_only=True))
     if as_json:
         return counts
     rows: list[tuple[str, int, bool]] = [("pins", counts["pins"], False)]

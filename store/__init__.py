@@ -2,7 +2,15 @@
 they came to be.
 """
 
-from .connection import Connection, StoreError, one_moment, open_store, transaction
+from .connection import Connection, StoreError, is_writable, one_moment, open_store, transaction
 from .features import EnrichedFeatures
 
-__all__ = ["Connection", "EnrichedFeatures", "StoreError", "one_moment", "open_store", "transaction"]
+__all__ = [
+    "Connection",
+    "EnrichedFeatures",
+    "StoreError",
+    "is_writable",
+    "one_moment",
+    "open_store",
+    "transaction",
+]

@@ -1,4 +1,4 @@
-"""How a store is opened and written to: migrations applied, WAL mode, transactions."""
+"""How a store is opened, for writing or only for reading, and how transactions are written."""
 
 from __future__ import annotations
 
@@ -7,19 +7,24 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from ..common.errors import PincaptionError
 from .schema import MIGRATION_SET, MIGRATIONS
 
-# how long a writer waits for another: results of an aggregation of 80 million saves take a minute to write
+# How long a writer waits for another one: writing the result of 80 million saves takes a minute.
 BUSY_SECONDS = 300
-# pins come in any order of their ids: with SQLite's 2 MB every other one would touch the disk
+# SQLite's page cache is 2 MB by default. Pins arrive in any order of their ids, so with so little memory every
+# other pin would be read from the disk.
 CACHE_KIB = 65_536
 
 Connection = sqlite3.Connection
+# How SQLite opens a file: "mode=ro" does not write the file, "mode=rwc" makes it, and "immutable=1" also needs
+# no files beside it, but assumes that nobody writes to it meanwhile.
+Mode = Literal["mode=ro", "mode=rwc", "immutable=1"]
 
 
 class StoreError(PincaptionError):
@@ -31,13 +36,46 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def open_store(path: str | Path, *, create: bool = False) -> sqlite3.Connection:
-    """Opens a store for reading and writing, in autocommit mode: write inside `transaction`.
+def open_store(path: str | Path, *, create: bool = False, read_only: bool = False) -> Connection:
+    """Opens a store, in autocommit mode: write inside `transaction`.
 
-    With `create` a missing file is made. Migrations that the store has not seen are applied.
-    Raises StoreError for a missing file, a file that is no store, or one that a newer version wrote.
+    `create` makes a missing store. Migrations that the store has not seen are applied.
+    `read_only` writes nothing and applies no migration. It also opens a store on a read-only disk, or one that
+    belongs to another user. Tables that a store of an older version lacks are then empty.
+    Raises StoreError for a missing file, a file that is not a store, and a store of a newer version.
     """
     path = Path(path)
+    _check_path(path, create)
+    conn: Connection | None = None
+    try:
+        if read_only and not is_writable(path):
+            mode = read_only_mode(path)
+            conn = sqlite3.connect(
+                uri(path, mode), uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+        else:
+            conn = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        conn.row_factory = sqlite3.Row
+        conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        if read_only:
+            _stand_in_for_missing_tables(conn, path)
+            if is_writable(path):
+                # The connection itself may write, so that its last one removes SQLite's files beside the
+                # store; a connection with mode=ro would leave them there.
+                conn.execute("PRAGMA query_only = 1")
+        else:
+            conn.execute("PRAGMA synchronous = FULL")
+            _migrate(conn, path, create)
+    except (sqlite3.Error, StoreError) as error:
+        if conn:
+            conn.close()
+        if isinstance(error, StoreError):
+            raise
+        raise StoreError(f"{path} {_why_not(path, str(error), read_only)}") from error
+    return conn
+
+
+def _check_path(path: Path, create: bool) -> None:
     try:
         path.stat()
     except PermissionError:
@@ -46,47 +84,102 @@ def open_store(path: str | Path, *, create: bool = False) -> sqlite3.Connection:
         pass
     if path.is_dir():
         raise StoreError(f"{path} is a folder: name a SQLite file, for instance {path / 'my.db'}")
-    if not path.exists():
-        if not create:
-            raise StoreError(
-                f"{path} does not exist: make a store with `captioner ingest images {path} DIR` or `captioner ingest pins {path} SOURCE`"
-            )
-        if not path.parent.is_dir():
-            raise StoreError(
-                f"the folder {path.parent} does not exist: make it first, or choose another place for the store"
-            )
-    conn: sqlite3.Connection | None = None
-    try:
-        conn = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        conn.row_factory = sqlite3.Row
-        conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        conn.execute("PRAGMA synchronous = FULL")
-        _migrate(conn, path, create)
-    except (sqlite3.Error, StoreError) as error:
-        if conn:
-            conn.close()
-        if isinstance(error, StoreError):
-            raise
-        raise StoreError(f"{path} {_why_not(path, str(error))}") from error
-    return conn
+    if path.exists():
+        return
+    if not create:
+        raise StoreError(
+            f"{path} does not exist: make a store with `captioner ingest images {path} DIR`"
+            f" or `captioner ingest pins {path} SOURCE`"
+        )
+    if not path.parent.is_dir():
+        raise StoreError(
+            f"the folder {path.parent} does not exist: make it first, or choose another place for the store"
+        )
 
 
-def _why_not(path: Path, message: str) -> str:
+def _why_not(path: Path, message: str, read_only: bool = False) -> str:
+    """The end of a sentence about a store that SQLite cannot open; it begins with the path."""
     if "not a database" in message:
         return "is not a SQLite file: name another one"
     if "malformed" in message:
         return "is damaged: take a copy from before, or rescue what is left with `sqlite3 FILE .recover`"
     if path.exists() and not os.access(path, os.R_OK):
         return "cannot be read: you lack the permission"
-    if "unable to open" in message or "readonly" in message:
-        return f"cannot be opened: SQLite writes files beside the store, so the file and the folder {path.parent} must be writable to you"
+    if not read_only and ("unable to open" in message or "readonly" in message):
+        return (
+            "cannot be opened: SQLite writes files beside the store, so the file and the folder"
+            f" {path.parent} must be writable to you"
+        )
     return f"cannot be opened: {message}"
 
 
-def _migrate(conn: sqlite3.Connection, path: Path, create: bool) -> None:
+def uri(path: Path, mode: Mode) -> str:
+    """The address by which SQLite opens a file in a mode."""
+    return f"{path.absolute().as_uri()}?{mode}"
+
+
+def is_writable(path: str | Path) -> bool:
+    """Whether this user may write to a store: to the file, and to its folder, where SQLite keeps files too."""
+    return os.access(path, os.W_OK) and os.access(Path(path).absolute().parent, os.W_OK)
+
+
+def read_only_mode(path: Path) -> Mode:
+    """The mode in which SQLite can read a store that this user may not write. Raises StoreError.
+
+    While somebody writes to the store, SQLite's files beside it are there, and "mode=ro" reads them. Where
+    they are missing and cannot be made, only "immutable=1" opens the store.
+    """
+    try:
+        with closing(sqlite3.connect(uri(path, "mode=ro"), uri=True, timeout=BUSY_SECONDS)) as conn:
+            conn.execute("SELECT 1 FROM sqlite_master").fetchone()
+        return "mode=ro"
+    except sqlite3.OperationalError as error:
+        if not os.access(path, os.R_OK) or not ("unable to open" in str(error) or "readonly" in str(error)):
+            raise StoreError(f"{path} {_why_not(path, str(error), read_only=True)}") from error
+    except sqlite3.Error as error:
+        raise StoreError(f"{path} {_why_not(path, str(error), read_only=True)}") from error
+    wal = path.with_name(f"{path.name}-wal")
+    if wal.exists() and wal.stat().st_size:
+        raise StoreError(
+            f"{path} cannot be read where it is: its newest rows are still in {wal.name}, and SQLite would have to"
+            f" write beside them. Copy both files into a folder of your own and use the copy"
+        )
+    return "immutable=1"
+
+
+def missing_migrations(conn: Connection, path: Path) -> list[str]:
+    """The migrations that a store of an older version has not seen.
+
+    Raises StoreError if the file is not a store, or was written by a newer version.
+    """
+    applied = _applied(conn)
+    if unknown := applied - set(MIGRATIONS):
+        raise StoreError(
+            f"{path} was written by a newer version of captioner ({', '.join(sorted(unknown))}):"
+            " upgrade captioner"
+        )
+    if not applied:
+        raise StoreError(f"{path} is a SQLite file but not a captioner store: `captioner ingest` makes one")
+    return [name for name in MIGRATIONS if name not in applied]
+
+
+def _stand_in_for_missing_tables(conn: Connection, path: Path) -> None:
+    """Adds, to this connection alone, empty tables for those that a store of an older version lacks."""
+    for name in missing_migrations(conn, path):
+        for statement in _statements(MIGRATIONS[name]):
+            create = re.search(r"^\s*CREATE (TABLE|INDEX|TRIGGER)\b", statement, re.MULTILINE)
+            if not create:
+                raise StoreError(
+                    f"{path} was written by an older version of captioner and cannot be read as it is:"
+                    " a command that writes to it, for instance `captioner ingest`, brings it up to date"
+                )
+            if create[1] == "TABLE":
+                conn.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
+
+
+def _migrate(conn: Connection, path: Path, create: bool) -> None:
     if _pending(conn, path, create):
-        # Imported here alone: with pandas installed it takes longer to import than `captioner stats` takes to
-        # run.
+        # Not imported at the top: with pandas installed, this import takes longer than all of `captioner stats`.
         from sqlite_utils import Database
         from sqlite_utils.migrations import Migrations
 
@@ -94,62 +187,51 @@ def _migrate(conn: sqlite3.Connection, path: Path, create: bool) -> None:
         for name, script in MIGRATIONS.items():
             migrations(name=name)(lambda db, script=script: [db.conn.execute(s) for s in _statements(script)])
         with transaction(conn):
-            if _pending(conn, path, create):  # another process may just have done the same
+            if _pending(conn, path, create):  # another process may have applied them meanwhile
                 migrations.apply(Database(conn))
-    # After the tables: a file that turns out to be somebody else's is left as it is.
+    # Last, so that a file which turns out to be somebody else's is left as it is.
     if conn.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         _begin_wal(conn)
 
 
-def _pending(conn: sqlite3.Connection, path: Path, create: bool) -> bool:
-    """Whether migrations are to be applied. Raises StoreError if this is no store of ours."""
-    applied = _applied(conn)
-    if unknown := applied - set(MIGRATIONS):
-        raise StoreError(
-            f"{path} was written by a newer version of captioner ({', '.join(sorted(unknown))}): upgrade captioner"
-        )
-    if not applied and not create:
-        raise StoreError(f"{path} is a SQLite file but not a captioner store: `captioner ingest` makes one")
-    if not applied and (
-        tables := conn.execute(
-            "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
-        ).fetchall()
-    ):
-        ours = " ".join(MIGRATIONS.values())
-        if taken := [
-            row["name"]
-            for row in tables
-            if re.search(rf"CREATE (TABLE|VIEW) {re.escape(row['name'])}\b", ours)
-        ]:
+def _pending(conn: Connection, path: Path, create: bool) -> bool:
+    """Whether migrations have to be applied. Raises StoreError if this is not a store and may not become one."""
+    if not create or _applied(conn):
+        return bool(missing_migrations(conn, path))
+    ours = " ".join(MIGRATIONS.values())
+    tables = conn.execute(
+        "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
+    )
+    for table in tables.fetchall():
+        if re.search(rf"CREATE (TABLE|VIEW) {re.escape(table['name'])}\b", ours):
             raise StoreError(
-                f"{path} already has a table named {taken[0]} that captioner did not make: choose another file"
+                f"{path} already has a table named {table['name']} that captioner did not make:"
+                " choose another file"
             )
-    return applied != set(MIGRATIONS)
+    return True
 
 
-def _begin_wal(conn: sqlite3.Connection) -> None:
-    """WAL mode stays with the file.
+def _begin_wal(conn: Connection) -> None:
+    """Switches the file to WAL mode, for good.
 
-    SQLite does not wait for other processes at this one step, so it is done here.
+    This loop waits for other processes, because SQLite itself does not wait at this one step.
     """
-    for patience in range(BUSY_SECONDS * 20):
+    attempts = BUSY_SECONDS * 20
+    for attempt in range(attempts):
         try:
             conn.execute("PRAGMA journal_mode = WAL")
             return
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or patience == BUSY_SECONDS * 20 - 1:
+            if "locked" not in str(error) or attempt == attempts - 1:
                 raise
             time.sleep(0.05)
 
 
-def _applied(conn: sqlite3.Connection) -> set[str]:
+def _applied(conn: Connection) -> set[str]:
+    """The names of the migrations that a store has seen."""
     try:
-        return {
-            row[0]
-            for row in conn.execute(
-                "SELECT name FROM _sqlite_migrations WHERE migration_set = ?", [MIGRATION_SET]
-            )
-        }
+        rows = conn.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ?", [MIGRATION_SET])
+        return {row[0] for row in rows}
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return set()
@@ -166,8 +248,11 @@ def _statements(script: str) -> Iterator[str]:
 
 
 @contextmanager
-def transaction(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """All or nothing; takes the write lock at once, so that what is read inside stays true until the commit."""
+def transaction(conn: Connection) -> Iterator[Connection]:
+    """Commits everything that is written inside, or nothing of it if an error leaves the context.
+
+    It takes the write lock at once, so that what is read inside stays true until the commit.
+    """
     conn.execute("BEGIN IMMEDIATE")
     try:
         yield conn
@@ -178,9 +263,10 @@ def transaction(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
 
 
 @contextmanager
-def one_moment(conn: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
-    """Everything read inside is as it was at one moment, whoever writes meanwhile; within another one, or a
-    transaction, it is part of that.
+def one_moment(conn: Connection) -> Iterator[Connection]:
+    """Everything that is read inside is as it was at one moment, even while others write.
+
+    Inside a transaction, or another `one_moment`, it is the moment of that one.
     """
     if conn.in_transaction:
         yield conn

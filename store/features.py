@@ -1,30 +1,38 @@
-"""The columns that a trainer reads of a pin, and `enriched_features` as a PyTorch dataset."""
+"""The view `enriched_features` as a PyTorch dataset, for training straight from the store."""
 
 from __future__ import annotations
 
 import json
 import os
-import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any
 
 from . import rules
 from .columns import COLUMNS, LISTS
-from .connection import StoreError, open_store
+from .connection import Connection, StoreError, open_store
 from .recipes import find_recipe
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .torch_features import IterableFeatures
+
+# Connections that a process inherited when it was forked. SQLite forbids even to close them there.
+_inherited: list[Connection] = []
 
 
 class EnrichedFeatures:
-    """The store as a PyTorch dataset: row i is a dict of a pin's columns, lists as lists. Captioning may go
-    on beside it.
+    """The store as a PyTorch dataset: row i is a dict of a pin's columns.
 
-    Map-style by itself: `DataLoader(EnrichedFeatures("my.db"), shuffle=True, num_workers=4)`; `.iterable()`
-    gives the same rows as an IterableDataset, split over workers and ranks. Both see the pins that there were
-    when this was made, with the text that they have when they are read. `columns` names those that are
-    wanted. Raises StoreError.
+    The dataset is map-style: `DataLoader(EnrichedFeatures("my.db"), shuffle=True, num_workers=4)`.
+    `iterable()` gives the same rows as an iterable dataset, split over workers and ranks.
+    `columns` names the columns that are wanted; those of LISTS are lists, the others text or None. `recipe`
+    forces the captions of one recipe (an id, the start of one, or a model) instead of the current ones.
+    The rows are the pins that the store had when the dataset was made; their texts are read when a row is
+    read, so captioning may go on meanwhile. The store is opened read-only.
+    Raises StoreError if the store, a column or the recipe cannot be used.
     """
 
     def __init__(self, store: str | Path, *, columns: Sequence[str] = COLUMNS, recipe: str | None = None):
@@ -37,35 +45,19 @@ class EnrichedFeatures:
                 f"enriched_features has no column {', '.join(sorted(unknown))}; it has {', '.join(COLUMNS)}"
             )
         self.path, self.columns = Path(store).absolute(), tuple(columns)
-        with closing(open_store(store)) as conn:  # says what is wrong with it, and brings it up to date
+        with closing(open_store(store, read_only=True)) as conn:
             self.recipe = find_recipe(conn, recipe) if recipe is not None else None
-        self._conn: sqlite3.Connection | None = None
+            self._rowids = _rowids(conn)
+        self._conn: Connection | None = None
         self._process = 0
-        self._rowids = self._all_rowids()
 
-    def _all_rowids(self) -> Any:
-        import numpy as np
-
-        conn = self._open()
-        return np.fromiter(
-            (
-                row[0]
-                for row in conn.execute("SELECT rowid FROM pins WHERE deleted_at IS NULL ORDER BY rowid")
-            ),
-            dtype=np.int64,
-        )
-
-    def _open(self) -> sqlite3.Connection:
-        conn = sqlite3.connect(
-            f"file:{quote(str(self.path))}?mode=ro", uri=True, check_same_thread=False, timeout=60
-        )
-        conn.execute("PRAGMA query_only = 1")
-        return conn
-
-    def _here(self) -> sqlite3.Connection:
-        """A connection of this process: they do not outlive a fork."""
+    def _connection(self) -> Connection:
+        """The connection of this process; a connection must not be used in a forked process."""
         if self._conn is None or self._process != os.getpid():
-            self._conn, self._process = self._open(), os.getpid()
+            if self._conn is not None:
+                _inherited.append(self._conn)
+            self._conn, self._process = open_store(self.path, read_only=True), os.getpid()
+            self._conn.row_factory = None
         return self._conn
 
     def __getstate__(self) -> dict[str, Any]:
@@ -78,52 +70,61 @@ class EnrichedFeatures:
         return self.__getitems__([i])[0]
 
     def __getitems__(self, places: Sequence[int]) -> list[dict[str, Any]]:
-        """Several rows at once: what a DataLoader asks for a batch.
+        """Several rows at once; a DataLoader reads a batch by this method.
 
-        A pin that was deleted meanwhile has its id and nothing else.
+        Of a pin that was deleted since the dataset was made, only the pin_id is left.
         """
         rowids = [int(self._rowids[i]) for i in places]
-        conn, marks = self._here(), ", ".join("?" * len(set(rowids)))
-        pins = dict(
-            conn.execute(
-                f"SELECT rowid, pin_id FROM pins WHERE rowid IN ({marks})", list(set(rowids))
-            ).fetchall()
+        unique = list(set(rowids))
+        conn, marks = self._connection(), ", ".join("?" * len(unique))
+        pin_ids: dict[int, str] = dict(
+            conn.execute(f"SELECT rowid, pin_id FROM pins WHERE rowid IN ({marks})", unique).fetchall()
         )
-        names, joins, parameters = {name: f"e.{name}" for name in COLUMNS}, "", list[Any]()
+        names = {name: f"e.{name}" for name in COLUMNS}
+        join, parameters = "", list[Any]()
         if self.recipe is not None:
             names |= {"caption": "f.text", "caption_recipe": "f.recipe_id"}
-            joins = f"LEFT JOIN captions f ON f.pin_id = e.pin_id AND f.recipe_id = ? AND {rules.is_valid('f', 'e')}"
+            join = (
+                "LEFT JOIN captions f ON f.pin_id = e.pin_id AND f.recipe_id = ?"
+                f" AND {rules.is_valid('f', 'e')}"
+            )
             parameters.append(self.recipe)
         wanted = ", ".join(names[name] for name in self.columns)
         rows = conn.execute(
-            f"SELECT e.pin_id, {wanted} FROM enriched_features e {joins} WHERE e.pin_id IN ({marks})",
-            [*parameters, *pins.values()],
+            f"SELECT e.pin_id, {wanted} FROM enriched_features e {join} WHERE e.pin_id IN ({marks})",
+            [*parameters, *pin_ids.values()],
         ).fetchall()
-        found = {
+        features = {
             row[0]: {
                 name: json.loads(cell or "[]") if name in LISTS else cell
                 for name, cell in zip(self.columns, row[1:], strict=True)
             }
             for row in rows
         }
-        gone: dict[str, Any] = {name: [] if name in LISTS else None for name in self.columns}
-        return [
-            found.get(
-                pins.get(rowid, ""), gone | ({"pin_id": pins.get(rowid)} if "pin_id" in self.columns else {})
-            )
-            for rowid in rowids
-        ]
+        return [features.get(pin_ids.get(rowid, "")) or self._gone(pin_ids.get(rowid)) for rowid in rowids]
+
+    def _gone(self, pin_id: str | None) -> dict[str, Any]:
+        """The row of a pin that is no longer there."""
+        row: dict[str, Any] = {name: [] if name in LISTS else None for name in self.columns}
+        return row | ({"pin_id": pin_id} if "pin_id" in row else {})
 
     def iterable(
         self, *, shuffle: bool = False, seed: int = 0, rank: int | None = None, world_size: int | None = None
-    ) -> Any:
-        """The same rows as a torch IterableDataset whose position can be kept (`state_dict`) and taken up
-        again.
+    ) -> IterableFeatures:
+        """The same rows as a torch IterableDataset that can go on where it stopped (`state_dict`).
 
-        Each rank of `torch.distributed` (or as given) and each worker of its DataLoader reads a part of its
-        own; together they read every row once. `shuffle` reads runs of neighbouring rows in a random order
-        that `set_epoch` changes.
+        Each rank of `torch.distributed` (or as given here) and each worker of its DataLoader reads its own
+        part; together they read every row once. With `shuffle`, runs of neighbouring rows come in a random
+        order, another one for each `set_epoch`.
         """
         from .torch_features import IterableFeatures
 
         return IterableFeatures(self, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size)
+
+
+def _rowids(conn: Connection) -> np.ndarray:
+    """The rowid of each pin that is not deleted, int64, ascending: 8 bytes a pin."""
+    import numpy as np
+
+    cursor = conn.execute("SELECT rowid FROM pins WHERE deleted_at IS NULL ORDER BY rowid")
+    return np.fromiter((row[0] for row in cursor), dtype=np.int64)

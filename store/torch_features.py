@@ -1,18 +1,23 @@
-"""The iterable form of EnrichedFeatures; imports torch, which nothing else in the store does."""
+"""EnrichedFeatures as an iterable dataset; the only file of store/ that imports torch."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import torch.distributed as dist
 from torch.utils.data import IterableDataset, get_worker_info
 
-if TYPE_CHECKING:
-    from .features import EnrichedFeatures
-
 BLOCK = 512  # rows that are read together
+
+
+class Rows(Protocol):
+    """A map-style dataset of dicts that reads several rows at once, as EnrichedFeatures does."""
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, places: Sequence[int]) -> list[dict[str, Any]]: ...
 
 
 class IterableFeatures(IterableDataset[dict[str, Any]]):
@@ -20,7 +25,7 @@ class IterableFeatures(IterableDataset[dict[str, Any]]):
 
     def __init__(
         self,
-        features: EnrichedFeatures,
+        features: Rows,
         *,
         shuffle: bool,
         seed: int,
@@ -36,39 +41,35 @@ class IterableFeatures(IterableDataset[dict[str, Any]]):
                 else (0, 1)
             )
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank {rank} is none of {world_size}")
-        self.features, self.shuffle, self.seed, self.rank, self.world_size = (
-            features,
-            shuffle,
-            seed,
-            rank,
-            world_size,
-        )
+            raise ValueError(f"rank {rank} does not exist: ranks go from 0 to {world_size - 1}")
+        self.features, self.shuffle, self.seed = features, shuffle, seed
+        self.rank, self.world_size = rank, world_size
         self.epoch = 0
-        self._read = 0  # rows of this epoch that this worker has given out
-        # rows that are to be left out once, as they were given out before the position was kept
-        self._skip = 0
+        self._read = 0  # rows of this epoch that this worker has returned
+        self._skip = 0  # rows that the next pass leaves out, because they were returned before
 
     def set_epoch(self, epoch: int) -> None:
-        """Another order, if shuffled; from the start."""
+        """Begins an epoch from its first row; a shuffled dataset gets another order for each epoch."""
         self.epoch, self._read, self._skip = epoch, 0, 0
 
     def state_dict(self) -> dict[str, Any]:
         """The position of this worker; torchdata's StatefulDataLoader asks every worker for its own."""
-        return {"epoch": self.epoch, "rows": self._read, "of": self._parts()}
+        return {"epoch": self.epoch, "rows": self._read, "of": self._order()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where a position was kept.
+        """Goes on at a position that `state_dict` returned.
 
-        Raises ValueError unless store, seed and number of ranks are the same.
+        Raises ValueError unless the number of rows, the seed, the shuffling and the ranks are the same.
         """
-        if state["of"] != self._parts():
+        if state["of"] != self._order():
             raise ValueError(
-                f"the position belongs to other rows or another order: it was kept with {state['of']}, and this is {self._parts()}"
+                "the position belongs to other rows or to another order:"
+                f" it was kept with {state['of']}, and this is {self._order()}"
             )
         self.epoch, self._read, self._skip = state["epoch"], state["rows"], state["rows"]
 
-    def _parts(self) -> dict[str, Any]:
+    def _order(self) -> dict[str, Any]:
+        """Everything that decides which rows this rank reads, in which order."""
         return {
             "rows": len(self.features),
             "seed": self.seed,
@@ -82,24 +83,20 @@ class IterableFeatures(IterableDataset[dict[str, Any]]):
         return sum(len(block) for block in self._blocks()[self.rank :: self.world_size])
 
     def _blocks(self) -> list[range]:
-        # ranks and workers of a small store get much the same, too
-        size = max(1, min(BLOCK, len(self.features) // (8 * self.world_size)))
-        blocks = [
-            range(start, min(start + size, len(self.features)))
-            for start in range(0, len(self.features), size)
-        ]
+        # Blocks of a small store are smaller, so that all ranks and workers get about the same number of rows.
+        n = len(self.features)
+        size = max(1, min(BLOCK, n // (8 * self.world_size)))
+        blocks = [range(start, min(start + size, n)) for start in range(0, n, size)]
         if self.shuffle:
             random.Random(f"{self.seed} {self.epoch}").shuffle(blocks)
         return blocks
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker = get_worker_info()
-        mine = self._blocks()[self.rank :: self.world_size][
-            worker.id if worker else 0 :: worker.num_workers if worker else 1
-        ]
-        self._read, skip = 0, self._skip
-        self._skip = 0
-        for number, block in enumerate(mine):
+        worker_id, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        blocks = self._blocks()[self.rank :: self.world_size][worker_id::workers]
+        skip, self._read, self._skip = self._skip, 0, 0
+        for number, block in enumerate(blocks):
             places = list(block)
             if self.shuffle:
                 random.Random(f"{self.seed} {self.epoch} {self.rank} {block.start} {number}").shuffle(places)

@@ -581,7 +581,7 @@ def test_a_store_that_cannot_be_written_is_read(
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     assert reading_mode(shop) == "mode=ro"
     (tmp_path / "none.db").write_bytes(b"no store" * 1000)
-    with pytest.raises(StoreError, match="copy it into a folder"):
+    with pytest.raises(StoreError, match="is not a SQLite file: name another one"):
         reading_mode(tmp_path / "none.db")
     conn = open_store(shop)
     conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -104,7 +104,7 @@ def test_epochs_differ_and_seeds_agree(store: Path) -> None:
     assert first == [row["pin_id"] for row in b]
     a.set_epoch(1)
     assert [row["pin_id"] for row in a] != first
-    with pytest.raises(ValueError, match="rank 2 is none of 2"):
+    with pytest.raises(ValueError, match="rank 2 does not exist: ranks go from 0 to 1"):
         features.iterable(rank=2, world_size=2)
 
 
@@ -150,7 +150,7 @@ def test_a_position_that_was_just_taken_up_is_the_same_position_and_belongs_to_i
     again = features.iterable(shuffle=True, seed=1)
     again.load_state_dict(state)
     assert again.state_dict() == state
-    with pytest.raises(ValueError, match="belongs to other rows or another order"):
+    with pytest.raises(ValueError, match="belongs to other rows or to another order"):
         features.iterable(shuffle=True, seed=2).load_state_dict(state)
     with pytest.raises(ValueError, match="go together"):
         features.iterable(rank=1)
