@@ -19,7 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pincaption.browse.index import open_index, refresh
-from pincaption.eval.sample import SampleError, SampleOptions, draw, draw_pairs
+from pincaption.eval.draw import draw, draw_pairs
+from pincaption.eval.items import SampleError, SampleOptions
 from pincaption.export.write import ExportOptions, new_export, write_features
 from pincaption.store import EnrichedFeatures, StoreError, one_moment, open_store, transaction
 from pincaption.store.claims import Claims
@@ -379,7 +380,7 @@ def test_samples_are_drawn_of_current_captions(
         differ = {}
     else:
         differ = {item.pin_id: (item.caption, item.other_caption) for item in comparison.items}
-        assert comparison.beside == {"equal": sum(a == b and a is not None for a, b in pairs.values())}
+        assert comparison.excluded == {"equal": sum(a == b and a is not None for a, b in pairs.values())}
     assert differ == {
         pin_id: pair for pin_id, pair in pairs.items() if None not in pair and len(set(pair)) == 2
     }
