@@ -54,8 +54,7 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(1)
             except Exception as error:
-                # DuckDB raises an exception of its own when Ctrl-C interrupts a query.
-                if type(error).__name__ == "InterruptException" or "Query interrupted" in str(error):
+                if _is_interrupt(error):
                     _end_interrupted()
                 if debug:
                     raise
@@ -87,24 +86,32 @@ def _end_interrupted() -> NoReturn:
     sys.exit(130)
 
 
-def _sentence(error: Exception) -> str:
-    import sqlite3
+def _is_interrupt(error: Exception) -> bool:
+    """Whether Ctrl-C interrupted a query of DuckDB, which raises an exception of its own for it."""
+    if "duckdb" not in sys.modules:
+        return False
+    from ..filters.duck_errors import is_interrupt
 
-    if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
-        return "the store is locked by another process that is writing to it: try again when it is done"
-    if isinstance(error, sqlite3.OperationalError) and "readonly" in str(error):
-        return "the store cannot be written: the file and its folder must be writable to you"
-    if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
-        return "the disk is full: what was committed is kept, make room and run the same command again"
-    if type(error).__name__ == "OutOfMemoryException":
-        return (
-            "the memory that --memory-limit allows is too little for this: allow more, for instance "
-            "--memory-limit 1GB; what was committed is kept"
-        )
-    if isinstance(error, PincaptionError) or (
-        isinstance(error, (MemoryError, ValueError, FileExistsError)) and str(error)
-    ):
+    return is_interrupt(error)
+
+
+def _sentence(error: Exception) -> str:
+    """What happened, in one sentence."""
+    from ..store.sqlite_errors import explain_sqlite_error
+
+    if isinstance(error, PincaptionError):
         return str(error)
+    if sentence := explain_sqlite_error(error):
+        return sentence
+    if "duckdb" in sys.modules:
+        from ..filters.duck_errors import explain_duckdb_error
+
+        if sentence := explain_duckdb_error(error):
+            return sentence
+    if isinstance(error, (MemoryError, ValueError, FileExistsError)) and str(error):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     message = str(error).splitlines()[0] if str(error) else "no message"
     return f"{type(error).__name__}: {message} (--debug shows where)"
 

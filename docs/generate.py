@@ -1,9 +1,8 @@
-"""Writes the two pages that are made from the code: schema.md from the store's migrations, commands.md from
-`captioner --help`.
+"""Writes the pages that are generated: schema.md from the store's migrations, commands.md from `--help`.
 
     python docs/generate.py
 
-A test fails while a page differs from what this prints; `pages()` is what it compares with.
+Tests fail if a page differs from what this program would write.
 """
 
 from __future__ import annotations
@@ -24,52 +23,54 @@ FOLDER = Path(__file__).parent
 COLUMNS_OF_TERMINAL = 100
 NOTE = "<!-- Written by `python docs/generate.py`: change that, or the code that it reads, not this page. -->"
 
-# What a table or view is for, where the comment above it in the migration tells something else or is missing.
+# What a table or view is for, if the comment above it in the migration is missing or is about something else.
 PURPOSES = {
-    "pins": "The catalogue: one row per pin or product, as its source gave it.",
-    "recipes": "What decides a caption besides the picture; `recipe_id` is a hash of the other columns.",
-    "runs": "What was run on this store, when, with which arguments and what came of it.",
-    "captions": "What each recipe made of each pin: a caption, a rejected caption, or why there is none.",
-    "claims": "Which process is working on which pin, so that several runs share the work. Empty when nothing runs.",
-    "rejected_rows": "Rows of sources that could not be taken in, with the reason.",
-    "file_digests": "Checksums that need not be computed again.",
+    "pins": "The catalogue: one row per pin or product, as the source has it.",
+    "recipes": "What decides a caption besides the picture. `recipe_id` is a hash of the other columns.",
+    "runs": "Which commands were run on this store, when, with which arguments, and what they did.",
+    "captions": "What each recipe gave for each pin: a caption, a rejected caption, or why there is none.",
+    "claims": "Which process is working on which pin, so that several runs can share the work. Empty when "
+    "nothing runs.",
+    "rejected_rows": "Rows of sources that could not be read, with the reason.",
+    "file_digests": "Checksums of files, so that they are not computed again.",
     "board_titles": "The best titles of the boards that each pin was saved to, in rank order.",
     "engaged_queries": "The best queries after which people engaged with each pin, in rank order.",
-    "board_title_ranks": "`board_titles` with a row per title.",
-    "engaged_query_ranks": "`engaged_queries` with a row per query.",
-    "enriched_features": "One row per pin that is not deleted, with everything that is known of it. Trainers, exports and statistics read this view.",
+    "board_title_ranks": "`board_titles` with one row per title.",
+    "engaged_query_ranks": "`engaged_queries` with one row per query.",
+    "enriched_features": "One row per pin that is not deleted, with all that is known about it. Trainers, "
+    "exports and statistics read this view.",
     "sample_items": "The captions of a sample, as they were when they were drawn.",
-    "sheet_rows": "What each rater's sheet shows, row by row.",
-    "ratings": "What raters answered: one row for each row of a sheet.",
-    "evidence_sources": "Under which path each content of `evidence` was read.",
+    "sheet_rows": "The rows of each rater's sheet.",
+    "ratings": "The answers of raters: one row for each row of a sheet.",
+    "evidence_sources": "The path from which each content of `evidence` was read.",
 }
-# What a column holds, where no comment stands beside it in the migration and its name does not say.
+# What a column holds, if its name does not say it and the migration has no comment beside it.
 MEANINGS = {
     "pins.title": "as the source has it; the view shows it only if `has_title`",
-    "pins.description": "likewise, with `has_description`",
+    "pins.description": "the same, with `has_description`",
     "pins.created_at": "UTC, a date or a time",
-    "pins.deleted_at": "null: the pin is there",
+    "pins.deleted_at": "null: the pin is not deleted",
     "recipes.weights_digest": "SHA-256 over the files of the checkpoint",
-    "recipes.decoding": "number of tokens, beams, ...",
-    "runs.arguments": "without credentials",
-    "captions.text": "the caption; of a rejected one, what the model wrote",
+    "recipes.decoding": "number of tokens, of beams, ...",
+    "runs.arguments": "credentials are replaced by `***`",
+    "captions.text": "the caption, or what the model wrote if it was rejected",
     "captions.reason": "why it was rejected or failed",
     "captions.score": "how well caption and picture match, if that was measured",
-    "captions.image_sha256": "of the picture that it was made from; another one than the pin's: the caption is stale",
+    "captions.image_sha256": "of the captioned picture; if the pin has another one, the caption is stale",
     "captions.attempts": "how often it was tried",
     "board_titles.titles": "normalised titles, the best first",
-    "board_titles.boards": "of each title, how many boards with it hold the pin",
-    "board_titles.scores": "of each title",
+    "board_titles.boards": "for each title, how many boards with it hold the pin",
+    "board_titles.scores": "for each title",
     "engaged_queries.queries": "normalised queries, the best first",
-    "engaged_queries.engagements": "of each query, the number of actions",
-    "engaged_queries.scores": "of each query",
-    "engaged_queries.first_dates": "of each query, the day of its first action that counts",
-    "engaged_queries.last_dates": "of each query, the day of its last",
+    "engaged_queries.engagements": "for each query, the number of actions",
+    "engaged_queries.scores": "for each query",
+    "engaged_queries.first_dates": "for each query, the day of the first action that counts",
+    "engaged_queries.last_dates": "for each query, the day of the last action that counts",
     "rejected_rows.source": "absolute path; `-` is standard input",
-    "rejected_rows.line": "from 1; in Parquet and JSON arrays the number of the row",
+    "rejected_rows.line": "counted from 1; in Parquet and JSON arrays, the number of the row",
     "ratings.read_at": "when the sheet was read",
     "ratings.answered_at": "when the rater answered",
-    "sheet_rows.is_repeat": "1: the rater gets this item a second time",
+    "sheet_rows.is_repeat": "1: the rater gets this item for the second time",
 }
 
 SCHEMA_HEAD = f"""# The store
@@ -78,13 +79,13 @@ SCHEMA_HEAD = f"""# The store
 The store is one SQLite file in WAL mode. Any number of programs may read it while one writes.
 Times are UTC in ISO 8601, lists are JSON arrays in rank order, scores have six significant digits.
 
-**Read these three views.** They stay as they are; tables may get more columns.
+**Read these three views.** They do not change; tables may get more columns.
 
-| view | a row per | what it is good for |
+| view | one row per | what it is good for |
 |---|---|---|
 | [enriched_features](#enriched_features) | pin | everything about a pin side by side, lists as JSON arrays |
 | [board_title_ranks](#board_title_ranks) | pin and board title | counting, joining and filtering by title |
-| [engaged_query_ranks](#engaged_query_ranks) | pin and query | the same by query |
+| [engaged_query_ranks](#engaged_query_ranks) | pin and query | the same, by query |
 
 Pins that had no text of their own and have a caption now:
 
@@ -96,7 +97,7 @@ ORDER BY pin_id
 LIMIT 5;
 ```
 
-The board titles that are the best one of most pins:
+The board titles that are most often the best one of a pin:
 
 ```sql
 SELECT title, count(*) AS pins, sum(boards) AS boards
@@ -107,7 +108,7 @@ ORDER BY pins DESC, title
 LIMIT 5;
 ```
 
-The pins that people found with a query, and what else is known of them:
+The pins that people found with a query, and what else is known about them:
 
 ```sql
 SELECT q.pin_id, q.rank, q.engagements, q.last_date, f.title, f.caption
@@ -118,26 +119,27 @@ ORDER BY q.score DESC, q.pin_id
 LIMIT 5;
 ```
 
-Run them with `sqlite3 -readonly my.db`, `sqlite-utils query my.db`, pandas or DuckDB. Nothing but `captioner` should write to the store.
+Run them with `sqlite3 -readonly my.db`, `sqlite-utils query my.db`, pandas or DuckDB. Only `captioner` should
+write to the store.
 """
 
 COMMANDS_HEAD = f"""# Commands
 {NOTE}
 
 What `--help` prints, for every command. Results go to standard output, everything else to standard error.
-With `--json` standard output is exactly one JSON object.
+With `--json`, standard output is exactly one JSON object. [api.md](api.md) has the same for Python.
 
 | exit code | meaning |
 |---|---|
-| 0 | it did its work |
-| 1 | it could not; one sentence on standard error says why and what to do |
-| 2 | wrong usage |
+| 0 | the command did its work |
+| 1 | it could not; one sentence on standard error says why, and what to do |
+| 2 | the command line was wrong |
 | 130 | stopped by Ctrl-C; what was committed is kept |
 """
 
 
 def pages() -> dict[str, str]:
-    """File name -> text of each page that is generated."""
+    """The text of each generated page, by file name."""
     with tempfile.TemporaryDirectory() as folder:
         conn = open_store(Path(folder) / "empty.db", create=True)
         try:
@@ -147,20 +149,18 @@ def pages() -> dict[str, str]:
 
 
 def schema_page(conn: sqlite3.Connection) -> str:
-    """The page on the store: views first, then tables in the order in which migrations made them."""
+    """The page on the store: views first, then tables in the order of the migrations that made them."""
     kinds = {row["name"]: row["type"] for row in conn.execute("PRAGMA main.table_list")}
-    made = conn.execute(
+    all_rows = conn.execute(
         "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'view') ORDER BY rowid"
     ).fetchall()
-    made = [
+    ours = [
         row
-        for row in made
+        for row in all_rows
         if not row["name"].startswith(("sqlite_", "_sqlite_")) and kinds[row["name"]] != "shadow"
     ]
-    views, tables = (
-        [row for row in made if kinds[row["name"]] == "view"],
-        [row for row in made if kinds[row["name"]] != "view"],
-    )
+    views = [row for row in ours if kinds[row["name"]] == "view"]
+    tables = [row for row in ours if kinds[row["name"]] != "view"]
     views.sort(key=lambda row: row["name"] != "enriched_features")
     overview = "\n".join(f"| [{row['name']}](#{row['name']}) | {purpose(row['name'])} |" for row in tables)
     parts = [
@@ -175,28 +175,29 @@ def schema_page(conn: sqlite3.Connection) -> str:
 
 
 def purpose(name: str) -> str:
-    """What a table or view is for, in a sentence or two; empty if nobody has said."""
+    """What a table or view is for, in a sentence or two; empty if nothing in the code says it."""
     if name in PURPOSES:
         return PURPOSES[name]
     return comment_above("TABLE|VIEW|VIRTUAL TABLE", name)
 
 
 def comment_above(kind: str, name: str) -> str:
-    """The comment that stands above a CREATE statement in the migrations, as one line."""
-    found = re.findall(
+    """The comment above a CREATE statement in the migrations, as one line."""
+    comments = re.findall(
         rf"((?:^[ \t]*--[^\n]*\n)+)[ \t]*CREATE (?:{kind}) {re.escape(name)}\b",
         "\n".join(MIGRATIONS.values()),
         re.MULTILINE,
     )
-    return (
-        " ".join(line.strip().removeprefix("--").strip() for line in found[-1].splitlines()) if found else ""
-    )
+    if not comments:
+        return ""
+    return " ".join(line.strip().removeprefix("--").strip() for line in comments[-1].splitlines())
 
 
 def _view(conn: sqlite3.Connection, name: str, sql: str) -> str:
     columns = ", ".join(f"`{row['name']}`" for row in conn.execute(f"PRAGMA table_info({name})"))
     remark = comment_above("VIEW", name) if name in PURPOSES else ""
-    return f"### {name}\n\n{purpose(name)}{' ' + remark if remark else ''}\n\nColumns: {columns}\n\n```sql\n{_dedented(sql)};\n```\n"
+    about = " ".join(filter(None, [purpose(name), remark]))
+    return f"### {name}\n\n{about}\n\nColumns: {columns}\n\n```sql\n{_dedented(sql)};\n```\n"
 
 
 def _table(conn: sqlite3.Connection, name: str, sql: str) -> str:
@@ -216,9 +217,8 @@ def _table(conn: sqlite3.Connection, name: str, sql: str) -> str:
         line = _line_of(column["name"], sql)
         key = " ".join(filter(None, ["primary" if column["pk"] else "", foreign.get(column["name"], "")]))
         null = "" if column["notnull"] or (column["pk"] and column["type"] == "INTEGER") else "null"
-        rows.append(
-            f"| {column['name']} | {column['type'].lower()} | {null} | {key} | {_about(name, column['name'], column['dflt_value'], line)} |"
-        )
+        about = _about(name, column["name"], column["dflt_value"], line)
+        rows.append(f"| {column['name']} | {column['type'].lower()} | {null} | {key} | {about} |")
     parts = [f"### {name}\n", purpose(name)]
     if name in PURPOSES and (remark := comment_above("TABLE", name)):
         parts[-1] += f" {remark}"
@@ -241,11 +241,13 @@ def _line_of(column: str, sql: str) -> str:
 
 
 def _about(table: str, column: str, default: str | None, line: str) -> str:
-    """What a column holds: the values that it takes, its default, the comment beside it or what MEANINGS has."""
+    """What a column holds: its allowed values, its default, and the comment beside it or that of MEANINGS."""
     definition, _, comment = line.partition("--")
-    takes = re.search(rf"\b{re.escape(column)} IN \(([^)]*)\)", definition)
+    allowed = re.search(rf"\b{re.escape(column)} IN \(([^)]*)\)", definition)
     notes = [
-        ", ".join(f"`{value.strip()}`".replace("'", "") for value in takes[1].split(",")) if takes else "",
+        ", ".join(f"`{value.strip()}`".replace("'", "") for value in allowed[1].split(","))
+        if allowed
+        else "",
         "JSON" if "json_valid(" in definition else "",
         f"default `{default}`".replace("'", "") if default is not None else "",
         comment.strip() or MEANINGS.get(f"{table}.{column}", ""),
@@ -254,26 +256,26 @@ def _about(table: str, column: str, default: str | None, line: str) -> str:
 
 
 def _dedented(sql: str) -> str:
-    """SQL as it stands in the migration, without the indentation that Python needs there."""
+    """SQL of a migration without the indentation that it has in the Python file."""
     first, *rest = sql.splitlines()
     indent = min((len(line) - len(line.lstrip()) for line in rest if line.strip()), default=0)
     return "\n".join([first, *(line[indent:] for line in rest)])
 
 
 def commands_page() -> str:
-    """The page on the commands: a table of contents, then the help of each in the order of the command line."""
-    found = list(commands())
+    """The page on the commands: an overview, then the help of each, in the order of the command line."""
+    all_commands = list(commands())
     contents = "\n".join(
         f"| [{name}](#{name.replace(' ', '-')}) | {command.get_short_help_str(120)} |"
-        for name, command, _ in found
+        for name, command, _ in all_commands
     )
     parts = [COMMANDS_HEAD, f"| command | |\n|---|---|\n{contents}\n"]
-    parts += [f"## {name}\n\n```\n{help_text}\n```\n" for name, _, help_text in found]
+    parts += [f"## {name}\n\n```\n{help_text}\n```\n" for name, _, help_text in all_commands]
     return "\n".join(parts)
 
 
 def commands() -> Iterator[tuple[str, click.Command, str]]:
-    """(name, command, help as on a terminal of 100 columns) of `captioner` and everything below it."""
+    """(name, command, help on a terminal of 100 columns) of `captioner` and of every command in it."""
     context = click.Context(
         cli, info_name="captioner", terminal_width=COLUMNS_OF_TERMINAL - 2, **cli.context_settings
     )
@@ -288,9 +290,9 @@ def _commands(command: click.Command, context: click.Context) -> Iterator[tuple[
     )
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            if below and not below.hidden:
-                yield from _commands(below, click.Context(below, info_name=name, parent=context))
+            member = command.get_command(context, name)
+            if member and not member.hidden:
+                yield from _commands(member, click.Context(member, info_name=name, parent=context))
 
 
 def main() -> None:
@@ -300,7 +302,7 @@ def main() -> None:
         before = path.read_text(encoding="utf-8") if path.exists() else ""
         if text != before:
             path.write_text(text, encoding="utf-8")
-        click.echo(f"{path}: {'as before' if text == before else 'written'}")
+        click.echo(f"{path}: {'as it was' if text == before else 'written'}")
 
 
 if __name__ == "__main__":

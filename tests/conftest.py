@@ -1,4 +1,4 @@
-"""What the tests share: two small random BLIP-2 checkpoints in the published layout, drawn pictures, a store."""
+"""What tests share: two small random BLIP-2 checkpoints in the published layout, drawn pictures, a store."""
 
 import contextlib
 import json
@@ -40,9 +40,9 @@ from pincaption.captioner.find import find_checkpoint
 from pincaption.drawn import draw
 from pincaption.store import open_store
 
-# The same examples everywhere, and no limit of time: what passed on one machine does not fail by chance, or
-# by a busy one, on the next. To look for new examples: HYPOTHESIS_PROFILE=random make test (what it finds is
-# kept in .hypothesis/ and tried first from then on).
+# The same examples everywhere and no time limit: what passed on one machine must not fail on the next by
+# chance, or because that one is busy. To look for new examples: HYPOTHESIS_PROFILE=random make test. What
+# that finds is kept in .hypothesis/ and tried first from then on.
 settings.register_profile(
     "same", derandomize=True, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -59,11 +59,12 @@ SENTENCES = [draw.random_scene(random.Random(i)).caption for i in range(300)] + 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
-    """`-n auto`: a worker for each core that this process may use, where there is memory for it; a container
-    may have few of the machine's cores.
+    """`-n auto`: a worker per core that this process may use, as far as there is memory for it.
+
+    A container may have only some of the cores of its machine.
     """
     if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
-        return None  # xdist itself looks at that
+        return None  # xdist itself uses that
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     memory = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):
@@ -75,22 +76,22 @@ def pytest_xdist_auto_num_workers() -> int | None:
             int(Path("/sys/fs/cgroup/memory.max").read_text())
             - int(Path("/sys/fs/cgroup/memory.current").read_text()),
         )
-    return max(1, min(cores, memory // 1_500_000_000))  # 1 GB for a worker, and what it starts
+    # 1 GB for a worker, and half a GB for the processes that it starts.
+    return max(1, min(cores, memory // 1_500_000_000))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _threads() -> None:
-    """The models are so small that more threads only get in one another's way; processes that tests start
-    inherit it.
-    """
+    """One thread: the models are so small that more would be slower. Processes of tests inherit it."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def opt_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Like Salesforce/blip2-opt-2.7b: byte-level BPE, captions end with a newline, weights in several files,
-    the image processor in a file of its own.
+    """Like Salesforce/blip2-opt-2.7b: byte-level BPE, and captions end with a newline.
+
+    The weights are in several files, and the image processor has a file of its own.
     """
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny-opt"
     folder.mkdir()
@@ -136,8 +137,9 @@ def opt_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Like Salesforce/blip2-flan-t5-xl: a unigram tokenizer with T5's special tokens, an encoder-decoder,
-    weights in one file.
+    """Like Salesforce/blip2-flan-t5-xl: a unigram tokenizer with T5's special tokens, an encoder-decoder.
+
+    The weights are in one file.
     """
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny-t5"
     folder.mkdir()
@@ -177,10 +179,10 @@ def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for name, weight in model.language_model.named_parameters():
             if "DenseReluDense" in name or name.endswith((".k.weight", ".v.weight", ".o.weight")):
-                weight *= 4  # else it repeats its first token, whatever the picture
+                weight *= 4  # otherwise it repeats its first token, whatever the picture
         model.language_projection.weight *= 4
     head = model.language_model.lm_head.weight.detach().clone()
-    head[[0, 2, *range(len(vocabulary), len(tokenizer))]] = 0  # no special token but the end is written
+    head[[0, 2, *range(len(vocabulary), len(tokenizer))]] = 0  # it writes no special token but the end
     model.save_pretrained(folder)
     # Flan-T5 has an output layer of its own; transformers 5 does not save one, but loads it.
     save_file(
@@ -200,7 +202,7 @@ def image_processor() -> BlipImageProcessor:
 
 
 def random_model(language: dict, image_token: int) -> Blip2ForConditionalGeneration:
-    """A BLIP-2 whose random weights are large enough that every picture and prompt gets another text."""
+    """A BLIP-2 with random weights, large enough that every picture and prompt gets a different text."""
     torch.manual_seed(0)
     bridge = {
         "hidden_size": 48,
@@ -251,13 +253,13 @@ def builtin() -> Blip2:
 
 @pytest.fixture(params=["opt", "t5"])
 def model(request: pytest.FixtureRequest) -> Blip2:
-    """Both families, one after the other."""
+    """Both model families, one after the other."""
     return request.getfixturevalue(request.param)
 
 
 @pytest.fixture
 def folder(model: Blip2, tmp_path: Path) -> Path:
-    """A copy of the model's checkpoint, to be tampered with."""
+    """A copy of the model's checkpoint, which the test may change."""
     return shutil.copytree(model.checkpoint.path, tmp_path / "copy")
 
 

@@ -1,4 +1,4 @@
-"""The command line, as people and scripts meet it: what is printed where, exit codes, errors with the mend."""
+"""The command line as people and scripts meet it: what is printed where, exit codes, errors."""
 
 import json
 import sqlite3
@@ -28,7 +28,8 @@ def process(*arguments: str | Path, stdin: bytes | None = None) -> subprocess.Co
 def table(tmp_path: Path) -> Path:
     path = tmp_path / "pins.csv"
     path.write_text(
-        "pin_id,title,description,kind\n1,Oak table,,product\n2,IMG_1.JPG,N/A,pin\n3,Mug,A blue mug,pin\n,no id,,pin\n4,too,many,pin,cells\n"
+        "pin_id,title,description,kind\n1,Oak table,,product\n2,IMG_1.JPG,N/A,pin\n3,Mug,A blue mug,pin\n"
+        ",no id,,pin\n4,too,many,pin,cells\n"
     )
     return path
 
@@ -149,7 +150,7 @@ def test_ingest_images_makes_a_pin_of_every_image(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_goes_wrong_is_said_in_a_sentence_on_standard_error_and_makes_no_store(
+def test_an_error_is_a_sentence_on_standard_error_and_leaves_no_store(
     tmp_path: Path, table: Path, arguments: list[str], code: int, message: str
 ) -> None:
     result = captioner(*(a.format(store=tmp_path / "my.db", table=table) for a in arguments))
@@ -178,9 +179,12 @@ def test_stats_is_a_table_that_fits_into_80_columns(tmp_path: Path, table: Path)
     conn = open_store(tmp_path / "my.db")
     conn.execute("UPDATE pins SET image = 'a.jpg', image_sha256 = 'x' WHERE pin_id <> '3'")
     conn.execute(
-        "INSERT INTO recipes VALUES ('0123456789abcdef', 'Salesforce/blip2-flan-t5-xl', NULL, 'w', 'a photo of', '{}', '{}', 'bfloat16')"
+        "INSERT INTO recipes VALUES ('0123456789abcdef', 'Salesforce/blip2-flan-t5-xl', NULL, 'w', "
+        "'a photo of', '{}', '{}', 'bfloat16')"
     )
-    insert = "INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, updated_at) VALUES (?, '0123456789abcdef', ?, ?, ?, 'x', '2026')"
+    insert = """
+        INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, updated_at)
+        VALUES (?, '0123456789abcdef', ?, ?, ?, 'x', '2026')"""
     conn.execute(insert, ["1", "ok", "a table", None])
     conn.execute(insert, ["2", "rejected", "", "a reason that is told in a great many words, more than fit"])
     lines = captioner("stats", tmp_path / "my.db").stdout.splitlines()
@@ -222,7 +226,10 @@ def test_every_command_explains_itself_with_an_example(command: list[str]) -> No
 def test_help_and_stats_load_no_heavy_library(tmp_path: Path, table: Path) -> None:
     captioner("ingest", "pins", tmp_path / "my.db", table)
     for arguments in (["--help"], ["stats", str(tmp_path / "my.db")]):
-        script = f"import sys; from pincaption.cli import cli; cli({arguments!r}, standalone_mode=False); print(*sys.modules, file=sys.stderr)"
+        script = (
+            "import sys; from pincaption.cli import cli; "
+            f"cli({arguments!r}, standalone_mode=False); print(*sys.modules, file=sys.stderr)"
+        )
         found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         loaded = set(found.stderr.split())
         assert loaded.isdisjoint(

@@ -39,7 +39,7 @@ def test_the_page_is_what_the_migrations_make(store: sqlite3.Connection) -> None
 def test_every_table_and_view_has_a_sentence_and_its_columns(store: sqlite3.Connection) -> None:
     for name in tables_and_views(store):
         assert generate.purpose(name), (
-            f"say what {name} is for: in a comment above its CREATE statement, or in PURPOSES of docs/generate.py"
+            f"say what {name} is for: in a comment above its CREATE statement, or in docs/generate.py"
         )
         part = PAGE.partition(f"### {name}\n")[2].partition("\n### ")[0]
         for column in store.execute(f"PRAGMA table_info({name})"):
@@ -64,13 +64,18 @@ def test_comments_of_the_migrations_are_on_the_page() -> None:
 
 def test_the_three_examples_answer_what_they_say(store: sqlite3.Connection) -> None:
     store.executescript("""
-        INSERT INTO pins (pin_id, title, has_title, image_sha256) VALUES ('1', NULL, 0, 'a'), ('2', 'IMG_1.JPG', 0, 'b'), ('3', 'Mug', 1, 'c');
+        INSERT INTO pins (pin_id, title, has_title, image_sha256)
+            VALUES ('1', NULL, 0, 'a'), ('2', 'IMG_1.JPG', 0, 'b'), ('3', 'Mug', 1, 'c');
         UPDATE pins SET has_description = 0;
         INSERT INTO recipes VALUES ('r', 'm', NULL, 'w', '', '{}', '{}', 'float32');
         INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at)
-            VALUES ('1', 'r', 'ok', 'a red mug', 'a', '2026'), ('2', 'r', 'ok', 'an old picture', 'x', '2026'), ('3', 'r', 'ok', 'a mug', 'c', '2026');
-        INSERT INTO board_titles VALUES ('1', '["kitchen", "red"]', '[3, 1]', '[2.5, 1]'), ('3', '["kitchen"]', '[4]', '[3]');
-        INSERT INTO engaged_queries VALUES ('3', '["mug", "red mug"]', '[9, 4]', '[9, 2]', '["2026-01-01", "2026-01-02"]', '["2026-02-01", "2026-02-02"]');
+            VALUES ('1', 'r', 'ok', 'a red mug', 'a', '2026'),
+                ('2', 'r', 'ok', 'an old picture', 'x', '2026'),
+                ('3', 'r', 'ok', 'a mug', 'c', '2026');
+        INSERT INTO board_titles
+            VALUES ('1', '["kitchen", "red"]', '[3, 1]', '[2.5, 1]'), ('3', '["kitchen"]', '[4]', '[3]');
+        INSERT INTO engaged_queries VALUES ('3', '["mug", "red mug"]', '[9, 4]', '[9, 2]',
+            '["2026-01-01", "2026-01-02"]', '["2026-02-01", "2026-02-02"]');
     """)
     top = PAGE.partition("\n## ")[0]
     without_text, best_titles, found_by = re.findall(r"```sql\n(.*?)```", top, re.DOTALL)
