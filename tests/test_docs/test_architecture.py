@@ -46,7 +46,6 @@ WITH_SQL: dict[str, str] = {
     "browse/thumbnails.py": "not yet",
     "commands/demo.py": "not yet",
     "commands/export.py": "not yet",
-    "commands/verbs.py": "not yet",
     "eval/stored.py": "samples, sheet rows and ratings, which only eval reads and writes",
     "export/joined.py": "not yet",
     "export/write.py": "not yet",
