@@ -1,38 +1,37 @@
-"""A page to look at: the store's pictures with their captions, in one HTML file that needs no network.
+"""The gallery: the store's pictures with their captions on one HTML page that needs no network.
 
-Everything in it was written by strangers or by a model: all text is escaped, pictures are decoded and encoded
-anew (which drops EXIF), and the page forbids itself scripts, forms and every request.
+Everything on it was written by strangers or by a model. So all text is escaped, pictures are decoded and
+encoded again (which drops EXIF), and the page forbids itself scripts, forms and every request.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import re
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..common.files import write_whole
-from ..common.pages import MAX_TEXT, STYLE, document, text
+from ..common.pages import STYLE, document, text
+from ..common.terminal import plural
 from ..images.thumbnails import Picture, pictures
-from ..store import rules
-from ..store.connection import one_moment
+from ..store import Connection, one_moment
 from ..store.recipes import BUILTIN
 from ..store.stats import coverage
+from . import stored
+from .stored import GalleryPin
 
 SIDE = 240  # pixels of a picture's longer side
 EVIDENCE = 3  # board titles and queries shown of a pin
 TITLE = "Pins and their captions"
 
 _LANGUAGE = re.compile(r"[A-Za-z]{2,3}(?:[-_][A-Za-z0-9]{2,8}){0,3}")
-_SECTIONS = {  # name in the navigation, heading, what it is
+_SECTIONS = {  # name in the navigation, heading, explanation
     "filled": (
         "Filled in",
         "Filled in by captioner",
-        "Captions made from the picture alone. Where a pin had some text of its own, it stands below.",
+        "Captions made from the picture alone. If a pin had some text of its own, it is shown below.",
     ),
     "native": ("Had text", "Had text already", "What people wrote themselves."),
     "failed": (
@@ -40,105 +39,52 @@ _SECTIONS = {  # name in the navigation, heading, what it is
         "Rejected or failed",
         "Captions that did not pass the checks, and pictures that could not be read.",
     ),
-    "waiting": ("To do", "Still to do", "Nothing is known of these pins yet: the next run takes them up."),
+    "waiting": (
+        "To do",
+        "Still to do",
+        "These pins have no text and no caption yet. The next run captions them.",
+    ),
 }
 
-# One row per pin, with its section and, where it has no caption that holds, its newest row that is not ok.
-_SHOWN = f"""
-WITH shown AS (
-    SELECT e.pin_id, substr(e.title, 1, :chars) AS title, substr(e.description, 1, :chars) AS description, substr(e.caption, 1, :chars) AS caption,
-        e.board_titles, e.engaged_queries, e.image, e.image_sha256, e.locale, c.status, c.reason, substr(c.text, 1, :chars) AS rejected,
-        CASE WHEN e.caption IS NOT NULL THEN 'filled' WHEN c.status IS NOT NULL THEN 'failed'
-            WHEN e.title IS NOT NULL OR e.description IS NOT NULL THEN 'native' ELSE 'waiting' END AS section
-    FROM enriched_features e
-    LEFT JOIN captions c ON e.caption IS NULL AND c.pin_id = e.pin_id AND c.status <> 'ok'
-        AND c.recipe_id = {rules.newest_recipe("e", where="n.status <> 'ok'")})
-"""
-# Of a section that is not shown whole, the digests of the images draw a sample.
-_ROWS = f"""{_SHOWN} SELECT * FROM shown WHERE section = :section
-ORDER BY CASE WHEN :sampled THEN image_sha256 ELSE title IS NOT NULL OR description IS NOT NULL END, pin_id LIMIT :n"""
-_TITLE_CAPTIONED = "SELECT count(*) FROM enriched_features WHERE title IS NOT NULL AND description IS NULL AND caption IS NOT NULL"
 
-_STYLE = (
-    STYLE
-    + """
-.bar { display: block; width: 100%; height: 10px; margin: 1.75rem 0 .75rem; border-radius: 5px; }
-.bar .native { fill: var(--native); } .bar .filled { fill: var(--filled); } .bar .left { fill: var(--left); }
-.legend { display: flex; flex-wrap: wrap; gap: .25rem 1.75rem; margin: 0; padding: 0; list-style: none; color: var(--soft); font-size: .925rem; }
-.legend b { color: var(--ink); font-weight: 600; font-variant-numeric: tabular-nums; }
-.legend li::before { content: ""; display: inline-block; width: .65em; height: .65em; margin-right: .5em; border-radius: 50%; background: var(--left); }
-.legend .native::before { background: var(--native); } .legend .filled::before { background: var(--filled); }
-.note { max-width: 46rem; margin-top: 1.75rem; padding-left: 1rem; border-left: 2px solid var(--line); color: var(--soft); font-size: .925rem; }
-code { font: .9em/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; overflow-wrap: anywhere; color: var(--ink); }
-nav { position: sticky; top: 0; z-index: 1; margin: 2.25rem 0 0; background: var(--paper); border-bottom: 1px solid var(--line); }
-nav ul { display: flex; gap: 1.5rem; margin: 0; padding: 0; list-style: none; overflow-x: auto; scrollbar-width: none; }
-nav a { display: block; padding: .8rem 0; color: var(--ink); font-size: .925rem; font-weight: 550; text-decoration: none; white-space: nowrap; }
-nav a:hover, nav a:focus-visible { text-decoration: underline; text-underline-offset: .3em; }
-.number { margin-left: .15rem; color: var(--soft); font-weight: 400; font-variant-numeric: tabular-nums; }
-section { padding-top: 2.25rem; }
-section > p { max-width: 46rem; margin-bottom: 1.5rem; color: var(--soft); font-size: .925rem; }
-.pins { columns: 12.5rem; column-gap: 1.25rem; margin: 0; padding: 0; list-style: none; }
-.pins > li { break-inside: avoid; padding-bottom: 1.75rem; }
-figure { margin: 0; }
-img, .none { display: block; width: 100%; height: auto; border-radius: 10px; background: var(--well); }
-.none { padding: 3rem 1rem; color: var(--soft); font-size: .875rem; text-align: center; }
-figcaption { padding-top: .6rem; font-size: .95rem; line-height: 1.4; overflow-wrap: anywhere; }
-figcaption > p + p { margin-top: .3rem; }
-.main { font-weight: 500; }
-.own, .id { color: var(--soft); font-size: .85rem; }
-.id { font-size: .75rem; font-variant-numeric: tabular-nums; }
-.bad { color: var(--bad); font-weight: 500; }
-@media (max-width: 30rem) { .pins { columns: 2; column-gap: .875rem; } .pins > li { padding-bottom: 1.25rem; } figcaption { font-size: .875rem; } .own { font-size: .8rem; } }
-@media print { nav { display: none; } }
-"""
-)
+def write_gallery(conn: Connection, path: Path, *, limit: int = 400, title: str = TITLE) -> int:
+    """Writes the page of the store's pins to `path`, and returns how many pins it shows.
 
-
-def write_gallery(conn: sqlite3.Connection, path: Path, *, limit: int = 400, title: str = TITLE) -> int:
-    """Writes the page of the store's pins to `path`, whole or not at all, and returns how many pins it shows.
-
-    At most `limit` pins, of every section some, pictures of at most 240 pixels: about 4 MB for 400. Pictures
-    that cannot be had are shown as such, never an error. Raises OSError if the file cannot be written.
+    The file is written whole or not at all. It has at most `limit` pins, some of every section, with pictures
+    of at most 240 pixels: about 4 MB for 400 pins. A picture that cannot be read is shown as missing. Raises
+    OSError if the file cannot be written.
     """
-    path = Path(path)
+    path, style = Path(path), _style()
     with one_moment(conn):
-        state, covered = _state(conn), coverage(conn)
-        covered["title_captioned"] = conn.execute(_TITLE_CAPTIONED).fetchone()[0]
-        counts = {
-            row["section"]: row["n"]
-            for row in conn.execute(
-                f"{_SHOWN} SELECT section, count(*) AS n FROM shown GROUP BY section", {"chars": MAX_TEXT + 1}
-            )
+        state, covered = stored.state_digest(conn, style), dict(coverage(conn))
+        covered["title_captioned"] = stored.pins_with_title_captioned(conn)
+        counts = stored.section_counts(conn)
+        pins = {
+            section: stored.gallery_pins(conn, section, n, sampled=n < counts[section])
+            for section, n in _quotas(counts, limit).items()
         }
-        rows = {}
-        for section, n in _quotas(counts, limit).items():
-            parameters = {"section": section, "n": n, "sampled": n < counts[section], "chars": MAX_TEXT + 1}
-            rows[section] = conn.execute(_ROWS, parameters).fetchall()
-    write_whole(path, _page(title, state, covered, counts, rows))
-    return sum(map(len, rows.values()))
+    head = f'<meta name="captioner-state" content="{state}">\n'
+    write_whole(path, document(title, style, _body(title, covered, counts, pins), head=head))
+    return sum(map(len, pins.values()))
 
 
-def is_current(conn: sqlite3.Connection, path: Path) -> bool:
-    """True when `path` is a gallery that was written from the store as it is now."""
+def is_current(conn: Connection, path: Path) -> bool:
+    """Whether `path` is a gallery of the store as it is now."""
     try:
         with Path(path).open("rb") as file:
-            return _state(conn).encode() in file.read(4096)
+            return stored.state_digest(conn, _style()).encode() in file.read(4096)
     except OSError:
         return False
 
 
-def _state(conn: sqlite3.Connection) -> str:
-    """A digest that changes with every ingest, run and batch."""
-    row = conn.execute(
-        """SELECT (SELECT count(*) || ' ' || count(deleted_at) FROM pins), (SELECT max(run_id) || ' ' || count(finished_at) FROM runs),
-        (SELECT count(*) || ' ' || max(updated_at) FROM captions)"""
-    ).fetchone()
-    return hashlib.sha256(json.dumps([tuple(row), _STYLE]).encode()).hexdigest()[:32]
+def _style() -> str:
+    return STYLE + (Path(__file__).parent / "gallery.css").read_text(encoding="utf-8")
 
 
 def _quotas(counts: dict[str, int], limit: int) -> dict[str, int]:
-    """How many pins to show of each section that has any: a fifth of the page each, what is left to the first
-    ones.
+    """How many pins to show of each section that has any.
+
+    Each section gets a fifth of the page. The rest of the page goes to the sections in their order.
     """
     quotas = {
         section: min(counts[section], max(0, limit) // 5) for section in _SECTIONS if counts.get(section)
@@ -148,70 +94,55 @@ def _quotas(counts: dict[str, int], limit: int) -> dict[str, int]:
     return quotas
 
 
-def _page(
-    title: str,
-    state: str,
-    covered: dict[str, Any],
-    counts: dict[str, int],
-    rows: dict[str, list[sqlite3.Row]],
-) -> Iterator[str]:
-    yield from document(
-        title,
-        _STYLE,
-        _body(title, covered, counts, rows),
-        head=f'<meta name="captioner-state" content="{state}">\n',
-    )
-
-
 def _body(
-    title: str, covered: dict[str, Any], counts: dict[str, int], rows: dict[str, list[sqlite3.Row]]
+    title: str, covered: dict[str, Any], counts: dict[str, int], pins: dict[str, list[GalleryPin]]
 ) -> Iterator[str]:
     yield f"""<header>
 <h1>{text(title)}</h1>
 <p class="lead">{_summary(covered)}</p>
 {_bar(covered)}{_models(covered)}</header>
 """
-    if rows:
-        links = "".join(
-            f'<li><a href="#{s}">{_SECTIONS[s][0]} <span class="number">{counts[s]:,}</span></a></li>'
-            for s in rows
-        )
-        yield f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n<main>\n'
-        shown = pictures(((pin["image"], None) for pins in rows.values() for pin in pins), SIDE)
-        for section, pins in rows.items():
-            _, heading, what = _SECTIONS[section]
-            part = (
-                f" A sample of {len(pins):,} out of {counts[section]:,}."
-                if len(pins) < counts[section]
-                else ""
-            )
-            yield f'<section id="{section}" aria-labelledby="{section}-heading">\n<h2 id="{section}-heading">{heading}</h2>\n<p>{what}{part}</p>\n<ul class="pins">\n'
-            yield from map(_card, pins, itertools.islice(shown, len(pins)))
-            yield "</ul>\n</section>\n"
-        yield "</main>\n"
+    if not pins:
+        return
+    links = "".join(
+        f'<li><a href="#{section}">{_SECTIONS[section][0]} <span class="number">{counts[section]:,}</span></a></li>'
+        for section in pins
+    )
+    yield f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n<main>\n'
+    images = ((pin.image, None) for some in pins.values() for pin in some)
+    shown = pictures(images, SIDE)
+    for section, some in pins.items():
+        _, heading, explanation = _SECTIONS[section]
+        if len(some) < counts[section]:
+            explanation += f" A sample of {len(some):,} out of {counts[section]:,}."
+        yield f"""<section id="{section}" aria-labelledby="{section}-heading">
+<h2 id="{section}-heading">{heading}</h2>
+<p>{explanation}</p>
+<ul class="pins">
+"""
+        yield from map(_card, some, itertools.islice(shown, len(some)))
+        yield "</ul>\n</section>\n"
+    yield "</main>\n"
 
 
 def _summary(covered: dict[str, Any]) -> str:
-    """Coverage in one sentence, or two where pins with a title alone got a caption too."""
+    """Coverage in one sentence, or in two if pins that had only a title got a caption, too."""
     pins, native, filled = covered["pins"], covered["native_text"], covered["only_caption"]
     if not pins:
         return "This store has no pins yet."
-    silent = pins - native
-    said = f"{native:,} of {_n(pins, 'pin')} ({_percent(native, pins)}) came with text of their own"
-    if not silent:
-        said = f"All {_n(pins, 'pin')} came with text of their own"
+    without = pins - native
+    sentence = f"{native:,} of {plural(pins, 'pin')} ({_percent(native, pins)}) came with text of their own"
+    if not without:
+        sentence = f"All {plural(pins, 'pin')} came with text of their own"
     elif not filled:
-        said += f", and the other {silent:,} have no caption yet"
+        sentence += f", and the other {without:,} have no caption yet"
     else:
-        rest = f"the other {silent:,}" if filled == silent else f"{filled:,} of the other {silent:,}"
-        said += (
-            f"; captioner described {rest}, so {_percent(native + filled, pins)} can now be found by words"
-        )
-    return f"{said}." + (
-        f" It also captioned {_n(covered['title_captioned'], 'pin')} with a title alone."
-        if covered["title_captioned"]
-        else ""
-    )
+        described = f"the other {without:,}" if filled == without else f"{filled:,} of the other {without:,}"
+        findable = _percent(native + filled, pins)
+        sentence += f"; captioner described {described}, so {findable} can now be found by words"
+    if covered["title_captioned"]:
+        sentence += f". It also captioned {plural(covered['title_captioned'], 'pin')} with a title alone"
+    return f"{sentence}."
 
 
 def _bar(covered: dict[str, Any]) -> str:
@@ -223,18 +154,20 @@ def _bar(covered: dict[str, Any]) -> str:
         "filled": ("filled in by captioner", filled),
         "left": ("without any text", pins - native - filled),
     }
-    rects, start = "", 0.0
-    for name, (_, n) in parts.items():
-        rects += (
-            f'<rect class="{name}" x="{1000 * start / pins:.1f}" width="{1000 * n / pins:.1f}" height="10"/>'
+    rects = legend = ""
+    start = 0
+    for name, (label, n) in parts.items():
+        x, width = 1000 * start / pins, 1000 * n / pins
+        rects += f'<rect class="{name}" x="{x:.1f}" width="{width:.1f}" height="10"/>'
+        legend += (
+            f'<li class="{name}"><b>{_percent(n, pins)}</b> {label} <span class="number">({n:,})</span></li>'
         )
         start += n
-    legend = "".join(
-        f'<li class="{name}"><b>{_percent(n, pins)}</b> {what} <span class="number">({n:,})</span></li>'
-        for name, (what, n) in parts.items()
+    in_words = ", ".join(f"{_percent(n, pins)} {label}" for label, n in parts.values())
+    return (
+        '<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" '
+        f'aria-label="{in_words}">{rects}</svg>\n<ul class="legend">{legend}</ul>\n'
     )
-    said = ", ".join(f"{_percent(n, pins)} {what}" for what, n in parts.values())
-    return f'<svg class="bar" viewBox="0 0 1000 10" preserveAspectRatio="none" role="img" aria-label="{said}">{rects}</svg>\n<ul class="legend">{legend}</ul>\n'
 
 
 def _models(covered: dict[str, Any]) -> str:
@@ -243,55 +176,65 @@ def _models(covered: dict[str, Any]) -> str:
         totals[recipe["model"]] = totals.get(recipe["model"], 0) + recipe["captions"]
     if not totals:
         return ""
-    names = ", ".join(
-        f"<code>{text(name)}</code> ({n:,})" if len(totals) > 1 else f"<code>{text(name)}</code>"
-        for name, n in totals.items()
+    models = ", ".join(
+        f"<code>{text(model)}</code>" + (f" ({n:,})" if len(totals) > 1 else "")
+        for model, n in totals.items()
     )
-    builtin = (
-        f" The {BUILTIN} model is small and <strong>knows drawn pictures like these only</strong>; for photographs, give"
-        " <code>captioner run</code> a full BLIP-2 model, for instance <code>--model Salesforce/blip2-flan-t5-xl</code>."
-    )
-    return f'<p class="note">Captions written by {names}.{builtin if BUILTIN in totals else ""}</p>\n'
+    note = f"Captions written by {models}."
+    if BUILTIN in totals:
+        note += (
+            f" The {BUILTIN} model is small and <strong>knows drawn pictures like these only</strong>. "
+            "For photographs, give <code>captioner run</code> a full BLIP-2 model, for instance "
+            "<code>--model Salesforce/blip2-flan-t5-xl</code>."
+        )
+    return f'<p class="note">{note}</p>\n'
 
 
-def _card(pin: sqlite3.Row, picture: Picture | str) -> str:
-    own = [(name, pin[name]) for name in ("title", "description") if pin[name]]
-    language = (
-        f' lang="{pin["locale"].replace("_", "-")}"' if _LANGUAGE.fullmatch(pin["locale"] or "") else ""
-    )
-    alt = pin["caption"] or pin["title"] or pin["description"] or "a picture without a description"
-    lines = []
-    if pin["section"] == "native":
-        lines += [
-            f'<p class="{"own" if i else "main"}" dir="auto"{language}>{text(said)}</p>'
-            for i, (_, said) in enumerate(own)
-        ]
-    else:
-        if pin["caption"]:
-            lines.append(f'<p class="main" dir="auto">{text(pin["caption"])}</p>')
-        elif pin["status"]:
-            lines.append(f'<p class="bad">{pin["status"].capitalize()}: {text(pin["reason"])}</p>')
-            lines += [f'<p dir="auto">“{text(pin["rejected"])}”</p>'] if pin["rejected"] else []
-        lines += [
-            f'<p class="own" dir="auto">Its {name}: <span{language}>{text(said)}</span></p>'
-            for name, said in own
-        ]
-    for label, found in (("Filed under", pin["board_titles"]), ("Found by", pin["engaged_queries"])):
-        if best := json.loads(found or "[]")[:EVIDENCE]:
-            lines.append(
-                f'<p class="own">{label}: {", ".join(f"<bdi>{text(said)}</bdi>" for said in best)}</p>'
-            )
+def _card(pin: GalleryPin, picture: Picture | str) -> str:
+    alt = pin.caption or pin.title or pin.description or "a picture without a description"
     if isinstance(picture, str):
-        shown = f'<p class="none">{"no picture" if pin["status"] == "failed" else text(picture)}</p>'
+        shown = f'<p class="none">{"no picture" if pin.status == "failed" else text(picture)}</p>'
     else:
-        shown = f'<img src="{picture.uri}" width="{picture.width}" height="{picture.height}" alt="{text(alt)}" decoding="async">'
-    return f'<li><figure>{shown}<figcaption>{"".join(lines)}<p class="id" dir="auto">{text(pin["pin_id"])}</p></figcaption></figure></li>\n'
+        shown = (
+            f'<img src="{picture.uri}" width="{picture.width}" height="{picture.height}" '
+            f'alt="{text(alt)}" decoding="async">'
+        )
+    lines = "".join([*_texts(pin), *_evidence(pin)])
+    return (
+        f"<li><figure>{shown}<figcaption>{lines}"
+        f'<p class="id" dir="auto">{text(pin.pin_id)}</p></figcaption></figure></li>\n'
+    )
 
 
-def _n(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+def _texts(pin: GalleryPin) -> Iterator[str]:
+    """The caption, or why there is none, and the pin's own title and description."""
+    own = {"title": pin.title, "description": pin.description}
+    language = (
+        f' lang="{(pin.locale or "").replace("_", "-")}"' if _LANGUAGE.fullmatch(pin.locale or "") else ""
+    )
+    if pin.section == "native":
+        written = [value for value in own.values() if value]
+        for i, sentence in enumerate(written):
+            yield f'<p class="{"own" if i else "main"}" dir="auto"{language}>{text(sentence)}</p>'
+        return
+    if pin.caption:
+        yield f'<p class="main" dir="auto">{text(pin.caption)}</p>'
+    elif pin.status:
+        yield f'<p class="bad">{pin.status.capitalize()}: {text(pin.reason or "")}</p>'
+        if pin.rejected_text:
+            yield f'<p dir="auto">“{text(pin.rejected_text)}”</p>'
+    for name, value in own.items():
+        if value:
+            yield f'<p class="own" dir="auto">Its {name}: <span{language}>{text(value)}</span></p>'
+
+
+def _evidence(pin: GalleryPin) -> Iterator[str]:
+    for label, texts in (("Saved to boards", pin.board_titles), ("Found by", pin.engaged_queries)):
+        if texts:
+            best = ", ".join(f"<bdi>{text(one)}</bdi>" for one in texts[:EVIDENCE])
+            yield f'<p class="own">{label}: {best}</p>'
 
 
 def _percent(n: int, total: int) -> str:
-    """A share in whole per cent; neither none nor all unless it is."""
+    """A share in whole per cent. Only none and all of them are shown as 0% and 100%."""
     return f"{min(99, max(1, round(100 * n / total))) if 0 < n < total else 100 * n // total}%"

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
+from ..common.terminal import OnStep, no_step
 from ..store import rules
 from ..store.connection import BUSY_SECONDS, CACHE_KIB, Mode, transaction, uri
 
@@ -124,19 +124,15 @@ def _open(path: Path, store: Path) -> sqlite3.Connection:
     return conn
 
 
-def refresh(conn: sqlite3.Connection, on_step: Callable[[int, int], None] | None = None) -> int:
-    """Brings the copy up to date and returns how many rows changed.
-
-    `on_step` gets pins compared and pins in all.
-    """
+def refresh(conn: sqlite3.Connection, on_step: OnStep = no_step) -> int:
+    """Brings the copy up to date, and returns how many of its rows changed."""
     before, done, after = conn.total_changes, 0, -1
     total = conn.execute("SELECT count(*) FROM store.pins").fetchone()[0]
     while (upto := conn.execute(_NEXT, {"after": after, "chunk": CHUNK}).fetchone()[0]) is not None:
         with transaction(conn):
             conn.execute(_COPY, {"after": after, "upto": upto})
         after, done = upto, done + CHUNK
-        if on_step:
-            on_step(min(done, total), total)
+        on_step("texts to be searched", min(done, total), total)
     with transaction(conn):
         conn.execute(_DROP)
     return conn.total_changes - before

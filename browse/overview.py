@@ -1,99 +1,136 @@
-"""What the front page tells: how many pins can be found by words, and which texts they owe that to; what was
-run.
-"""
+"""What the front page tells: which texts the pins can be found by, and what was run."""
 
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
-# In the order in which the paper tells it. The names are those of the copy's column `texts`.
+# Texts by the names that the copy's column `texts` has for them, each with the CSS class of its bar. The
+# order is that of the paper: a pin counts for the first text that it has.
 TEXTS = {"own text": "native", "caption": "caption", "board titles": "titles", "queries": "queries"}
-CATEGORIES = 15  # bars drawn; the other categories are one bar together
-COUNTED = "SELECT kind, category, texts, count(*) FROM pins GROUP BY kind, category, texts"
-RUNS = (
-    "SELECT run_id, command, started_at, finished_at, counts, device FROM runs ORDER BY run_id DESC LIMIT 20"
-)
-TABLES = {
-    "rejected_rows": "rejected rows",
-    "samples": "samples",
-    "ratings": "ratings",
-    "captions": "captions",
-    "recipes": "recipes",
-    "runs": "runs",
-}
-SIZES = "SELECT " + ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in TABLES)
+CATEGORIES = 15  # bars drawn; the other categories share one bar
 
 
-def coverage(counted: Iterable[tuple[str, str | None, str, int]]) -> dict[str, Any]:
-    """From rows of `COUNTED`: {"all": bar, "steps", "kinds": [bar], "categories": [bar]}.
+class Part(TypedDict):
+    """A part of a bar: `n` pins, drawn from `start` on. `what` is a CSS class of TEXTS, or "left"."""
 
-    A bar is {"name", "pins", "parts": [{"what", "n", "start"}]}: how many pins have the text `what` and none
-    of those before it, from `start` on; the last part, "left", has no text. A step says of each text how many
-    pins have it ("has"), how many it adds, and what it comes to.
-    """
+    what: str
+    n: int
+    start: int
+
+
+class Bar(TypedDict):
+    """Some pins, divided by the first text that each of them has. The last part has no text."""
+
+    name: str | None
+    pins: int
+    parts: list[Part]
+    others: NotRequired[bool]  # the bar of the categories that have none of their own
+
+
+class Step(TypedDict):
+    """What one text adds: `n` pins have it and none of the texts before it; `has` pins have it at all."""
+
+    text: str
+    what: str
+    n: int
+    start: int
+    has: int
+
+
+class Overview(TypedDict):
+    """The bars of the front page."""
+
+    all: Bar
+    steps: list[Step]
+    kinds: list[Bar]
+    categories: list[Bar]
+
+
+class RunShown(TypedDict):
+    """A run, with its duration, and its counts in words."""
+
+    run_id: int
+    command: str
+    started_at: str
+    finished_at: str | None
+    device: str | None
+    seconds: float | None
+    counts_in_words: str
+
+
+def overview(counted: Iterable[tuple[str, str | None, str, int]]) -> Overview:
+    """The bars that follow from (kind, category, texts, pins), as the query PINS_BY_TEXTS counts them."""
     everything: Counter[str] = Counter()
-    kinds: dict[Any, Counter[str]] = {}
-    categories: dict[Any, Counter[str]] = {}
+    kinds: dict[str, Counter[str]] = {}
+    categories: dict[str | None, Counter[str]] = {}
     for kind, category, texts, n in counted:
-        for counter in (
-            everything,
-            kinds.setdefault(kind, Counter()),
-            categories.setdefault(category, Counter()),
-        ):
-            counter[texts] += n
-    whole = _bar("All pins", everything)
-    steps = []
-    for (text, what), part in zip(TEXTS.items(), whole["parts"], strict=False):
-        steps.append(
-            {
-                "text": text,
-                "what": what,
-                **part,
-                "has": sum(n for texts, n in everything.items() if text in texts.split(", ")),
-            }
-        )
-    largest = sorted(categories, key=lambda name: (name is None, -categories[name].total(), name))
-    shown = [_bar(name, categories[name]) for name in largest[:CATEGORIES]]
-    if rest := largest[CATEGORIES:]:
-        shown.append(
-            _bar(f"{len(rest):,} others", sum((categories[name] for name in rest), Counter()))
-            | {"others": True}
-        )
+        everything[texts] += n
+        kinds.setdefault(kind, Counter())[texts] += n
+        categories.setdefault(category, Counter())[texts] += n
+    all_pins = _bar("All pins", everything)
+    steps: list[Step] = [
+        {
+            "text": text,
+            "what": what,
+            "n": part["n"],
+            "start": part["start"],
+            "has": sum(n for texts, n in everything.items() if text in texts.split(", ")),
+        }
+        for (text, what), part in zip(TEXTS.items(), all_pins["parts"], strict=False)
+    ]
     return {
-        "all": whole,
+        "all": all_pins,
         "steps": steps,
         "kinds": [_bar(kind, kinds[kind]) for kind in sorted(kinds)],
-        "categories": shown,
+        "categories": _category_bars(categories),
     }
 
 
-def _bar(name: str | None, counted: Counter[str]) -> dict[str, Any]:
-    told: Counter[str] = Counter()
+def _category_bars(categories: Mapping[str | None, Counter[str]]) -> list[Bar]:
+    largest = sorted(categories, key=lambda name: (name is None, -categories[name].total(), name or ""))
+    bars = [_bar(name, categories[name]) for name in largest[:CATEGORIES]]
+    if rest := largest[CATEGORIES:]:
+        together = _bar(f"{len(rest):,} others", sum((categories[name] for name in rest), Counter()))
+        together["others"] = True
+        bars.append(together)
+    return bars
+
+
+def _bar(name: str | None, counted: Mapping[str, int]) -> Bar:
+    pins: Counter[str] = Counter()
     for texts, n in counted.items():
-        told[next((what for text, what in TEXTS.items() if text in texts.split(", ")), "left")] += n
-    parts, start = [], 0
+        first = next((what for text, what in TEXTS.items() if text in texts.split(", ")), "left")
+        pins[first] += n
+    parts: list[Part] = []
+    start = 0
     for what in (*TEXTS.values(), "left"):
-        parts.append({"what": what, "n": told[what], "start": start})
-        start += told[what]
+        parts.append({"what": what, "n": pins[what], "start": start})
+        start += pins[what]
     return {"name": name, "pins": start, "parts": parts}
 
 
-def run(row: sqlite3.Row) -> dict[str, Any]:
-    """A run as the page shows it: with its seconds, and its counts in words."""
+def run_shown(row: Mapping[str, Any]) -> RunShown:
+    """A row of the query RUNS as the page shows it."""
     counts = json.loads(row["counts"] or "{}")
-    said = [
+    in_words = [
         f"{n:,} {name.replace('_', ' ')}"
         for name, n in counts.items()
         if isinstance(n, int) and n and name not in ("seconds", "sources")
     ]
     seconds = None
     if row["finished_at"]:
-        seconds = (
-            datetime.fromisoformat(row["finished_at"]) - datetime.fromisoformat(row["started_at"])
-        ).total_seconds()
-    return {**dict(row), "seconds": seconds, "said": ", ".join(said[:6])}
+        ended, began = datetime.fromisoformat(row["finished_at"]), datetime.fromisoformat(row["started_at"])
+        seconds = (ended - began).total_seconds()
+    return {
+        "run_id": row["run_id"],
+        "command": row["command"],
+        "started_at": row["started_at"],
+        "finished_at": row["finished_at"],
+        "device": row["device"],
+        "seconds": seconds,
+        "counts_in_words": ", ".join(in_words[:6]),
+    }

@@ -25,11 +25,12 @@ from markupsafe import Markup
 
 from ..common.pages import MAX_TEXT, STYLE, text
 from ..common.terminal import duration, say
-from . import overview
 from .choose import ARRAYS, FACETS, PinFacet, filters
-from .pin import known
+from .overview import overview, run_shown
+from .pin import about_pin
+from .stored import PINS_BY_TEXTS, RUNS, SIZES, TABLES, THUMBNAIL
 
-SHOWN = {("browse", "pins"), *(("store", table) for table in (*overview.TABLES, "sample_items"))}
+SHOWN = {("browse", "pins"), *(("store", table) for table in (*TABLES, "sample_items"))}
 
 _STYLE = STYLE + (Path(__file__).parent / "browse.css").read_text(encoding="utf-8")
 _STYLE_DIGEST = hashlib.sha256(_STYLE.encode()).hexdigest()[:16]
@@ -122,13 +123,13 @@ def register_routes() -> list[tuple[str, Any]]:
 
 async def _front(datasette: Any, request: Any) -> Response:
     store = datasette.get_database("store")
-    covered = overview.coverage(map(tuple, await datasette.get_database("browse").execute(overview.COUNTED)))
-    runs = list(map(overview.run, await store.execute(overview.RUNS)))
-    sizes = dict((await store.execute(overview.SIZES)).first())
+    covered = overview(map(tuple, await datasette.get_database("browse").execute(PINS_BY_TEXTS)))
+    runs = list(map(run_shown, await store.execute(RUNS)))
+    sizes = dict((await store.execute(SIZES)).first())
     return Response.html(
         await datasette.render_template(
             "front.html",
-            {"covered": covered, "runs": runs, "sizes": sizes, "tables": overview.TABLES},
+            {"covered": covered, "runs": runs, "sizes": sizes, "tables": TABLES},
             request=request,
         )
     )
@@ -143,11 +144,7 @@ async def _style() -> Response:
 
 
 async def _thumbnail(datasette: Any, request: Any) -> Response:
-    rows = (
-        await datasette.get_database("store").execute(
-            "SELECT jpeg FROM thumbnails WHERE image_sha256 = ?", [request.url_vars["digest"]]
-        )
-    ).rows
+    rows = (await datasette.get_database("store").execute(THUMBNAIL, [request.url_vars["digest"]])).rows
     if not rows:
         raise NotFound("There is no such picture.")
     return Response(
@@ -159,14 +156,14 @@ async def _thumbnail(datasette: Any, request: Any) -> Response:
 
 @hookimpl  # type: ignore[untyped-decorator]
 def extra_template_vars(datasette: Any, database: str, table: str, view_name: str, request: Any) -> Any:
-    async def about_pin() -> dict[str, Any]:
-        return await known(
+    async def variables() -> dict[str, Any]:
+        return await about_pin(
             datasette.get_database("store"),
             datasette.get_database("browse"),
             urlsafe_components(request.url_vars["pks"])[0],
         )
 
-    return about_pin if (database, table, view_name) == ("browse", "pins", "row") else {}
+    return variables if (database, table, view_name) == ("browse", "pins", "row") else {}
 
 
 @hookimpl  # type: ignore[untyped-decorator]

@@ -6,18 +6,13 @@ import json
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from ..common.terminal import plural, progress, say, wrapped
+from ..common.terminal import plural, say, steps, wrapped
 from .verbs import STORE, verb
-
-if TYPE_CHECKING:
-    from ..images.thumbnails import Picture
 
 
 def add_browse(cli: click.Group) -> None:
@@ -98,11 +93,11 @@ def browse(
                 f"{store} cannot be written: no pictures are made, and the copy that is searched is thrown away at the end"
             )
         else:
-            with progress("pictures", "pictures") as shown:
-                make_thumbnails(conn, index, thumbnails, _fetch, shown.update)
+            with steps({"pictures": "pictures"}) as on_step:
+                make_thumbnails(conn, index, thumbnails, on_step)
             conn.close()
-        with progress("texts to be searched", "pins") as shown:
-            refresh(index, shown.update)
+        with steps({"texts to be searched": "pins"}) as on_step:
+            refresh(index, on_step)
         pictured, pins = index.execute("SELECT count(picture), count(*) FROM pins").fetchone()
         index.close()
 
@@ -119,14 +114,3 @@ def browse(
         threading.Thread(target=server.keep_current, args=(copy, path, mode), daemon=True).start()
         server.serve(site, listening, host, announce)
     raise click.exceptions.Exit(0)  # all that is printed has been
-
-
-def _fetch(images: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str | None, Picture | str]]:
-    """For each image: the digest of its bytes, and its picture or the reason why there is none; never an
-    error.
-    """
-    from ..browse.thumbnails import MAX_BYTES, SIDE
-    from ..images.thumbnails import Picture, pictures
-
-    for picture in pictures(images, SIDE, max_bytes=MAX_BYTES):
-        yield (picture.image_sha256 if isinstance(picture, Picture) else None), picture

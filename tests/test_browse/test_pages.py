@@ -25,11 +25,11 @@ from PIL import Image
 pytest.importorskip("datasette", reason="no Datasette here: pip install '.[browse]'")
 
 from pincaption.browse.index import open_index, refresh
-from pincaption.browse.overview import COUNTED
-from pincaption.browse.overview import coverage as told
+from pincaption.browse.overview import overview
 from pincaption.browse.server import make_site, reading_mode
+from pincaption.browse.stored import PINS_BY_TEXTS
 from pincaption.browse.thumbnails import make_thumbnails
-from pincaption.commands.browse import _fetch, add_browse
+from pincaption.commands.browse import add_browse
 from pincaption.store import open_store, transaction
 from pincaption.store.connection import StoreError
 from pincaption.store.stats import coverage
@@ -203,7 +203,7 @@ def visitor(shop: Path) -> Iterator[Visitor]:
 def make_pictures(store: Path, index: sqlite3.Connection, n: int = 100) -> int:
     conn = open_store(store)
     try:
-        made = make_thumbnails(conn, index, n, _fetch, lambda done, total: None)
+        made = make_thumbnails(conn, index, n)
     finally:
         conn.close()
     refresh(index)
@@ -233,7 +233,7 @@ def test_each_pin_has_one_status_and_deleted_ones_are_not_shown(visitor: Visitor
 
 def test_the_front_page_counts_as_stats_does(visitor: Visitor) -> None:
     counted = coverage(open_store(visitor.store))
-    found = told(map(tuple, visitor.index.execute(COUNTED)))
+    found = overview(map(tuple, visitor.index.execute(PINS_BY_TEXTS)))
     whole, steps = found["all"], {step["text"]: step for step in found["steps"]}
     assert whole["pins"] == counted["pins"] == 7
     assert steps["own text"]["n"] == counted["native_text"] == 1

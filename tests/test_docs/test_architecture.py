@@ -39,11 +39,9 @@ COMMAND_LINE = {"commands", "cli.py", "__init__.py"}
 WITH_TORCH = {"captioner", "embed", "drawn/train_builtin.py", "store/torch_features.py"}
 # Outside of store/, only these files speak SQL to the store. This list only ever gets shorter.
 WITH_SQL: dict[str, str] = {
-    "browse/gallery.py": "not yet",
-    "browse/index.py": "not yet",
-    "browse/overview.py": "not yet",
+    "browse/index.py": "the searchable copy, a SQLite file of its own",
     "browse/server.py": "not yet",
-    "browse/thumbnails.py": "not yet",
+    "browse/stored.py": "pages and thumbnails, which only browse shows and makes",
     "commands/demo.py": "not yet",
     "commands/export.py": "not yet",
     "eval/stored.py": "samples, sheet rows and ratings, which only eval reads and writes",
