@@ -56,7 +56,8 @@ def write_gallery(conn: Connection, path: Path, *, limit: int = 400, title: str 
     """
     path, style = Path(path), _style()
     with one_moment(conn):
-        state, covered = stored.state_digest(conn, style), dict(coverage(conn))
+        state = stored.state_digest(conn, style)
+        covered: dict[str, Any] = {**coverage(conn)}
         covered["title_captioned"] = stored.pins_with_title_captioned(conn)
         counts = stored.section_counts(conn)
         pins = {

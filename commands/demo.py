@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import click
 
@@ -18,6 +18,7 @@ from .verbs import command, finish
 if TYPE_CHECKING:
     from ..captioner.run import Options, RunCounts
     from ..store import Connection
+    from ..store.stats import Coverage
 
 TITLE = "What captioner filled in"
 
@@ -32,7 +33,7 @@ class DemoResult(TypedDict):
     drew: bool  # False: an earlier call had drawn the pictures
     ingested: int  # rows of the table of pins that were read now
     run: RunCounts  # the counts of `captioner run --json`
-    coverage: dict[str, Any]  # the counts of `captioner stats --json`
+    coverage: Coverage  # the counts of `captioner stats --json`
     stopped: bool  # by Ctrl-C
     warnings: list[str]
     examples: list[tuple[str, str]]  # (pin_id, caption)

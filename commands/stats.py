@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from .verbs import STORE, command
 
-# Counts of `coverage`, in the order in which they are printed, and what each is called.
-_LABELS = {
-    "native_text": "with native text",
-    "title": "  title",
-    "description": "  description",
-    "caption": "with caption",
-    "only_caption": "  and no native text",
-    "board_titles": "with board titles",
-    "engaged_queries": "with engaged queries",
-    "any_text": "with any text",
-    "waiting": "without description, not yet tried",
-}
+if TYPE_CHECKING:
+    from ..store.stats import Coverage
 
 
 @command("stats")
 @STORE
-def stats(store: str, as_json: bool) -> dict[str, Any]:
+def stats(store: str, as_json: bool) -> Coverage:
     """Show how many pins have text, captions, titles and queries.
 
     \b
@@ -40,10 +30,13 @@ def stats(store: str, as_json: bool) -> dict[str, Any]:
     rows: list[tuple[str, int, bool]] = [("pins", counts["pins"], False)]
     if counts["products"]:
         rows.append(("  of these products", counts["products"], False))
-    rows += [(label, counts[name], True) for name, label in _LABELS.items()]
-    for status in ("rejected", "failed"):
-        rows.append((status, counts[status], True))
-        rows += [(f"  {reason}", n, False) for reason, n in counts["reasons"][status].items()]
+    rows += [(label, n, True) for label, n in _labelled(counts)]
+    for status, n, reasons in (
+        ("rejected", counts["rejected"], counts["reasons"]["rejected"]),
+        ("failed", counts["failed"], counts["reasons"]["failed"]),
+    ):
+        rows.append((status, n, True))
+        rows += [(f"  {reason}", pins, False) for reason, pins in reasons.items()]
     if counts["stale"]:
         rows.append(("caption of an earlier image", counts["stale"], True))
     rows += [
@@ -57,3 +50,17 @@ def stats(store: str, as_json: bool) -> dict[str, Any]:
         click.echo(f"{model['captions']:,} captions by {model['model']} in {model['dtype']}")
         click.echo(f"  recipe {recipe}" + (f", prompt {model['prompt']!r}" if model["prompt"] else ""))
     return counts
+
+
+def _labelled(counts: Coverage) -> list[tuple[str, int]]:
+    return [
+        ("with native text", counts["native_text"]),
+        ("  title", counts["title"]),
+        ("  description", counts["description"]),
+        ("with caption", counts["caption"]),
+        ("  and no native text", counts["only_caption"]),
+        ("with board titles", counts["board_titles"]),
+        ("with engaged queries", counts["engaged_queries"]),
+        ("with any text", counts["any_text"]),
+        ("without description, not yet tried", counts["waiting"]),
+    ]

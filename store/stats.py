@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
+from typing import Any, TypedDict, cast
 
 from . import rules
 
@@ -39,33 +39,66 @@ _MODELS = """
     WHERE c.status = 'ok' GROUP BY r.recipe_id ORDER BY captions DESC, r.recipe_id"""
 
 
-def coverage(conn: sqlite3.Connection) -> dict[str, Any]:
-    """Counts over the pins that are not deleted.
+class Reasons(TypedDict):
+    """Why there is no caption: how many pins, by reason."""
 
-    {"pins", "products", "title", "description", "native_text", "caption", "only_caption", "board_titles",
-    "engaged_queries", "any_text", "rejected", "failed", "stale", "waiting", "reasons": {"rejected": {reason:
-    n}, "failed": {...}}, "shared_images", "pins_sharing_images", "rejected_rows", "models"}. A pin without a
-    caption that holds counts as rejected, failed or stale by its newest row: as stale if that is a caption of
-    an image that the pin no longer has. It counts as waiting if it has no description and no row at all.
-    """
-    found: dict[str, Any] = dict(conn.execute(_TEXTS).fetchone()) | {"rejected": 0, "failed": 0, "stale": 0}
+    rejected: dict[str, int]
+    failed: dict[str, int]
+
+
+class ModelCoverage(TypedDict):
+    """How many captions a recipe has made."""
+
+    model: str
+    dtype: str
+    prompt: str
+    captions: int
+
+
+class Coverage(TypedDict):
+    """Counts of pins, unless something else is said."""
+
+    pins: int
+    products: int
+    title: int
+    description: int
+    native_text: int  # title or description
+    caption: int  # a current caption
+    only_caption: int  # a current caption, and no native text
+    board_titles: int
+    engaged_queries: int
+    any_text: int  # any of these
+    waiting: int  # neither a description nor a row in `captions`
+    rejected: int  # no current caption, and the newest row was rejected
+    failed: int
+    stale: int  # the newest row is a caption of an image that the pin no longer has
+    reasons: Reasons
+    shared_images: int  # images that several pins have
+    pins_sharing_images: int
+    rejected_rows: int  # rows of sources
+    models: dict[str, ModelCoverage]  # by recipe_id
+
+
+def coverage(conn: sqlite3.Connection) -> Coverage:
+    """Counts the pins that have text of each kind. Pins that are deleted do not count."""
+    counts: dict[str, Any] = dict(conn.execute(_TEXTS).fetchone()) | {"rejected": 0, "failed": 0, "stale": 0}
     reasons: dict[str, dict[str, int]] = {"rejected": {}, "failed": {}}
     for status, reason, undescribed, n in conn.execute(_WITHOUT):
-        found["stale" if status == "ok" else status] += n
-        found["waiting"] -= n if undescribed else 0
+        counts["stale" if status == "ok" else status] += n
+        counts["waiting"] -= n if undescribed else 0
         if status != "ok":
             reasons[status][reason] = reasons[status].get(reason, 0) + n
-    found["reasons"] = {
+    counts["reasons"] = {
         status: dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
         for status, counted in reasons.items()
     }
-    found["shared_images"], found["pins_sharing_images"] = conn.execute(_SHARED_IMAGES).fetchone()
-    found["rejected_rows"] = conn.execute("SELECT count(*) FROM rejected_rows").fetchone()[0]
-    found["models"] = {
+    counts["shared_images"], counts["pins_sharing_images"] = conn.execute(_SHARED_IMAGES).fetchone()
+    counts["rejected_rows"] = conn.execute("SELECT count(*) FROM rejected_rows").fetchone()[0]
+    counts["models"] = {
         row["recipe_id"]: {name: row[name] for name in ("model", "dtype", "prompt", "captions")}
         for row in conn.execute(_MODELS)
     }
-    return found
+    return cast(Coverage, counts)
 
 
 def tried_in_vain(conn: sqlite3.Connection) -> dict[str, int]:
