@@ -1,17 +1,21 @@
-"""The trainer, measured.
+"""Measures the trainer: speed, memory, and what it finds.
 
-    python benchmarks/embed.py tokens [--rounds 5]             n-grams/s of one worker and of two, beside
-    plain Python with dictionaries; German, Japanese python benchmarks/embed.py train [--rounds 3]
-    pairs/s of a short training at default sizes, and of one worker that makes its batches python
-    benchmarks/embed.py memory [--pins 1000000]         peak memory of a few dozen steps on made-up pins
-    python benchmarks/embed.py queries [--model DIR] [--full]  latency of single queries and throughput in
-    batches of the exported query encoder python benchmarks/embed.py homedepot [--epochs 10]         Recall@10
-    of held-out queries: BM25, ours, sentence-transformers, fused python benchmarks/embed.py ablate --data
-    drawn|homedepot|movielens [--seeds 5] [--epochs E]   what captions, titles and queries add
+    python benchmarks/embed.py tokens [--rounds 5]
+        n-grams/s of one worker and of two, beside plain Python with dictionaries; German, Japanese
+    python benchmarks/embed.py train [--rounds 3]
+        pairs/s of a short training at the default sizes, and of one worker that makes its batches
+    python benchmarks/embed.py memory [--pins 1000000]
+        the peak memory of a few dozen steps on made-up pins
+    python benchmarks/embed.py queries [--model DIR] [--full] [--rounds 5]
+        the latency of single queries and the throughput of batches, with the exported query encoder;
+        --full: an encoder of the published size, with random weights
+    python benchmarks/embed.py homedepot [--epochs 10]
+        Recall@10 of held-out queries: BM25, ours, sentence-transformers, fused
+    python benchmarks/embed.py ablate --data drawn|homedepot|movielens [--seeds 5] [--epochs E] [--pins 3000]
+        what captions, titles and queries add
 
-`queries --full`: an encoder of the published size, with random weights. homedepot and movielens read
-../shared/data (embed_data.py says how). Everything is made in benchmarks/work, or in the folder that
-CAPTIONER_BENCH names; data stay there for the next time.
+homedepot and movielens read ../shared/data (embed_data.py says how). Everything is made in benchmarks/work,
+or in the folder that CAPTIONER_BENCH names. Exports stay there for the next time.
 """
 
 from __future__ import annotations
@@ -51,9 +55,9 @@ from words import WORDS
 from pincaption.embed.ngrams import grams
 from pincaption.embed.vocabulary import Vocabulary
 
-STEPS = 60  # of the trainings that are for measuring alone
-MINUTES = 10  # that sentence-transformers gets at most
-SAMPLED_EVERY = 0.5  # seconds between looks at a training's memory
+STEPS = 60  # of trainings that only measure speed or memory
+MINUTES = 10  # at most, for the training of sentence-transformers
+SAMPLED_EVERY = 0.5  # seconds between two measurements of memory
 EPOCHS = {"drawn": 1.5, "homedepot": 2, "movielens": 5}  # of each training of an ablation
 
 
@@ -84,20 +88,20 @@ def tokens(rounds: int) -> None:
         )
         print(f"{name}: one worker {one:,.0f} n-grams/s, {ratio:.1f} times plain Python ({plain_one:,.0f}/s)")
         print(
-            f"{name}: two workers {two:,.0f} n-grams/s, {ratio_of_two:.1f} times plain Python in two ({plain_two:,.0f}/s)",
+            f"{name}: two workers {two:,.0f} n-grams/s, "
+            f"{ratio_of_two:.1f} times plain Python in two ({plain_two:,.0f}/s)",
             flush=True,
         )
     for language in ("German", "Japanese"):
         ours = reader(made_up_texts(40_000, language))
         ours()
-        print(
-            f"{language}: one worker {statistics.median(together(ours, 1) for _ in range(rounds)):,.0f} n-grams/s"
-        )
+        rate = statistics.median(together(ours, 1) for _ in range(rounds))
+        print(f"{language}: one worker {rate:,.0f} n-grams/s")
     print(f"medians of {rounds}; each time 40,000 texts")
 
 
 def reader(texts: Sequence[str]) -> Callable[[], int]:
-    """Text to ids as the trainer does it; returns how many."""
+    """A function that turns the texts into ids as the trainer does, and returns how many ids there are."""
     array = pa.array(texts)
     vocabulary = Vocabulary.build([[grams(array)]], least=1)
     return lambda: sum(
@@ -107,7 +111,7 @@ def reader(texts: Sequence[str]) -> Callable[[], int]:
 
 
 def plain_reader(texts: Sequence[str]) -> Callable[[], int]:
-    """The same as one would write it without arrays."""
+    """The same in plain Python, without arrays."""
     known: dict[str, dict[Any, int]] = {"unigram": {}, "bigram": {}, "trigram": {}}
 
     def read() -> int:
@@ -130,7 +134,7 @@ def plain_reader(texts: Sequence[str]) -> Callable[[], int]:
 
 
 def together(way: Callable[[], int], workers: int) -> float:
-    """What processes find in a second, all together: they are started first and begin at the same moment."""
+    """N-grams/s of several processes together. All are started before any of them begins."""
     context = multiprocessing.get_context("fork")
     ready, rates = context.Barrier(workers), context.SimpleQueue()
 
@@ -151,7 +155,7 @@ def together(way: Callable[[], int], workers: int) -> float:
 def train(rounds: int) -> None:
     from torch.utils.data import DataLoader
 
-    from pincaption.embed.batches import Batches, batch_shares
+    from pincaption.embed.batches import Batches, batch_shares, pairs_per_step
     from pincaption.embed.options import TrainOptions
     from pincaption.embed.pairs import OWN_WORDS, Pairs
     from pincaption.embed.reader import Export
@@ -165,10 +169,9 @@ def train(rounds: int) -> None:
     export = Export(folder)
     pairs, _, _ = hold_out(Pairs.load(export, "train"), options.validation)
     shares = batch_shares(pairs, options.batch, 1, options.weights)
-    per_step = sum(size for name, size in shares.items() if name != OWN_WORDS)
-    options = replace(
-        options, epochs=STEPS * per_step / sum(len(pairs.tasks[name]) for name in shares if name != OWN_WORDS)
-    )
+    per_step = pairs_per_step(shares)
+    all_pairs = sum(len(pairs.tasks[name]) for name in shares if name != OWN_WORDS)
+    options = replace(options, epochs=STEPS * per_step / all_pairs)
     model = initial_model(export, pairs, options)
     batches = Batches(export, pairs, model.vocabulary, model.tokenise, shares=shares, steps=STEPS)
     whole, steps_alone, made = [], [], []
@@ -195,7 +198,8 @@ def train(rounds: int) -> None:
         f"a step: {', '.join(f'{size} {name}' for name, size in shares.items())}; pairs/s leave out own-words"
     )
     print(
-        f"training with one worker: {statistics.median(steps_alone):,.0f} pairs/s, {statistics.median(whole):,.0f} with the start and one validation; {found['steps']} steps"
+        f"training with one worker: {statistics.median(steps_alone):,.0f} pairs/s, "
+        f"{statistics.median(whole):,.0f} with the start and one validation; {found['steps']} steps"
     )
     print(
         f"one worker alone makes the batches of {statistics.median(made):,.0f} pairs/s; medians of {rounds}"
@@ -203,9 +207,7 @@ def train(rounds: int) -> None:
 
 
 def memory(pins: int) -> None:
-    """What the processes of a training hold at most, workers included; the first number is of the largest of
-    them, as the kernel keeps it.
-    """
+    """The peak memory of a training: of its largest process, and of all with their workers."""
     import psutil
 
     folder = made_up_export(pins)
@@ -250,8 +252,10 @@ def memory(pins: int) -> None:
     found = json.loads(command.stdout.read())
     history = json.loads((out / "config.json").read_text())["history"]
     print(
-        f"{pins:,} pins: at most {usage.ru_maxrss / 1024:,.0f} MB of the largest process (ru_maxrss), {together_most / 2**20:,.0f} MB of all together (PSS, looked at every {SAMPLED_EVERY} s); "
-        f"{time.perf_counter() - began:.0f} s, of which {found['seconds']:.0f} s of {found['steps']} steps and {len(history)} validations"
+        f"{pins:,} pins: at most {usage.ru_maxrss / 1024:,.0f} MB of the largest process (ru_maxrss), "
+        f"{together_most / 2**20:,.0f} MB of all together (PSS, measured every {SAMPLED_EVERY} s); "
+        f"{time.perf_counter() - began:.0f} s, of which {found['seconds']:.0f} s of {found['steps']} steps "
+        f"and {len(history)} validations"
     )
 
 
@@ -282,9 +286,8 @@ def queries(folder: Path | None, full: bool, rounds: int) -> None:
         )
         model = replace(model, query_tower=QueryTower(DistilBertModel(config), 256).eval())
     parameters = sum(parameter.numel() for parameter in model.query_tower.parameters())
-    print(
-        f"{folder if not full else 'size of distilbert-base-multilingual-cased, random weights, tokeniser of the small model'}: {parameters / 1e6:,.1f} million parameters"
-    )
+    published = "size of distilbert-base-multilingual-cased, random weights, tokeniser of the small model"
+    print(f"{published if full else folder}: {parameters / 1e6:,.1f} million parameters")
     path = WORK / "query_encoder.pt2"
     gap = export_encoder(model, path)
     encoder, singles, many = load_encoder(path), 200 if full else 1000, 512 if full else 4096
@@ -304,15 +307,17 @@ def queries(folder: Path | None, full: bool, rounds: int) -> None:
     path.unlink()
     p50, p99 = np.percentile(times[20:], [50, 99])
     print(
-        f"exported within {gap:.1e} of the model; {torch.get_num_threads()} threads, queries of {lengths.mean():.1f} tokens, tokenising included"
+        f"exported within {gap:.1e} of the model; {torch.get_num_threads()} threads, "
+        f"queries of {lengths.mean():.1f} tokens, tokenising included"
     )
     print(
-        f"single queries p50 {p50:.2f} ms, p99 {p99:.2f} ms, of {singles}; in batches of 256 {statistics.median(rates):,.0f} queries/s, median of {rounds} times {len(asked):,}"
+        f"single queries p50 {p50:.2f} ms, p99 {p99:.2f} ms, of {singles}; in batches of 256 "
+        f"{statistics.median(rates):,.0f} queries/s, median of {rounds} times {len(asked):,}"
     )
 
 
 def queries_of(folder: Path, n: int) -> list[str]:
-    """Queries of an export, the same ones again where they are too few."""
+    """`n` queries of an export, in random order; repeated if there are fewer."""
     from pincaption.embed.pairs import Pairs
     from pincaption.embed.reader import Export
 
@@ -347,14 +352,14 @@ def homedepot(epochs: float) -> None:
     export = Export(folder, model.item_tower.fields)
     pairs = Pairs.load(export, "test")
     task = pairs.tasks[QUERY_PRODUCT]
-    index, known = (
+    candidates, known = (
         candidates_of(task, None),
         known_positives([pairs.tasks, pairs.tasks_of(Pairs.load(export, "train"))], QUERY_PRODUCT),
     )
-    titles = bm25_scores(export, pairs, task, index, ("title",))
+    titles = bm25_scores(export, pairs, task, candidates, ("title",))
     words, ours = (
-        bm25_scores(export, pairs, task, index),
-        Embedded(model, export, pairs.queries).scores(task, index, model.sizes.dim),
+        bm25_scores(export, pairs, task, candidates),
+        Embedded(model, export, pairs.queries).scores(task, candidates, model.sizes.dim),
     )
     scores = {
         "BM25 of titles alone": titles,
@@ -363,18 +368,18 @@ def homedepot(epochs: float) -> None:
         "BM25 + ours": fused(ours, words),
         "BM25 of titles alone + ours": fused(ours, titles),
     }
-    theirs = by_sentence_transformers(export, options, trained["steps"], model, pairs, index)
+    theirs = by_sentence_transformers(export, options, trained["steps"], model, pairs, candidates)
     if theirs is not None:
         scores |= {
             "sentence-transformers": theirs,
             "BM25 of titles alone + sentence-transformers": fused(theirs, titles),
         }
-    hits = {name: measures(ranks(one, task, index, known))["recall@10"] for name, one in scores.items()}
+    hits = {name: measures(ranks(one, task, candidates, known))["recall@10"] for name, one in scores.items()}
     for name, hit in hits.items():
         print(
             "{:<46} Recall@10 {:.3f} ({:.3f} to {:.3f})".format(name, *mean_and_interval(hit, task.queries))
         )
-    # engaged queries of other searches do BM25 no good
+    # The engaged queries of other searches do not help BM25.
     best, both = "BM25 of titles alone", "BM25 of titles alone + ours"
     compared = [
         ("BM25 + ours", "BM25"),
@@ -391,13 +396,18 @@ def homedepot(epochs: float) -> None:
                 )
             )
     print(
-        f"{len(task):,} pairs of {len(set(task.queries.tolist())):,} held-out queries among {len(index.rows):,} products; intervals (95%) resample queries, of one training each"
+        f"{len(task):,} pairs of {len(set(task.queries.tolist())):,} held-out queries among "
+        f"{len(candidates.rows):,} products; one training each; intervals (95%) resample queries"
     )
 
 
-def by_sentence_transformers(export: Any, options: Any, steps: int, ours: Any, pairs: Any, index: Any) -> Any:
-    """Scores of one encoder for queries and titles, trained from the encoder that our training began with, on
-    as many of the same query-product pairs; None where it is not installed.
+def by_sentence_transformers(
+    export: Any, options: Any, steps: int, ours: Any, pairs: Any, candidates: Any
+) -> Any:
+    """Scores of sentence-transformers: one encoder for queries and titles. None if it is not installed.
+
+    It starts from the encoder that our training started from, and sees as many of the same query-product
+    pairs.
     """
     try:
         from sentence_transformers import (
@@ -443,9 +453,20 @@ def by_sentence_transformers(export: Any, options: Any, steps: int, ours: Any, p
             modules=[read, modules.Pooling(read.get_embedding_dimension(), "mean"), modules.Normalize()]
         )
         arguments = SentenceTransformerTrainingArguments(
-            str(folder / "trainer"), max_steps=steps, per_device_train_batch_size=batch, learning_rate=options.learning_rate, warmup_steps=round(options.warmup * steps),
-            weight_decay=options.weight_decay, batch_sampler="no_duplicates", save_strategy="no", logging_strategy="no", report_to="none", disable_tqdm=True, dataloader_pin_memory=False, seed=options.seed,
-        )  # fmt: skip
+            str(folder / "trainer"),
+            max_steps=steps,
+            per_device_train_batch_size=batch,
+            learning_rate=options.learning_rate,
+            warmup_steps=round(options.warmup * steps),
+            weight_decay=options.weight_decay,
+            batch_sampler="no_duplicates",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=False,
+            seed=options.seed,
+        )
         trainer = SentenceTransformerTrainer(
             model, arguments, train_dataset=rows, loss=losses.MultipleNegativesRankingLoss(model)
         )
@@ -461,12 +482,15 @@ def by_sentence_transformers(export: Any, options: Any, steps: int, ours: Any, p
     )
     model, seconds = trained(min(wanted, most))
     print(
-        f"sentence-transformers: {min(wanted, most):,} steps of {batch} query-product pairs in {seconds:.0f} s, " + (f"cut from {wanted:,}" if most < wanted else "as many of these as ours")
-        + "; MultipleNegativesRankingLoss, no duplicates in a batch, mean pooling, queries and titles by one encoder"
-    )  # fmt: skip
+        f"sentence-transformers: {min(wanted, most):,} steps of {batch} query-product pairs "
+        f"in {seconds:.0f} s, "
+        + (f"cut from {wanted:,}" if most < wanted else "as many of these as ours")
+        + "; MultipleNegativesRankingLoss, no duplicates in a batch, mean pooling, "
+        "one encoder for queries and titles"
+    )
     asked, found = (
         model.encode(texts.to_pylist(), batch_size=256, convert_to_tensor=True, show_progress_bar=False).cpu()
-        for texts in (pairs.queries, titles.take(pa.array(index.rows)))
+        for texts in (pairs.queries, titles.take(pa.array(candidates.rows)))
     )
     return lambda some: asked[torch.from_numpy(some)] @ found.T
 
@@ -482,7 +506,7 @@ def ablate(data: str, seeds: int, epochs: float, pins: int) -> None:
     out = WORK / f"ablation-{export.parent.name}-{epochs:g}"
     print(
         f"{data}: {describe(export)}; {seeds} seeds, {epochs:g} epochs"
-        + (f"; what stands in {out} is not trained again" if out.exists() else ""),
+        + (f"; finished trainings in {out} are not repeated" if out.exists() else ""),
         flush=True,
     )
     captioner("embed", "ablate", export, out, "--seeds", seeds, "--epochs", epochs, shown=True)

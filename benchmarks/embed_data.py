@@ -1,5 +1,4 @@
-"""What the trainer is measured on: exports of drawn pins, of public data sets in ../shared/data, and of pins
-that are made up.
+"""The exports that the trainer is measured on: drawn pins, public data sets in ../shared/data, made-up pins.
 
 Each is made once, in benchmarks/work or in the folder that CAPTIONER_BENCH names, and stays there for the
 next time.
@@ -27,14 +26,16 @@ WORK = Path(os.environ.get("CAPTIONER_BENCH", Path(__file__).parent / "work"))
 DATA = Path(__file__).parents[2] / "shared" / "data"
 HOMEDEPOT, MOVIELENS = DATA / "homedepot_search", DATA / "movielens_latest_small"
 CAPTIONER = Path(sys.executable).with_name("captioner")
-# days of what the features know, of what is learned, of the test
+# the days of the engagements that the features have, that are learned from, and that test
 FEATURES, ENGAGED, TEST = "2026-01-01", "2026-01-02", "2026-01-03"
-RELEVANT = 2.33  # of Home Depot's 1 to 3: what most of three people found relevant
+RELEVANT = 2.33  # on the scale of Home Depot, 1 to 3: most of three people found the product relevant
 
-# Words are made of these, so that nothing is copied and there are as many as a language has.
+# Made-up words consist of these. So no text is copied, and there are as many words as in a real language.
 SYLLABLES = {
-    "English": "ba den for ga hill in ka lo mer nor ock pa quil ran stead tor um ver wick yon sha pre ding light ber ful ness row",
-    "German": "bä dün für gau häl in kö lor mär nüß ock paß quel rün städ tör um ver wick ze schö prä dung licht bür voll nis reu",
+    "English": "ba den for ga hill in ka lo mer nor ock pa quil ran stead tor um ver wick yon sha pre ding "
+    "light ber ful ness row",
+    "German": "bä dün für gau häl in kö lor mär nüß ock paß quel rün städ tör um ver wick ze schö prä dung "
+    "licht bür voll nis reu",
     "Japanese": " ".join(
         "あいうえおかきくけこさしすせそたちつてとなにぬねのはまみやゆよらりるれろわんアイカキスタトナハマラリルロン花森石空海糸紙箱青赤白"
     ),
@@ -42,7 +43,10 @@ SYLLABLES = {
 
 
 def captioner(*arguments: object, shown: bool = False) -> str:
-    """Runs the command; returns what it prints, or lets it be seen."""
+    """Runs a command and returns what it prints; `shown`: prints it instead.
+
+    Ends the benchmark if it fails.
+    """
     done = subprocess.run(
         [CAPTIONER, *map(str, arguments)], stdout=None if shown else subprocess.PIPE, text=True
     )
@@ -52,14 +56,14 @@ def captioner(*arguments: object, shown: bool = False) -> str:
 
 
 def folder_of(data: Path) -> Path:
-    """The folder, if it is there."""
+    """The folder of a data set. Ends the benchmark if it does not exist."""
     if not data.exists():
-        sys.exit(f"{data} is not there: this benchmark reads it")
+        sys.exit(f"{data} does not exist, but this benchmark reads it")
     return data
 
 
 def describe(export: Path) -> str:
-    """How much there is in an export, in one line."""
+    """One line: how many items and pairs an export has."""
     manifest = json.loads((export / "manifest.json").read_text())
     pairs = manifest["pairs"]
     counts = [
@@ -70,7 +74,7 @@ def describe(export: Path) -> str:
 
 
 def made_up_words(language: str = "English", n: int = 30_000) -> list[str]:
-    """Words of one to four syllables, the same at each call."""
+    """Words of one to four syllables, the same ones at each call."""
     rng, syllables = random.Random(language), SYLLABLES[language].split()
     found: dict[str, None] = {}
     while len(found) < n:
@@ -81,8 +85,9 @@ def made_up_words(language: str = "English", n: int = 30_000) -> list[str]:
 def made_up_texts(
     n: int, language: str = "English", *, words: tuple[int, int] = (2, 12), seed: int = 0
 ) -> list[str]:
-    """Texts of made-up words, a few of which are frequent and most are not; Japanese has no spaces between
-    most of its words.
+    """Texts of made-up words.
+
+    A few words are frequent, most are rare. Japanese has no spaces between words.
     """
     rng, lexicon = random.Random(seed), made_up_words(language)
     weights = list(itertools.accumulate(1 / (rank + 10) for rank in range(len(lexicon))))
@@ -94,8 +99,9 @@ def made_up_texts(
 
 
 def homedepot_export() -> Path:
-    """Products, and what people found relevant for 70% of the queries: those queries are known of the
-    products and learned from, the others are the test.
+    """Home Depot: products, and what people found relevant for queries.
+
+    70% of the queries are known of the products and learned from. The others are the test.
     """
     source, (work, out) = folder_of(HOMEDEPOT), _place("homedepot")
     if (out / "manifest.json").exists():
@@ -124,12 +130,11 @@ def homedepot_export() -> Path:
 
 
 def movielens_export() -> Path:
-    """Movies; what half of the users called them are board titles, what the other half called them are
-    queries, split by time.
+    """MovieLens: movies; the tags of half of the users are board titles, those of the others are queries.
 
-    There are 58 users, and one of them wrote 41% of all tags, in one month. So the halves are those in which
-    this one makes boards (else hardly any movie has a title), and the days those at 10% and 75% of the
-    queries: between the middle and the third quarter there are six pairs to learn from.
+    There are 58 users. One of them wrote 41% of all tags, in one month. This user is in the half that makes
+    boards: otherwise hardly any movie would have a title. The days that split the queries by time are those
+    at 10% and 75% of the queries, because between 50% and 75% there are only six pairs to learn from.
     """
     source, (work, out) = folder_of(MOVIELENS), _place("movielens")
     if (out / "manifest.json").exists():
@@ -180,9 +185,7 @@ def movielens_export() -> Path:
 
 
 def drawn_export(pins: int = 3_000) -> Path:
-    """Pins that the project draws and captions itself, a third of them without text, and what was searched
-    and saved.
-    """
+    """Drawn pins with captions, a third of them without text, and the searches and saves of the demo."""
     work, out = _place(f"drawn-{pins}")
     if not (out / "manifest.json").exists():
         captioner("demo", work / "world", "--pins", pins)
@@ -191,15 +194,15 @@ def drawn_export(pins: int = 3_000) -> Path:
 
 
 def usual_export() -> Path:
-    """Home Depot, or drawn pins where those data are missing."""
+    """Home Depot, or drawn pins if that data set is missing."""
     return homedepot_export() if HOMEDEPOT.exists() else drawn_export()
 
 
 def made_up_export(pins: int) -> Path:
-    """Made-up pins, a fifth of them products: 70% with a title, all with a caption and ten engaged queries;
-    three pairs to learn from for every two of them.
+    """Made-up pins: a fifth are products, 70% have a title, all have a caption and ten engaged queries.
 
-    Words are drawn each by itself, which makes more distinct word bigrams than real text has.
+    There are three pairs to learn from for every two pins. Words are drawn independently, so that there are
+    more distinct pairs of words than in real text.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -232,7 +235,8 @@ def made_up_export(pins: int) -> Path:
                 )
                 rows = zip(ids, captions, shas, strict=True)
                 conn.executemany(
-                    "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, 'made-up', 'ok', ?, ?, '2026-01-01')",
+                    "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) "
+                    "VALUES (?, 'made-up', 'ok', ?, ?, '2026-01-01')",
                     rows,
                 )
             for day, which in (
@@ -251,14 +255,14 @@ def made_up_export(pins: int) -> Path:
     conn.close()
     captioner("aggregate", "queries", store, "--log", log)
     _export(store, out, FEATURES, TEST)
-    for path in work.iterdir():  # the store is of no further use, and large
+    for path in work.iterdir():  # the store is large, and not needed any more
         if path != out:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     return out
 
 
 def _place(name: str) -> tuple[Path, Path]:
-    """A folder to work in and the export in it; what an interrupted call left there is deleted."""
+    """(a folder to work in, the export in it). What an interrupted call left there is deleted."""
     work = WORK / name
     if not (work / "out" / "manifest.json").exists():
         shutil.rmtree(work, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A small export whose queries tell colours and things, as the titles, captions and boards of its pins do."""
+"""A small export. Its queries name colours and things, as the titles and captions of its pins do."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ COLOURS, THINGS = (
 
 @pytest.fixture(scope="session")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """120 pins, a third of them products, a third without text of their own; some have captions, titles,
-    queries, vectors.
-    """
+    """120 pins: a third are products, a third have no native text. Some have captions and vectors."""
     folder, rng = tmp_path_factory.mktemp("embed"), random.Random(0)
     pins, log = [], []
     for i in range(120):
@@ -61,9 +59,10 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     store = folder / "my.db"
     for command in (
-        ["ingest", "pins", store, folder / "pins.jsonl"], ["ingest", "embeddings", store, folder / "vectors.parquet", "--name", "pinsage"],
+        ["ingest", "pins", store, folder / "pins.jsonl"],
+        ["ingest", "embeddings", store, folder / "vectors.parquet", "--name", "pinsage"],
         ["aggregate", "queries", store, "--log", folder / "log.jsonl"],
-    ):  # fmt: skip
+    ):
         assert CliRunner().invoke(cli, [str(a) for a in command]).exit_code == 0
     conn = open_store(store)
     with transaction(conn):
@@ -71,7 +70,8 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
         conn.execute("INSERT INTO recipes VALUES ('r', 'made-up', NULL, '', '', '{}', '{}', 'float32')")
         captions = [(pin["pin_id"], f"a drawing of a {pin['name']}") for i, pin in enumerate(pins) if i % 2]
         conn.executemany(
-            "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, 'r', 'ok', ?, 'x', '2026-01-01')",
+            "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) "
+            "VALUES (?, 'r', 'ok', ?, 'x', '2026-01-01')",
             captions,
         )
     conn.close()

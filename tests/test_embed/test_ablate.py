@@ -1,4 +1,4 @@
-"""`captioner embed ablate`: arms, seeds, differences, and that a call goes on where it was."""
+"""`captioner embed ablate`: its arms, seeds and differences, and that a stopped call goes on."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def test_a_difference_is_the_paired_t_interval() -> None:
     )
 
 
-def test_of_one_pair_there_is_no_interval() -> None:
+def test_a_single_seed_has_no_interval() -> None:
     assert difference([0.5], [0.25]) == [0.25, None, None]
 
 
-def test_a_shuffled_field_is_another_items_for_good(export: Path) -> None:
+def test_a_shuffled_field_is_always_that_of_the_same_other_item(export: Path) -> None:
     rows = np.arange(len(Export(export)))
     own, shuffled = (
         captions(Export(export), rows),
@@ -40,7 +40,7 @@ def test_a_shuffled_field_is_another_items_for_good(export: Path) -> None:
     assert captions(Export(export, controls={"caption": "shuffled"}, seed=1), rows) != shuffled
 
 
-def test_a_reshuffled_field_is_another_items_each_time_and_the_same_when_a_batch_is_made_again(
+def test_a_reshuffled_field_changes_with_the_batch_but_not_when_a_batch_is_made_again(
     export: Path,
 ) -> None:
     data, rows = Export(export, controls={"caption": "reshuffled"}), np.arange(len(Export(export)))
@@ -50,34 +50,34 @@ def test_a_reshuffled_field_is_another_items_each_time_and_the_same_when_a_batch
     assert set(once) <= set(captions(Export(export), rows))
 
 
-def test_random_words_are_an_items_own_and_say_nothing(export: Path) -> None:
+def test_random_words_differ_between_items_and_say_nothing(export: Path) -> None:
     data, rows = Export(export, controls={"caption": "random words"}), np.arange(len(Export(export)))
-    made = captions(data, rows)
-    assert captions(data, rows[3:20]) == made[3:20]
-    texts = [text for text in made if text]
+    replaced = captions(data, rows)
+    assert captions(data, rows[3:20]) == replaced[3:20]
+    texts = [text for text in replaced if text]
     assert len(set(texts)) == len(texts)
     assert all(word.startswith("word") for text in texts for word in text.split())
 
 
 @pytest.mark.parametrize("control", ["shuffled", "reshuffled", "random words"])
-def test_who_has_a_text_has_one_under_every_control(export: Path, control: str) -> None:
+def test_every_control_gives_texts_to_the_items_that_have_one(export: Path, control: str) -> None:
     rows = np.arange(len(Export(export)))
     assert [text is None for text in captions(Export(export, controls={"caption": control}), rows)] == [
         text is None for text in captions(Export(export), rows)
     ]
     lists = Export(export, controls={"engaged_queries": control})
-    own, made = (
+    own, replaced = (
         set(some.texts(rows, ["engaged_queries"])["engaged_queries"][1].tolist())
         for some in (Export(export), lists)
     )
-    assert made == own
+    assert replaced == own
 
 
 def captions(data: Export, rows: np.ndarray) -> list[str | None]:
     return data.texts(rows, ["caption"])["caption"][0].to_pylist()
 
 
-def test_every_arm_and_seed_once(export: Path, tmp_path: Path) -> None:
+def test_every_arm_is_trained_with_every_seed_once(export: Path, tmp_path: Path) -> None:
     command = [
         "embed",
         "ablate",
@@ -92,34 +92,34 @@ def test_every_arm_and_seed_once(export: Path, tmp_path: Path) -> None:
     ]
     done = CliRunner().invoke(cli, [*command, "--json"])
     assert done.exit_code == 0, done.output
-    told = json.loads(done.stdout)
+    result = json.loads(done.stdout)
     # no item of this export has one
-    assert list(told["arms"]) == [arm for arm in ARMS if arm != "+ board titles"]
-    captions = told["arms"]["+ captions"]["recall@10"]
-    for arm, gaps in told["captions beyond"].items():
+    assert list(result["arms"]) == [arm for arm in ARMS if arm != "+ board titles"]
+    captions = result["arms"]["+ captions"]["recall@10"]
+    for arm, gaps in result["captions beyond"].items():
         assert ARMS[arm][1]
         assert gaps == {
             group: difference(captions[group][1:], values[1:])
-            for group, values in told["arms"][arm]["recall@10"].items()
+            for group, values in result["arms"][arm]["recall@10"].items()
         }
-    assert set(told["pairs"]) == {ALL, WITH, WITHOUT}
-    assert told["pairs"][ALL] == told["pairs"][WITH] + told["pairs"][WITHOUT]
-    for arm, found in told["arms"].items():
+    assert set(result["pairs"]) == {ALL, WITH, WITHOUT}
+    assert result["pairs"][ALL] == result["pairs"][WITH] + result["pairs"][WITHOUT]
+    for arm, found in result["arms"].items():
         for group, (mean, *values) in found["recall@10"].items():
             assert mean == pytest.approx(statistics.mean(values), abs=1e-4)
             assert arm == "native text" or found["difference"][group] == difference(
-                values, told["arms"]["native text"]["recall@10"][group][1:]
+                values, result["arms"]["native text"]["recall@10"][group][1:]
             )
     assert (tmp_path / "a" / "ablation.png").stat().st_size > 1000
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("towers.safetensors")}
-    assert len(before) == 2 * len(told["arms"])
+    assert len(before) == 2 * len(result["arms"])
     again = CliRunner().invoke(cli, command)
     assert max(len(line) for line in again.stdout.splitlines() if str(tmp_path) not in line) <= 80
     assert "more than native text (95%)" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_one_seed_has_no_intervals(export: Path, tmp_path: Path) -> None:
+def test_a_table_of_one_seed_has_no_intervals(export: Path, tmp_path: Path) -> None:
     command = [
         "embed",
         "ablate",
@@ -141,8 +141,8 @@ def test_one_seed_has_no_intervals(export: Path, tmp_path: Path) -> None:
         (tmp_path / "a" / "ablation.json").read_text(),
         CliRunner().invoke(cli, [*command, "--json"]).stdout,
     ):
-        told = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-        assert told["arms"]["all"]["difference"][ALL][1:] == [None, None]
+        result = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        assert result["arms"]["all"]["difference"][ALL][1:] == [None, None]
 
 
 def test_what_cannot_be_measured_or_written_fails_before_anything_is_trained(

@@ -51,11 +51,11 @@ def model(export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_the_command_line(export: Path, model: Path, tmp_path: Path) -> None:
+def test_a_model_is_measured_used_and_exported(export: Path, model: Path, tmp_path: Path) -> None:
     assert (model / "learning_curve.png").stat().st_size > 1000
-    told = captioner("recall", model, export, "--json")
-    assert told.exit_code == 0, told.output
-    assert set(json.loads(told.stdout)["tasks"]) == {QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY}
+    measured = captioner("recall", model, export, "--json")
+    assert measured.exit_code == 0, measured.output
+    assert set(json.loads(measured.stdout)["tasks"]) == {QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY}
     shown = captioner("recall", model, export).stdout
     assert "both fused" in shown
     assert max(map(len, shown.splitlines())) <= 80
@@ -78,7 +78,7 @@ def test_the_command_line(export: Path, model: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_service_gets_the_same_vectors_with_none_of_our_code(model: Path, tmp_path: Path) -> None:
+def test_a_service_without_our_code_gets_the_same_vectors(model: Path, tmp_path: Path) -> None:
     texts = ["Red Mug!", "Grandma’s  CRÈME Brûlée & tea", "a"]
     assert captioner("export-encoder", model, tmp_path / "encoder.pt2").exit_code == 0
     assert captioner("queries", model, "--out", tmp_path / "v.parquet", input="\n".join(texts)).exit_code == 0
@@ -97,10 +97,21 @@ def test_a_service_gets_the_same_vectors_with_none_of_our_code(model: Path, tmp_
 @pytest.mark.parametrize(
     "text",
     [
-        "Red Mug!", " Kitchen!!  IDEAS\t2026 ", "Rock 'n' Roll, DON’T 90's 5'2\"", "rock''n''roll ʼtis o'ʼx", "Straße ΣΊΣΥΦΟΣ İstanbul", "ﬁne ①Ⓒ １２", "猫カフェ、東京",
-        "🎂 birthday\u200d cake", "soft\u00adhyphen", "e\u0301te\u0301 हिन्दी ไทย", "[SEP] [CLS] tea", "", "?!",
+        "Red Mug!",
+        " Kitchen!!  IDEAS\t2026 ",
+        "Rock 'n' Roll, DON’T 90's 5'2\"",
+        "rock''n''roll ʼtis o'ʼx",
+        "Straße ΣΊΣΥΦΟΣ İstanbul",
+        "ﬁne ①Ⓒ １２",
+        "猫カフェ、東京",
+        "🎂 birthday\u200d cake",
+        "soft\u00adhyphen",
+        "e\u0301te\u0301 हिन्दी ไทย",
+        "[SEP] [CLS] tea",
+        "",
+        "?!",
     ],
-)  # fmt: skip
+)
 def test_the_saved_tokeniser_normalises_by_itself(model: Path, text: str) -> None:
     loaded = EmbeddingModel.load(model)
     assert loaded.tokeniser([text])["input_ids"] == loaded.tokenise([text])[0].tolist()
@@ -115,7 +126,7 @@ def test_a_tokeniser_that_does_not_normalise_is_noticed(model: Path, tmp_path: P
     assert not any(tmp_path.iterdir())
 
 
-def test_a_dim_that_the_model_has_not_leaves_what_was_there(model: Path, tmp_path: Path) -> None:
+def test_a_failed_call_leaves_the_file_that_was_there(model: Path, tmp_path: Path) -> None:
     (tmp_path / "v.parquet").write_text("mine")
     done = captioner("queries", model, "--out", tmp_path / "v.parquet", "--dim", 33, input="red mug\n")
     assert done.exit_code == 1
@@ -167,7 +178,7 @@ def test_many_queries_are_in_one_row_group(
         ),
     ],
 )
-def test_half_a_model_or_another_format_gets_a_sentence(
+def test_an_incomplete_model_or_another_format_is_refused_with_a_sentence(
     model: Path, tmp_path: Path, harm: Callable[[Path], None], sentence: str
 ) -> None:
     shutil.copytree(model, tmp_path / "m")
@@ -184,7 +195,9 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
 
 
-def test_names_of_an_export_do_not_command_the_terminal(export: Path, model: Path, tmp_path: Path) -> None:
+def test_control_characters_of_an_export_do_not_reach_the_terminal(
+    export: Path, model: Path, tmp_path: Path
+) -> None:
     # datasets knows an export by the folder's name and the version in its card
     shutil.copytree(export, tmp_path / "strangers")
     for path in (tmp_path / "strangers" / "features").rglob("*.parquet"):
@@ -200,7 +213,7 @@ def test_names_of_an_export_do_not_command_the_terminal(export: Path, model: Pat
     assert "\x1b" not in done.output
 
 
-def test_what_a_training_shows(export: Path, tmp_path: Path) -> None:
+def test_a_training_prints_a_table_within_80_columns(export: Path, tmp_path: Path) -> None:
     command = [
         "train",
         export,
@@ -232,7 +245,7 @@ def test_what_a_training_shows(export: Path, tmp_path: Path) -> None:
     assert (other.exit_code, other.output) == (1, "")  # one process speaks for all
 
 
-def test_what_a_training_shows_on_a_terminal(export: Path, tmp_path: Path) -> None:
+def test_a_training_shows_its_progress_on_a_terminal(export: Path, tmp_path: Path) -> None:
     controller, terminal = pty.openpty()
     code = "from pincaption.cli import cli; cli()"
     command = [
@@ -269,7 +282,7 @@ def test_what_a_training_shows_on_a_terminal(export: Path, tmp_path: Path) -> No
         assert wanted in shown
 
 
-def test_what_befalls_another_process_alone_is_told_with_its_number(export: Path, tmp_path: Path) -> None:
+def test_an_error_of_another_process_has_the_number_of_the_process(export: Path, tmp_path: Path) -> None:
     shutil.copytree(export, tmp_path / "out")
     shutil.rmtree(tmp_path / "out" / "features")
     done = captioner("train", tmp_path / "out", tmp_path / "m", env={"RANK": "3"})

@@ -1,4 +1,4 @@
-"""The loss against closed forms, and what is learned with it against the probabilities that drew the pairs."""
+"""The loss against closed forms, and learned probabilities against those that the pairs were drawn by."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_over_all_items_with_even_sampling_it_is_cross_entropy() -> None:
     )
 
 
-def test_a_correction_takes_log_q_from_every_logit_and_a_positives_own_in_its_place() -> None:
+def test_a_correction_subtracts_log_q_from_every_logit_and_for_positives_their_own() -> None:
     torch.manual_seed(0)
     logits, positive, log_q, own = torch.randn(8, 5), torch.randint(5, (8,)), torch.randn(5), torch.randn(8)
     for i in range(8):
@@ -37,7 +37,7 @@ def test_a_correction_takes_log_q_from_every_logit_and_a_positives_own_in_its_pl
         )
 
 
-def test_candidates_left_out_do_not_count_but_the_right_one_always_does() -> None:
+def test_left_out_candidates_do_not_count_but_the_right_one_always_does() -> None:
     logits, positive = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([0])
     assert float(
         sampled_softmax(logits, positive, left_out=torch.tensor([[True, False, True]]))
@@ -106,7 +106,7 @@ def test_the_temperature_is_learned_within_its_bounds() -> None:
         assert float(loss.temperature) == pytest.approx(0.01)
 
 
-def test_a_sketch_never_counts_too_little_and_too_much_within_its_bound() -> None:
+def test_a_sketch_never_counts_too_few_and_too_many_only_within_its_bound() -> None:
     rng = np.random.default_rng(0)
     stream = rng.zipf(1.3, 200_000) % 50_000
     sketch = CountMinSketch(width=4096, depth=2)
@@ -124,9 +124,9 @@ def test_a_sketch_never_counts_too_little_and_too_much_within_its_bound() -> Non
 
 
 def learned(correction: str, *, mask_known: bool = False, steps: int = 3000, batch: int = 128) -> float:
-    """Mean total variation between P(item | query) and what free logits learn of pairs drawn by it.
+    """Draws pairs by a known P(item | query), learns free logits, and returns the mean total variation.
 
-    "share": every occurrence of an item counts, corrected by its share.
+    `correction` "share": every occurrence of an item counts, and the log of its share is subtracted.
     """
     rng = np.random.default_rng(0)
     n_queries, n_items = 20, 60

@@ -1,4 +1,4 @@
-"""Words and n-grams of many texts at once, against `normalise` and plain Python, one text after the other."""
+"""Words and n-grams of many texts at once, against `normalise` and plain Python."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from pincaption.embed.ngrams import KINDS, Grams, find_words, grams
 from pincaption.embed.vocabulary import Vocabulary
 from pincaption.filters.text import normalise
 
-# what normalise takes apart, joins or drops
-ODD = "aBß İıſςΣé9٣ \t_-!'’＇ʼ`\u0301\u0308\u0345\u093f\u3099\u00ad\u200b\u200c\u200d\ufeff赤いカﾞ각ﬁⅣ①²\ufdfa\U0001d6a6\U0001f469\U00013430"
+# characters that normalise takes apart, joins or drops
+ODD = (
+    "aBß İıſςΣé9٣ \t_-!'’＇ʼ`\u0301\u0308\u0345\u093f\u3099\u00ad\u200b\u200c\u200d\ufeff"
+    "赤いカﾞ각ﬁⅣ①²\ufdfa\U0001d6a6\U0001f469\U00013430"
+)
 SAMPLES = [
     "Women’s SHOES",
     "don't",
@@ -149,7 +152,7 @@ def test_a_vocabulary_keeps_the_most_frequent_and_ids_are_laid_out_row_by_row(tm
     st.integers(0, 40),
     st.integers(1, 3),
 )
-def test_a_vocabulary_is_what_counting_gives_however_batches_are_cut_and_merged(
+def test_a_vocabulary_does_not_depend_on_how_texts_are_cut_into_batches(
     texts: list[str], cut: int, together: int, waiting: int, least: int
 ) -> None:
     parts = [grams(pa.array(texts[i : i + cut], pa.string())) for i in range(0, len(texts), cut)]
@@ -165,7 +168,7 @@ def test_a_vocabulary_is_what_counting_gives_however_batches_are_cut_and_merged(
         assert vocabulary.known[kind].dtype == np.uint64
 
 
-def test_no_more_ngrams_wait_than_may() -> None:
+def test_the_ngrams_that_wait_to_be_counted_are_limited() -> None:
     alive: list[weakref.ref[np.ndarray]] = []
     most = 0
 
@@ -178,12 +181,12 @@ def test_no_more_ngrams_wait_than_may() -> None:
             most = max(most, sum(codes() is not None for codes in alive))
 
     Vocabulary.build(batches(), waiting=12)
-    # three batches that wait, and the one that is being read, and the one that is being made
+    # three batches wait, one is read, and one is made
     assert 3 <= most <= 5
 
 
 @given(st.lists(st.text("abc ", max_size=12), min_size=1, max_size=10))
-def test_ids_count_every_known_gram_of_every_row(texts: list[str]) -> None:
+def test_every_known_ngram_of_every_row_has_an_id(texts: list[str]) -> None:
     found = grams(pa.array(texts, pa.string()))
     vocabulary = Vocabulary.build([[found]], dict.fromkeys(KINDS, 1000), least=1)
     ids, starts = vocabulary.ids(found, len(texts))
@@ -193,7 +196,7 @@ def test_ids_count_every_known_gram_of_every_row(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 1000, 4095, 4096])
-def test_a_code_has_its_place_among_the_known_as_id_and_others_have_none(n: int) -> None:
+def test_the_id_of_a_code_is_its_place_in_the_list_and_other_codes_have_none(n: int) -> None:
     codes = np.random.default_rng(n).permutation(
         np.unique(np.random.default_rng(0).integers(0, 1 << 63, 2 * n, np.uint64))
     )

@@ -25,7 +25,7 @@ from pincaption.embed.scores import bm25_scores, fused
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_ranks_are_those_of_a_count_by_hand(data: st.DataObject) -> None:
+def test_ranks_equal_a_slow_count(data: st.DataObject) -> None:
     n_queries, n_items = 4, 7
     pairs = data.draw(
         st.lists(
@@ -60,7 +60,7 @@ def test_ranks_are_those_of_a_count_by_hand(data: st.DataObject) -> None:
         assert rank == 1 + higher + equal / 2
 
 
-def test_a_score_that_is_no_number_ranks_last() -> None:
+def test_a_score_that_is_not_a_number_ranks_last() -> None:
     task = Task(QUERY_PIN, np.array([0, 0]), np.array([0, 1]), np.ones(2), np.arange(5))
     found = ranks(
         lambda some: torch.tensor([[torch.nan, 3.0, 2.0, torch.nan, 9.0]]),
@@ -68,7 +68,7 @@ def test_a_score_that_is_no_number_ranks_last() -> None:
         Candidates(np.arange(5)),
         task.known,
     )
-    # the others are 2, 3 and 4, of which 3 scores no number either
+    # The others are 2, 3 and 4. The score of 3 is not a number either.
     assert found.tolist() == [1 + 2 + 1 / 2, 1 + 1]
 
 
@@ -88,10 +88,10 @@ def test_intervals_resample_queries_not_pairs() -> None:
     assert (mean, low, high) == pytest.approx((0.75, 0.25, 1.0), abs=0.01)
     _, low, high = mean_and_interval(values, np.arange(1000))
     assert high - low < 0.06
-    told = summaries({"a": 1 + 99 * (1 - values), "b": np.full(1000, 5.0)}, queries)
-    assert told["a"]["recall@1"] == [round(number, 4) for number in mean_and_interval(values, queries)]
-    assert told["b"]["recall@10"] == [1, 1, 1]
-    assert told["b"]["mrr"] == [0.2, 0.2, 0.2]
+    summary_of = summaries({"a": 1 + 99 * (1 - values), "b": np.full(1000, 5.0)}, queries)
+    assert summary_of["a"]["recall@1"] == [round(number, 4) for number in mean_and_interval(values, queries)]
+    assert summary_of["b"]["recall@10"] == [1, 1, 1]
+    assert summary_of["b"]["mrr"] == [0.2, 0.2, 0.2]
 
 
 @settings(max_examples=50, deadline=None)
@@ -132,14 +132,14 @@ def test_bm25_reads_every_field_and_only_those(export: Path) -> None:
     assert titles[:, without_title].sum() == 0
 
 
-def test_fused_is_the_mean_of_both_on_one_scale() -> None:
+def test_fused_is_the_mean_of_both_standardised_scores() -> None:
     a, b = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[100.0, 0.0, 200.0]])
     found = fused(lambda some: a, lambda some: b)(np.array([0]))
     assert found.tolist()[0] == pytest.approx([(-(1.5**0.5) + 0) / 2, (0 - 1.5**0.5) / 2, 1.5**0.5])
     assert fused(lambda some: a[:, :1], lambda some: b[:, :1])(np.array([0])).tolist() == [[0.0]]
 
 
-def test_of_query_pairs_both_ways_are_known_and_no_query_finds_itself(export: Path) -> None:
+def test_pairs_of_queries_are_known_in_both_directions_and_no_query_finds_itself(export: Path) -> None:
     pairs = Pairs.load(Export(export), "test")
     task = pairs.tasks[QUERY_QUERY]
     known = set(known_positives([pairs.tasks], QUERY_QUERY).tolist())
@@ -147,14 +147,17 @@ def test_of_query_pairs_both_ways_are_known_and_no_query_finds_itself(export: Pa
         assert {a << 32 | b, b << 32 | a, a << 32 | a, b << 32 | b} <= known
 
 
-def test_groups_part_the_pairs(export: Path) -> None:
+def test_each_pair_is_in_one_group_of_each_kind(export: Path) -> None:
     data = Export(export)
     pairs = Pairs.load(data, "test")
     task = pairs.tasks[QUERY_PIN]
     found = groups(data, task, pairs.details[QUERY_PIN])
     assert {by: set(some) for by, some in found.items()} == {
-        "action": {"save", "click"}, "language": {"en", "de", "unknown"}, "item": {"with native text", "without native text"}, "query": {"known of the item", "new to the item"},
-    }  # fmt: skip
+        "action": {"save", "click"},
+        "language": {"en", "de", "unknown"},
+        "item": {"with native text", "without native text"},
+        "query": {"known of the item", "new to the item"},
+    }
     for some in found.values():
         assert (sum(mask.astype(int) for mask in some.values()) == 1).all()
     rows = data.rows[task.items].to_pylist()

@@ -1,6 +1,4 @@
-"""Training on a small export: the same every time, exactly resumed, the same in two processes, and better
-than chance.
-"""
+"""Training on a small export: the same every time, exactly resumed, and the same in two processes."""
 
 from __future__ import annotations
 
@@ -71,7 +69,9 @@ def trained(export: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_two_runs_agree_whatever_makes_the_batches(export: Path, trained: Path, tmp_path: Path) -> None:
+def test_two_runs_agree_whichever_processes_make_the_batches(
+    export: Path, trained: Path, tmp_path: Path
+) -> None:
     train(export, tmp_path / "m", OPTIONS, workers=2)
     assert differences(trained, tmp_path / "m") == 0
     train(export, tmp_path / "other", replace(OPTIONS, seed=1), workers=0)
@@ -119,7 +119,10 @@ def test_a_training_that_was_killed_goes_on_exactly(export: Path, trained: Path,
     code = f"""
 import os, signal, sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_training import OPTIONS, train
-train({str(export)!r}, {str(tmp_path / "m")!r}, OPTIONS, workers=1, on_step=lambda what, done, total: done == 11 and os.kill(os.getpid(), signal.SIGKILL))"""
+def on_step(what, done, total):
+    if done == 11:
+        os.kill(os.getpid(), signal.SIGKILL)
+train({str(export)!r}, {str(tmp_path / "m")!r}, OPTIONS, workers=1, on_step=on_step)"""
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert torch.load(tmp_path / "m" / CHECKPOINT, weights_only=True)["step"] == 10
@@ -127,11 +130,11 @@ train({str(export)!r}, {str(tmp_path / "m")!r}, OPTIONS, workers=1, on_step=lamb
     assert differences(trained, tmp_path / "m") == 0
 
 
-def test_the_step_that_does_best_on_held_out_queries_is_kept(export: Path, tmp_path: Path) -> None:
+def test_the_step_that_ranks_held_out_queries_best_is_kept(export: Path, tmp_path: Path) -> None:
     options = replace(OPTIONS, epochs=3, every=2, validation=0.2)
     points: list[dict[str, Any]] = []
     found = train(export, tmp_path / "m", options, workers=0, on_point=points.append)
-    scores = [np.mean([told["recall@10"] for told in point["validation"].values()]) for point in points]
+    scores = [np.mean([task["recall@10"] for task in point["validation"].values()]) for point in points]
     best = points[max(i for i, score in enumerate(scores) if score == max(scores))]
     assert len(points) > 5
     assert (found["kept_step"], found["validation"]) == (best["step"], best["validation"])
@@ -159,11 +162,11 @@ def test_held_out_queries_are_on_no_item_and_in_no_pair(export: Path) -> None:
         assert not asked & hidden
         assert set(held_out.queries.take(pa.array(held_out.tasks[name].queries)).to_pylist()) <= hidden
     assert set(kept.used_queries.to_pylist()) <= set(kept.queries.to_pylist()) - hidden
-    made = initial_model(data, kept, OPTIONS).vocabulary
-    assert not np.isin(grams(data.hidden_queries)["bigram"].codes, made.known["bigram"]).all()
+    vocabulary = initial_model(data, kept, OPTIONS).vocabulary
+    assert not np.isin(grams(data.hidden_queries)["bigram"].codes, vocabulary.known["bigram"]).all()
 
 
-def test_where_nothing_would_be_left_to_learn_from_nothing_is_held_out(export: Path) -> None:
+def test_nothing_is_held_out_if_nothing_would_be_left_to_learn_from(export: Path) -> None:
     pairs = Pairs.load(Export(export), "train")
     kept, held_out, hidden = hold_out(pairs, 1.0)
     assert kept.tasks.keys() == pairs.tasks.keys()
@@ -212,7 +215,7 @@ def test_an_export_of_json_lines_gives_the_same_items(tmp_path: Path) -> None:
     assert texts[0] == texts[1]
 
 
-def test_vectors_that_a_model_reads_may_be_missing_of_an_export_but_not_of_another_size(
+def test_an_export_may_lack_the_vectors_of_a_model_but_not_have_them_in_another_size(
     export: Path, trained: Path
 ) -> None:
     model, data = EmbeddingModel.load(trained), Export(export)
@@ -227,7 +230,7 @@ def test_vectors_that_a_model_reads_may_be_missing_of_an_export_but_not_of_anoth
         model.embed_items(data)
 
 
-def test_a_folder_that_cannot_be_written_is_told_before_anything_is_made(
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(
     export: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("mine")
@@ -243,7 +246,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_made(
     assert seen == []
 
 
-def test_own_words_are_words_of_the_item_in_their_order_whoever_picks_them(export: Path) -> None:
+def test_own_words_are_words_of_the_item_in_order_whichever_process_picks_them(export: Path) -> None:
     data = Export(export)
     pairs = Pairs.load(data, "train")
     vocabulary, seen = Vocabulary.build(data.grams(pairs.queries), least=1), list[list[str]]()
@@ -283,17 +286,17 @@ def test_the_small_encoders_vocabulary_is_the_same_in_every_process(tmp_path: Pa
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_training import COMMON, TINY, small_encoder
 print(small_encoder(COMMON, TINY)[0].backend_tokenizer.to_str())"""
-    made = [
+    printed = [
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True
         ).stdout
         for _ in range(3)
     ]
-    assert len(set(made)) == 1
-    assert len(json.loads(made[0])["model"]["vocab"]) == TINY.encoder_vocabulary
+    assert len(set(printed)) == 1
+    assert len(json.loads(printed[0])["model"]["vocab"]) == TINY.encoder_vocabulary
 
 
-def test_the_small_encoders_words_begin_as_the_item_towers(export: Path) -> None:
+def test_the_small_encoder_starts_with_the_word_vectors_of_the_item_tower(export: Path) -> None:
     data = Export(export)
     model = initial_model(data, Pairs.load(data, "train"), OPTIONS)
     (token,) = model.tokeniser(" boat", add_special_tokens=False)["input_ids"]
@@ -307,7 +310,7 @@ def test_the_small_encoders_words_begin_as_the_item_towers(export: Path) -> None
 
 @pytest.fixture(scope="module")
 def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In the published layout: a small BERT, one of twelve positions, and a decoder."""
+    """Folders in the published layout: a small BERT, one with only twelve positions, and a decoder."""
     folder = tmp_path_factory.mktemp("encoders")
     tokeniser = small_encoder(COMMON, TINY)[0]
     common = {
@@ -347,7 +350,7 @@ def test_an_encoder_of_transformers_trains_and_loads(
     assert export_encoder(model, tmp_path / "encoder.pt2") < 1e-4
 
 
-def test_a_decoder_is_no_encoder(export: Path, encoders: Path, tmp_path: Path) -> None:
+def test_a_decoder_is_refused(export: Path, encoders: Path, tmp_path: Path) -> None:
     with pytest.raises(EmbedError, match="is not a text encoder whose first token reads the whole text"):
         train(export, tmp_path / "m", replace(OPTIONS, encoder=str(encoders / "decoder")), workers=0)
 
@@ -376,12 +379,12 @@ def test_bfloat16_learns_nearly_the_same(export: Path) -> None:
         assert all(value.dtype == torch.float32 for value in found.values())
         losses.append(torch.stack(list(found.values())).detach())
         gradients.append(torch.cat([p.grad.flatten() for p in objective.parameters() if p.grad is not None]))
-    assert not torch.equal(*losses)  # it was counted in 16 bits
+    assert not torch.equal(*losses)  # it was computed in 16 bits
     torch.testing.assert_close(*losses, rtol=0.02, atol=0)
     assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.98
 
 
-def test_a_model_that_is_done_is_left_alone_and_another_one_never_overwritten(
+def test_a_finished_model_is_left_alone_and_another_one_is_never_overwritten(
     export: Path, trained: Path, tmp_path: Path
 ) -> None:
     before = (trained / "config.json").stat().st_mtime_ns
@@ -418,11 +421,11 @@ def test_every_option_trains(export: Path, tmp_path: Path, changes: dict[str, An
     }
 
 
-def test_a_batch_has_its_shares_and_a_pairs_own_query_is_not_among_its_items_queries(export: Path) -> None:
+def test_a_batch_has_its_shares_and_no_item_has_the_query_of_its_own_pair(export: Path) -> None:
     data = Export(export)
     pairs = Pairs.load(data, "train")
     vocabulary = Vocabulary.build(data.grams(pairs.queries), least=1)
-    made = Batches(
+    batches = Batches(
         data,
         pairs,
         vocabulary,
@@ -430,8 +433,8 @@ def test_a_batch_has_its_shares_and_a_pairs_own_query_is_not_among_its_items_que
         shares=batch_shares(pairs, 56, 1, MIX),
         steps=3,
     )
-    assert made.shares == {QUERY_PIN: 32, QUERY_PRODUCT: 16, QUERY_QUERY: 8}
-    part = made[2][QUERY_PIN]
+    assert batches.shares == {QUERY_PIN: 32, QUERY_PRODUCT: 16, QUERY_QUERY: 8}
+    part = batches[2][QUERY_PIN]
     assert len(part.positive_keys) == 32
     assert len(part.negative_keys) == 128
     assert not data.products[part.positive_keys.numpy()].any()
@@ -446,7 +449,7 @@ def test_a_batch_has_its_shares_and_a_pairs_own_query_is_not_among_its_items_que
     assert 0 < len(texts) < len(every)
 
 
-def test_pairs_come_as_often_as_they_weigh(export: Path) -> None:
+def test_pairs_occur_in_proportion_to_their_weights(export: Path) -> None:
     task = Pairs.load(Export(export), "train").tasks[QUERY_PIN]
     counts = np.bincount(task.order(0, 0), minlength=len(task))
     wanted = task.weights / task.weights.sum() * len(task)
@@ -454,7 +457,7 @@ def test_pairs_come_as_often_as_they_weigh(export: Path) -> None:
     assert not np.array_equal(task.order(0, 0), task.order(0, 1))
 
 
-def test_items_with_any_pattern_of_missing_fields_have_an_embedding(export: Path, trained: Path) -> None:
+def test_items_may_lack_any_of_their_fields(export: Path, trained: Path) -> None:
     model, data = EmbeddingModel.load(trained), Export(export)
     vectors = model.embed_items(data)
     assert torch.allclose(vectors.norm(dim=1), torch.ones(len(data)), atol=1e-5)
@@ -470,3 +473,24 @@ def test_items_with_any_pattern_of_missing_fields_have_an_embedding(export: Path
     assert torch.equal(found[0], found[1])
     one = torch.cat([model.embed_items(data, np.array([row])) for row in range(10)])
     torch.testing.assert_close(one, vectors[:10], atol=1e-5, rtol=0)
+
+
+def test_the_vectors_of_a_loaded_model_have_the_shapes_that_its_docstrings_say(
+    export: Path, trained: Path
+) -> None:
+    model, rows = EmbeddingModel.load(trained), np.array([3, 1])
+    queries = model.embed_queries(["red mug", "boat", ""])
+    items = model.embed_items(export)
+    assert (queries.shape, items.shape) == ((3, 16), (120, 16))
+    assert queries.dtype == items.dtype == torch.float32
+    for whole, short in (
+        (queries, model.embed_queries(iter(["red mug", "boat", ""]), dim=8)),
+        (items[rows], model.embed_items(Export(export), rows, dim=8)),
+    ):
+        assert whole.norm(dim=1).tolist() == pytest.approx([1] * len(whole), abs=1e-5)
+        torch.testing.assert_close(
+            short, torch.nn.functional.normalize(whole[:, :8], dim=1), atol=1e-5, rtol=0
+        )
+    assert model.embed_queries([]).shape == (0, 16)
+    with pytest.raises(EmbedError, match="the model has embeddings of 8, 16 numbers, not of 5"):
+        model.embed_queries(["red mug"], dim=5)
