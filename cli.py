@@ -10,7 +10,7 @@ import click
 
 from . import __version__
 from .commands.aggregate import aggregate
-from .commands.browse import add_browse
+from .commands.browse import browse
 from .commands.demo import demo
 from .commands.doctor import doctor
 from .commands.embed import embed
@@ -28,7 +28,7 @@ def cli() -> None:
     """Makes pins and products findable: fills in missing descriptions with BLIP-2 captions, in one store.
 
     \b
-    captioner demo                            try everything offline, on drawn pictures
+    captioner demo                            try everything on drawn pictures
     captioner ingest images my.db ~/photos    turn a folder of images into a store
     captioner run my.db --model Salesforce/blip2-opt-2.7b
     captioner aggregate boards my.db --boards boards.parquet --saves saves.parquet
@@ -47,7 +47,7 @@ cli.add_command(aggregate)
 cli.add_command(evaluate)
 add_export(cli)
 cli.add_command(stats)
-add_browse(cli)
+cli.add_command(browse)
 cli.add_command(embed)
 cli.add_command(demo)
 cli.add_command(doctor)

@@ -12,14 +12,10 @@ from pathlib import Path
 import click
 
 from ..common.terminal import plural, say, steps, wrapped
-from .verbs import STORE, verb
+from .verbs import STORE, command
 
 
-def add_browse(cli: click.Group) -> None:
-    """Adds the command to `cli`."""
-    verb(cli, "browse")(browse)
-
-
+@command("browse")
 @STORE
 @click.option(
     "--port",
@@ -27,14 +23,14 @@ def add_browse(cli: click.Group) -> None:
     metavar="N",
     default=8001,
     show_default=True,
-    help="Where to serve; 0 takes any port that is free.",
+    help="Port to serve at; 0 takes any free port.",
 )
 @click.option(
     "--host",
     metavar="NAME",
     default="127.0.0.1",
     show_default=True,
-    help="Address of this machine to serve at; the default is not seen from others.",
+    help="Address of this machine to serve at. The default cannot be reached from other machines.",
 )
 @click.option(
     "--thumbnails",
@@ -42,20 +38,21 @@ def add_browse(cli: click.Group) -> None:
     metavar="N",
     default=2000,
     show_default=True,
-    help="Make at most N small pictures that are missing before serving.",
+    help="Before serving, make at most N of the small pictures that are missing.",
 )
-@click.option("--sql", is_flag=True, help="Let visitors ask the store in SQL of their own (reading only).")
+@click.option("--sql", is_flag=True, help="Let visitors query the store in SQL of their own (reading only).")
 @click.option(
     "--open/--no-open", "opens", default=None, help="Open the page in a browser.  [default: on a terminal]"
 )
 def browse(
     store: str, port: int, host: str, thumbnails: int, sql: bool, opens: bool | None, as_json: bool
 ) -> None:
-    """Look into a store in a web browser, by Datasette: what is covered, the pins with their pictures, texts
-    and captions.
+    """Look at a store in a web browser, with Datasette: what is covered, and the pins with their pictures,
+    texts and captions.
 
-    Nothing is ever written by a visitor, and a run may go on meanwhile. Small pictures are kept in the store;
-    STORE.browse beside it is a copy to be searched, kept up to date, which may be deleted. Ctrl-C ends it.
+    Visitors cannot write anything, and a run may continue meanwhile. Small pictures are kept in the store.
+    STORE.browse next to the store is a copy for searching; it is kept up to date and may be deleted. Ctrl-C
+    ends the command.
 
     \b
     captioner browse my.db
@@ -70,18 +67,20 @@ def browse(
 
     path = Path(store)
     cannot_write = server.reading_mode(path)
-    conn = None if cannot_write else open_store(path)  # complains about a store that is none
+    conn = None if cannot_write else open_store(path)  # raises StoreError if it is not a store
     mode = cannot_write or "mode=ro"
     try:
         listening = server.bind(host, port)
     except OSError as error:
         raise click.ClickException(
-            f"cannot serve at {host}, port {port} ({error.strerror or error}): choose another --port or --host"
+            f"cannot serve at {host}, port {port} ({error.strerror or error}): "
+            "choose another --port or --host"
         ) from error
     if host not in server.LOOPBACK:
         click.echo(
             wrapped(
-                f"warning: with --host {host} everybody who reaches this machine can read the store: there is no password"
+                f"warning: with --host {host}, everybody who can reach this machine can read the store; "
+                "there is no password"
             ),
             err=True,
         )
@@ -90,7 +89,8 @@ def browse(
         index = open_index(copy, path, mode)
         if conn is None:
             say(
-                f"{store} cannot be written: no pictures are made, and the copy that is searched is thrown away at the end"
+                f"{store} cannot be written: no pictures are made, and the copy for searching is deleted "
+                "at the end"
             )
         else:
             with steps({"pictures": "pictures"}) as on_step:
@@ -113,4 +113,4 @@ def browse(
         site = server.make_site(path, copy, mode=mode, host=host, sql=sql)
         threading.Thread(target=server.keep_current, args=(copy, path, mode), daemon=True).start()
         server.serve(site, listening, host, announce)
-    raise click.exceptions.Exit(0)  # all that is printed has been
+    raise click.exceptions.Exit(0)  # with --json, the object was printed above

@@ -115,7 +115,7 @@ def ingest_vectors(
 
     \b
     captioner ingest embeddings my.db vectors.parquet --name pinsage
-    captioner ingest embeddings my.db clip.jsonl.gz --name clip --map vector=embedding
+    captioner ingest embeddings my.db clip.jsonl.gz --name clip --map vector=v
     """
     from ..common.terminal import steps
     from ..ingest.embeddings import ingest_embeddings

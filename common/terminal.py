@@ -131,7 +131,7 @@ def plural(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
-def names(text: str | None, width: int = 40) -> str:
+def short_name(text: str | None, width: int = 40) -> str:
     """A name that strangers chose, as one short line; "(none)" for None."""
     if text is None:
         return "(none)"

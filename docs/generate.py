@@ -274,11 +274,9 @@ def commands_page() -> str:
     return "\n".join(parts)
 
 
-def commands() -> Iterator[tuple[str, click.Command, str]]:
-    """(name, command, help on a terminal of 100 columns) of `captioner` and of every command in it."""
-    context = click.Context(
-        cli, info_name="captioner", terminal_width=COLUMNS_OF_TERMINAL - 2, **cli.context_settings
-    )
+def commands(columns: int = COLUMNS_OF_TERMINAL) -> Iterator[tuple[str, click.Command, str]]:
+    """(name, command, help on a terminal of so many columns) of `captioner` and of every command in it."""
+    context = click.Context(cli, info_name="captioner", terminal_width=columns - 2, **cli.context_settings)
     yield from _commands(cli, context)
 
 

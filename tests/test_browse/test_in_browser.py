@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
 ]
 
-RUN = "import click; from pincaption.commands.browse import add_browse; group = click.Group(); add_browse(group); group()"
+RUN = "from pincaption.cli import cli; cli()"
 
 
 @pytest.fixture

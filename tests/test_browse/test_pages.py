@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import click
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -29,7 +28,7 @@ from pincaption.browse.overview import overview
 from pincaption.browse.server import make_site, reading_mode
 from pincaption.browse.stored import PINS_BY_TEXTS
 from pincaption.browse.thumbnails import make_thumbnails
-from pincaption.commands.browse import add_browse
+from pincaption.cli import cli
 from pincaption.store import open_store, transaction
 from pincaption.store.connection import StoreError
 from pincaption.store.stats import coverage
@@ -593,26 +592,20 @@ def test_a_store_that_cannot_be_written_is_read(
     assert asyncio.run(site.client.get("/browse/pins/own")).status_code == 200
 
 
-def command() -> click.Group:
-    group = click.Group("captioner")
-    add_browse(group)
-    return group
-
-
 def test_the_command_says_what_is_wrong_in_a_sentence(
     tmp_path: Path, shop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    missing = CliRunner().invoke(command(), ["browse", str(tmp_path / "missing.db")])
+    missing = CliRunner().invoke(cli, ["browse", str(tmp_path / "missing.db")])
     assert missing.exit_code == 1
     assert "does not exist: make a store with `captioner ingest" in missing.stderr
     assert not list(tmp_path.glob("missing*"))
     with contextlib.closing(__import__("socket").create_server(("127.0.0.1", 0))) as taken:
         found = CliRunner().invoke(
-            command(), ["browse", str(shop), "--port", str(taken.getsockname()[1]), "--no-open", "--json"]
+            cli, ["browse", str(shop), "--port", str(taken.getsockname()[1]), "--no-open", "--json"]
         )
     assert found.exit_code == 1
     assert "choose another --port" in found.stderr
     monkeypatch.setattr("pincaption.commands.browse.find_spec", lambda name: None)
-    absent = CliRunner().invoke(command(), ["browse", str(shop)])
+    absent = CliRunner().invoke(cli, ["browse", str(shop)])
     assert absent.exit_code == 1
     assert "pip install 'pincaption[browse]'" in absent.stderr

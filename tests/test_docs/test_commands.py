@@ -55,6 +55,13 @@ def test_no_line_is_longer_than_100_columns(name: str, text: str) -> None:
     assert [line for line in text.splitlines() if len(line) > generate.COLUMNS_OF_TERMINAL] == []
 
 
+def test_help_fits_a_terminal_of_80_columns() -> None:
+    """Examples are not wrapped: they must be short enough as they are."""
+    assert [
+        line for _, _, text in generate.commands(80) for line in text.splitlines() if len(line) > 80
+    ] == []
+
+
 def test_a_terminal_of_100_columns_shows_the_same() -> None:
     name, _, text = next(entry for entry in COMMANDS if entry[0] == "captioner aggregate boards")
     command = [Path(sys.executable).with_name("captioner"), *name.split()[1:], "--help"]
