@@ -1,4 +1,4 @@
-"""`captioner browse`: a store in a web browser, by Datasette.
+"""A store in a web browser: the pages of `captioner browse`, served by Datasette, and the gallery page.
 
-Reading only; what it shows stands in a copy beside the store.
+The pages only read. What they search stands in a copy beside the store.
 """

@@ -1,4 +1,4 @@
-"""How visitors choose among the pins: by words, and by facets."""
+"""How visitors find pins: the search and the filters beside the list."""
 
 from __future__ import annotations
 
@@ -12,24 +12,25 @@ from datasette.utils import path_with_removed_args, path_with_replaced_args
 
 FACETS = {
     "status": "Caption",
-    "reason": "Why there is none",
+    "reason": "Why there is no caption",
     "category": "Category",
     "kind": "Kind",
     "board_titles": "Board titles",
     "engaged_queries": "Queries",
-    "texts": "Found by",
+    "texts": "Texts",
 }
-# columns of JSON arrays, and the parameter that asks for one of their texts
+# Columns with JSON arrays of texts, each with the URL parameter that filters by one of the texts.
 ARRAYS = {"board_titles": "_title", "engaged_queries": "_query"}
-MANY = 50_000  # pins; the texts of more are not counted
+MANY = 50_000  # pins: of more, the texts are not counted
 
 
 def filters(request: Any) -> FilterArguments:
-    """`_search`: pins with words that begin like these, or of this id.
+    """The conditions that the parameters of a request set.
 
-    `_title` and `_query`: with exactly this board title or query, which the full-text index helps to find.
+    `_search` finds pins with words that begin like these, or with this id. `_title` and `_query` find pins
+    with exactly this board title or query; the full-text index makes that fast.
     """
-    clauses, said = [], []
+    clauses, in_words = [], []
     parameters: dict[str, str] = {}
     if search := request.args.get("_search", "").strip():
         words = (
@@ -37,18 +38,20 @@ def filters(request: Any) -> FilterArguments:
             for word in _phrase(search).split()
         )
         clauses.append(
-            "(pins.rowid IN (SELECT rowid FROM pins_fts WHERE pins_fts MATCH :words) OR pins.pin_id = :search)"
+            "(pins.rowid IN (SELECT rowid FROM pins_fts WHERE pins_fts MATCH :words)"
+            " OR pins.pin_id = :search)"
         )
         parameters |= {"words": " ".join(words) or '""', "search": search}
-        said.append(f'search matches "{search}"')
+        in_words.append(f'search matches "{search}"')
     for column, name in ARRAYS.items():
         for i, value in enumerate(request.args.getlist(name)):
             clauses.append(
-                f"pins.rowid IN (SELECT rowid FROM pins_fts WHERE pins_fts MATCH :{name}{i}_phrase) AND :{name}{i} IN (SELECT value FROM json_each(pins.{column}))"
+                f"pins.rowid IN (SELECT rowid FROM pins_fts WHERE pins_fts MATCH :{name}{i}_phrase)"
+                f" AND :{name}{i} IN (SELECT value FROM json_each(pins.{column}))"
             )
             parameters |= {f"{name}{i}": value, f"{name}{i}_phrase": f'{column} : "{_phrase(value)}"'}
-            said.append(f'{"board title" if name == "_title" else "query"} = "{value}"')
-    return FilterArguments(clauses, parameters, said, {"search": search})
+            in_words.append(f'{"board title" if name == "_title" else "query"} = "{value}"')
+    return FilterArguments(clauses, parameters, in_words, {"search": search})
 
 
 def _phrase(value: str) -> str:
@@ -56,15 +59,16 @@ def _phrase(value: str) -> str:
 
 
 class PinFacet(Facet):  # type: ignore[misc]
-    """Datasette's column and array facets of our own columns, less what makes them slow on many pins: its
-    array facet joins all rows with all texts.
+    """Counts the values of a column, or the texts of a column of JSON arrays, like the facets of Datasette.
+
+    Datasette's own array facet joins all rows with all texts, which is slow if there are many pins.
     """
 
     type = "pins"
 
     async def facet_results(self) -> tuple[list[dict[str, Any]], list[str]]:
-        found, too_long = [], []
-        # of all pages, not of those from this one on
+        facets, timed_out = [], []
+        # Without the condition that paging adds: counts are for all pages, not from this page on.
         sql = re.sub(r"(where|and) \(\(pin_id > :p\d+\)\) $", "", self.sql)
         for column in dict.fromkeys(config["config"].get("simple") for config in self.get_configs()):
             if column not in FACETS:
@@ -77,7 +81,10 @@ class PinFacet(Facet):  # type: ignore[misc]
             try:
                 if column in ARRAYS and (self.row_count is None or self.row_count > MANY):
                     raise QueryInterrupted(None, sql, self.params)
-                counted = f"SELECT {value} AS value, count(*) AS count FROM {source} WHERE {value} IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {self.get_facet_size() + 1}"
+                counted = (
+                    f"SELECT {value} AS value, count(*) AS count FROM {source} WHERE {value} IS NOT NULL"
+                    f" GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {self.get_facet_size() + 1}"
+                )
                 rows = (
                     await self.ds.execute(
                         self.database,
@@ -87,13 +94,13 @@ class PinFacet(Facet):  # type: ignore[misc]
                     )
                 ).rows
             except QueryInterrupted:
-                too_long.append(FACETS[column])
+                timed_out.append(FACETS[column])
                 continue
             results = [
                 self._result(ARRAYS.get(column, column), row["value"], row["count"])
                 for row in rows[: self.get_facet_size()]
             ]
-            found.append(
+            facets.append(
                 {
                     "name": column,
                     "type": self.type,
@@ -102,7 +109,7 @@ class PinFacet(Facet):  # type: ignore[misc]
                     "truncated": len(rows) > len(results),
                 }
             )
-        return found, too_long
+        return facets, timed_out
 
     def _result(self, parameter: str, value: str, count: int) -> dict[str, Any]:
         selected = str(value) in self.request.args.getlist(parameter)

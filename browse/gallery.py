@@ -31,7 +31,7 @@ _SECTIONS = {  # name in the navigation, heading, explanation
     "filled": (
         "Filled in",
         "Filled in by captioner",
-        "Captions made from the picture alone. If a pin had some text of its own, it is shown below.",
+        "Captions made from the picture alone. Below them: text that the pin had already.",
     ),
     "native": ("Had text", "Had text already", "What people wrote themselves."),
     "failed": (
@@ -106,7 +106,8 @@ def _body(
     if not pins:
         return
     links = "".join(
-        f'<li><a href="#{section}">{_SECTIONS[section][0]} <span class="number">{counts[section]:,}</span></a></li>'
+        f'<li><a href="#{section}">{_SECTIONS[section][0]}'
+        f' <span class="number">{counts[section]:,}</span></a></li>'
         for section in pins
     )
     yield f'<nav aria-label="Sections"><ul>{links}</ul></nav>\n<main>\n'
@@ -142,7 +143,7 @@ def _summary(covered: dict[str, Any]) -> str:
         findable = _percent(native + filled, pins)
         sentence += f"; captioner described {described}, so {findable} can now be found by words"
     if covered["title_captioned"]:
-        sentence += f". It also captioned {plural(covered['title_captioned'], 'pin')} with a title alone"
+        sentence += f". It also captioned {plural(covered['title_captioned'], 'pin')} that had only a title"
     return f"{sentence}."
 
 

@@ -1,8 +1,7 @@
-"""What Datasette is told: the pages of ours, who may see what, facets, and that nothing strange gets in or
-out.
+"""Our plugin for Datasette: pages of our own, what visitors may see, facets, and safety.
 
-Everything shown was written by strangers: templates escape it, the policy forbids scripts, styles, pictures
-and forms from anywhere else, and the only links are to pages of this server.
+Everything that is shown was written by strangers. So templates escape it, the content security policy forbids
+scripts, and styles, pictures and forms from elsewhere, and all links lead to pages of this server.
 """
 
 from __future__ import annotations
@@ -38,7 +37,8 @@ _PATHS = re.compile(
     r"/|/favicon\.ico|/-/(style\.css|thumbnail/[0-9a-f]{64}\.jpg)|/(browse|store)(/[^/.]+){1,2}(\.json)?|/store(\.json)?"
 )
 _HEADERS = {
-    "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
@@ -48,9 +48,9 @@ _HEADERS = {
 
 @dataclass(frozen=True)
 class Site:
-    """What the pages of one store have in common; Datasette carries it as `datasette.site`.
+    """What all pages of a store know, as `datasette.site`.
 
-    Empty `hosts`: any name of this machine will do.
+    The server answers only to the names `hosts`; if there are none, to any name.
     """
 
     name: str
@@ -71,7 +71,7 @@ def permission_allowed(datasette: Any, action: str, resource: Any) -> bool | Non
 
 @hookimpl  # type: ignore[untyped-decorator]
 def asgi_wrapper(datasette: Any) -> Callable[[Any], Any]:
-    """Refuses what is no page of ours or asked for by another name, and gives every answer its headers."""
+    """Refuses requests for other pages or another host name, and adds our headers to each answer."""
 
     def refused(scope: Any) -> Response | None:
         asked = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
@@ -79,10 +79,10 @@ def asgi_wrapper(datasette: Any) -> Callable[[Any], Any]:
             datasette.site.hosts
             and re.sub(r":\d+$", "", asked).strip("[]").lower() not in datasette.site.hosts
         ):
-            # a stranger's page, by way of its DNS
-            return Response.text("This server answers to its own name only.", status=403)
+            # DNS rebinding: the page of a stranger whose name was made to point to this machine.
+            return Response.text("This server answers only to its own name.", status=403)
         if scope["method"] not in ("GET", "HEAD"):
-            return Response.text("Reading only.", status=405)
+            return Response.text("This server can only be read.", status=405)
         if not _PATHS.fullmatch(scope["raw_path"].decode("latin-1").partition("?")[0]):
             return Response.text("There is no such page.", status=404)
         return None
@@ -187,15 +187,15 @@ def prepare_jinja2_environment(env: Any, datasette: Any) -> None:
 
 def _texts(value: str | None) -> list[str]:
     try:
-        found = json.loads(value or "[]")
+        texts = json.loads(value or "[]")
     except ValueError:
         return []
-    return list(map(str, found)) if isinstance(found, list) else []
+    return list(map(str, texts)) if isinstance(texts, list) else []
 
 
 @hookimpl  # type: ignore[untyped-decorator]
 def render_cell(value: Any, column: str) -> Any:
-    """Cells of the plain tables. Datasette would make links of addresses that strangers wrote."""
+    """A cell of the plain tables, as text. Datasette would make links of URLs that strangers wrote."""
     if isinstance(value, dict):  # a reference, with a label
         value = value["value"]
     if isinstance(value, bytes):
@@ -217,15 +217,15 @@ def register_facet_classes() -> list[type]:
 
 @hookimpl(tryfirst=True)  # type: ignore[untyped-decorator]
 def handle_exception(datasette: Any, request: Any, exception: Exception) -> Any:
-    """A page that says what is wrong, a line in the log, and no more: Datasette's own prints its variables."""
+    """A page that says what is wrong, and a line in the log. Datasette's own handler prints variables."""
 
     async def page() -> Response:
         status = getattr(exception, "status", 500)
-        said = "This page could not be made; the log of the server says why."
+        said = "This page could not be made. The log of the server says why."
         if isinstance(exception, (Base400, DatasetteError)):
             said = getattr(exception, "message", None) or str(exception)
         if isinstance(exception, QueryInterrupted) or getattr(exception, "title", None) == "SQL Interrupted":
-            status, said = 503, "This took too long: search for something, or choose among fewer pins."
+            status, said = 503, "This took too long. Search for something, or filter the pins first."
         elif status == 500:
             say(f"{request.path}: {type(exception).__name__}: {exception}")
         if request.path.endswith(".json"):

@@ -22,7 +22,8 @@ from ..store import Connection, rules, transaction
 _SHOWN = f"""
 WITH shown AS (
     SELECT e.pin_id, substr(e.title, 1, :chars) AS title, substr(e.description, 1, :chars) AS description,
-        substr(e.caption, 1, :chars) AS caption, e.board_titles, e.engaged_queries, e.image, e.image_sha256, e.locale,
+        substr(e.caption, 1, :chars) AS caption, e.board_titles, e.engaged_queries,
+        e.image, e.image_sha256, e.locale,
         c.status, c.reason, substr(c.text, 1, :chars) AS rejected_text,
         CASE WHEN e.caption IS NOT NULL THEN 'filled' WHEN c.status IS NOT NULL THEN 'failed'
             WHEN e.title IS NOT NULL OR e.description IS NOT NULL THEN 'native' ELSE 'waiting' END AS section
@@ -121,7 +122,8 @@ def images_without_thumbnail(conn: Connection, index: Connection, n: int, since:
     Images that the copy `index` says were tried in vain after `since` (a time as ISO 8601 text) are left out.
     """
     conn.execute(
-        "CREATE TEMP TABLE IF NOT EXISTS tried_in_vain (pin_id TEXT PRIMARY KEY, image TEXT, image_stamp TEXT)"
+        "CREATE TEMP TABLE IF NOT EXISTS tried_in_vain"
+        " (pin_id TEXT PRIMARY KEY, image TEXT, image_stamp TEXT)"
     )
     tried = index.execute("SELECT pin_id, image, image_stamp FROM no_picture WHERE tried_at > ?", [since])
     with transaction(conn):
@@ -176,7 +178,8 @@ OF_PIN = {
     "pin": "SELECT * FROM pins WHERE pin_id = :pin_id",
     "captions": f"""
         SELECT c.*, r.model, r.prompt, r.dtype, {rules.is_stale()} AS is_stale,
-            c.recipe_id IS (SELECT e.caption_recipe FROM enriched_features e WHERE e.pin_id = :pin_id) AS is_current
+            c.recipe_id IS (
+                SELECT e.caption_recipe FROM enriched_features e WHERE e.pin_id = :pin_id) AS is_current
         FROM captions c JOIN pins p USING (pin_id) LEFT JOIN recipes r USING (recipe_id)
         WHERE c.pin_id = :pin_id ORDER BY is_current DESC, c.updated_at DESC, c.recipe_id""",
     "titles": "SELECT * FROM board_title_ranks WHERE pin_id = :pin_id ORDER BY rank",

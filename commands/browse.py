@@ -61,7 +61,7 @@ def browse(
     if not find_spec("datasette"):
         raise click.ClickException("browsing needs Datasette: pip install 'pincaption[browse]'")
     from ..browse import server
-    from ..browse.index import open_index, refresh
+    from ..browse.index import keep_current, open_index, pictures_and_pins, refresh
     from ..browse.thumbnails import make_thumbnails
     from ..store import open_store
 
@@ -98,7 +98,7 @@ def browse(
             conn.close()
         with steps({"texts to be searched": "pins"}) as on_step:
             refresh(index, on_step)
-        pictured, pins = index.execute("SELECT count(picture), count(*) FROM pins").fetchone()
+        pictured, pins = pictures_and_pins(index)
         index.close()
 
         def announce(url: str) -> None:
@@ -111,6 +111,6 @@ def browse(
                 click.launch(url)
 
         site = server.make_site(path, copy, mode=mode, host=host, sql=sql)
-        threading.Thread(target=server.keep_current, args=(copy, path, mode), daemon=True).start()
+        threading.Thread(target=keep_current, args=(copy, path, mode), daemon=True).start()
         server.serve(site, listening, host, announce)
     raise click.exceptions.Exit(0)  # with --json, the object was printed above

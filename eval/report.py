@@ -180,7 +180,7 @@ def _raters(by_rater: Mapping[str, RaterResult]) -> str:
         "same answer again",
         "gold answers right",
         "seconds per item",
-        *(f"{question}: milder (+) or stricter (−)" for question in questions),
+        *(f"{question}, vs. others" for question in questions),
     ]
     body = ""
     for rater, result in by_rater.items():

@@ -79,8 +79,8 @@ def excluded_in_words(frame: Mapping[str, Any]) -> str:
         return f"{frame['equal']:,} pairs that are equal ({percent(share)} of all pairs)"
     kinds = {
         "rejected": "whose caption was rejected",
-        "failed": "that failed",
-        "stale": "with a caption of an earlier image",
+        "failed": "that could not be captioned",
+        "stale": "whose caption is of an earlier image",
     }
     tried = captions + sum(frame[name] for name in kinds)
     return ", ".join(

@@ -1,6 +1,4 @@
-"""Shares with honest intervals: weighted, stratified, for small shares and small samples; and how many items
-a margin takes.
-"""
+"""Shares with intervals that hold for weighted and stratified samples, small shares and small samples."""
 
 from __future__ import annotations
 
@@ -12,13 +10,14 @@ from typing import Any
 import numpy as np
 
 Z = 1.959963984540054  # the normal distribution's 97.5% point: intervals of 95%
-FEW = 10  # effective hits
+FEW = 10  # effective hits: with fewer, the interval gets a continuity correction
 
 
 @dataclass(frozen=True)
 class Share:
-    """A share with its 95% interval, all between 0 and 1, None without any item; `effective` is the size of a
-    simple random sample that says as much.
+    """A share with its 95% interval, between 0 and 1; None if there is no item.
+
+    `effective` is the size of a simple random sample that would be as precise.
     """
 
     share: float | None
@@ -29,9 +28,9 @@ class Share:
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
-    """Wilson's 95% score interval (1927) of a share seen in `n` items; `n` need not be whole.
+    """Wilson's 95% score interval (1927) of a share seen in `n` items. `n` may be a fraction.
 
-    Holds for small shares too, unlike the bootstrap's.
+    Unlike the interval of a bootstrap, it also holds for small shares.
     """
     middle = (share + Z**2 / (2 * n)) / (1 + Z**2 / n)
     half = Z / (1 + Z**2 / n) * math.sqrt(share * (1 - share) / n + Z**2 / (4 * n**2))
@@ -39,7 +38,10 @@ def wilson(share: float, n: float) -> tuple[float, float]:
 
 
 def effective_size(weights: Any) -> float:
-    """Kish's effective sample size (1965), (sum w)^2 / sum w^2: what uneven weights leave of a sample."""
+    """Kish's effective sample size (1965), (sum w)^2 / sum w^2.
+
+    Uneven weights make it smaller than the sample.
+    """
     w = np.asarray(weights, dtype=float)
     return float(w.sum() ** 2 / (w**2).sum()) if len(w) else 0.0
 
@@ -47,10 +49,11 @@ def effective_size(weights: Any) -> float:
 def share_of(hits: Any, weights: Any, strata: Sequence[Any]) -> Share:
     """The weighted share of items that are hits, with Wilson's interval on the effective sample size.
 
-    The effective size is Kish's, or what the variance between and within the strata says if that is less: it
-    is, where hits gather in strata of large weight. Where uneven weights leave few effective hits (or few
-    that are none), half an item is added to either side, the continuity correction (Newcombe 1998, method 4):
-    without it such intervals cover 86 to 92%, see tests/test_eval/test_coverage.py.
+    The effective size is Kish's, or the one that follows from the stratified variance if that is smaller. It
+    is smaller if the hits are in strata of large weight. If uneven weights leave few effective hits, or few
+    effective misses, half an item is added to either side: the continuity correction (Newcombe 1998, method
+    4). Without it such intervals contain the truth in only 86 to 92% of the cases, see
+    tests/test_eval/test_coverage.py.
     """
     hit, w = np.asarray(hits, dtype=float), np.asarray(weights, dtype=float)
     if not len(hit):
@@ -73,8 +76,10 @@ def share_of(hits: Any, weights: Any, strata: Sequence[Any]) -> Share:
 
 
 def _stratified_variance(hit: np.ndarray, weights: np.ndarray, strata: Sequence[Any]) -> float:
-    """The estimated variance of a stratified share; with equal weights and one stratum it is that of a plain
-    sample, so that Wilson's interval is the plain one.
+    """The estimated variance of a stratified share.
+
+    With equal weights and one stratum it is that of a plain sample, so Wilson's interval is then the plain
+    one.
     """
     names = {name: i for i, name in enumerate(dict.fromkeys(strata))}
     of = np.array([names[name] for name in strata])
@@ -85,16 +90,17 @@ def _stratified_variance(hit: np.ndarray, weights: np.ndarray, strata: Sequence[
 
 
 def size_for_margin(margin: float) -> float:
-    """The effective size at which a 95% interval reaches `margin` to each side, whatever the share (it is
-    widest at one half): 2,400.9 items for 0.02.
+    """The effective size at which a 95% interval reaches at most `margin` to each side: 2,400.9 for 0.02.
+
+    This holds for every share, because the interval is widest at a share of one half.
     """
     return Z**2 / (4 * margin**2)
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """The two-sided exact p of the sign test: how likely so uneven a result is if both are equally good.
+    """The exact two-sided p of the sign test: the probability of a result at least this uneven by chance.
 
-    Ties are left out before.
+    Ties do not count: leave them out.
     """
     n, fewer = wins + losses, min(wins, losses)
     logs = np.array(

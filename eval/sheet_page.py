@@ -23,7 +23,7 @@ _KEYS = {
     "←": "previous",
     "→": "or",
     "Enter": "next",
-    "n": "next one without an answer",
+    "n": "next unanswered one",
     "0": CANNOT_JUDGE,
     "c": "comment",
     "d": "download",
@@ -95,9 +95,9 @@ You can fill in the table {name}.csv instead.</p></noscript>
 <textarea id="comment" rows="2" maxlength="2000" dir="auto"></textarea></label>
 <div class="move"><button type="button" id="back" aria-label="Back">← Back</button>
 <button type="button" class="main" id="next" aria-label="Next">Next →</button>
-<button type="button" id="open">Next without an answer <kbd>n</kbd></button></div>
+<button type="button" id="open">Next unanswered <kbd>n</kbd></button></div>
 <label class="by-itself"><input type="checkbox" id="by-itself">
-go to the next one as soon as all is answered</label>
+Go to the next one when I have answered</label>
 </form>
 </main>
 <dialog id="guide" aria-label="Guidelines">

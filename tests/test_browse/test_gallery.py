@@ -125,7 +125,7 @@ def test_the_header_tells_coverage_and_the_model(store, tmp_path):
         "2 of 6 pins (33%) came with text of their own; captioner described 1 of the other 4, so 50% can now be found by words."
         in text
     )
-    assert "It also captioned 1 pin with a title alone." in text
+    assert "It also captioned 1 pin that had only a title." in text
     assert "33% with text of their own (2)" in text
     assert "17% filled in by captioner (1)" in text
     assert "50% without any text (3)" in text

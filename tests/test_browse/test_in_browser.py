@@ -93,7 +93,7 @@ def test_look_search_choose_and_open_a_pin(
         assert colours(page) > 300
         page.get_by_role("link", name="reading nook").first.click()
         assert page.inner_text("h1") == "7 pins"
-        page.get_by_role("link", name="No longer only reading nook").click()
+        page.get_by_role("link", name="Remove the filter reading nook").click()
         page.locator("aside").get_by_role("link", name="repeats itself").click()
         assert page.inner_text("h1") == "9 pins"
         assert "zigzag zigzag" in page.locator(".pins").inner_text()

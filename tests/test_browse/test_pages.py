@@ -246,7 +246,7 @@ def test_the_front_page_counts_as_stats_does(visitor: Visitor) -> None:
     page = " ".join(re.sub("<[^>]+>", " ", unescape(visitor.ask("/").text)).split())
     assert "42.9% of 7 pins can be found by words" in page
     assert "run 2026-01-01 10:00 3 min 20 s 1,234 captioned" in page
-    assert "1 rejected rows" in page
+    assert "1 rejected row " in page
 
 
 def test_a_store_without_pins_has_a_front_page(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ def test_a_pin_has_a_page_with_all_that_is_known(visitor: Visitor) -> None:
         assert known in page, known
     assert "made from an earlier picture" in visitor.ask("/browse/pins/stale").text
     assert "image file not found" in visitor.ask("/browse/pins/failed").text
-    assert "IMG_1.JPG (says nothing, counts as missing)" in visitor.ask("/browse/pins/failed").text
+    assert "IMG_1.JPG (a placeholder, counts as missing)" in visitor.ask("/browse/pins/failed").text
 
 
 def test_ratings_stand_on_the_page_of_their_pin(shop: Path) -> None:

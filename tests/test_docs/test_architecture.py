@@ -40,7 +40,6 @@ WITH_TORCH = {"captioner", "embed", "drawn/train_builtin.py", "store/torch_featu
 # Outside of store/, only these files speak SQL to the store. This list only ever gets shorter.
 WITH_SQL: dict[str, str] = {
     "browse/index.py": "the searchable copy, a SQLite file of its own",
-    "browse/server.py": "not yet",
     "browse/stored.py": "pages and thumbnails, which only browse shows and makes",
     "commands/demo.py": "not yet",
     "commands/export.py": "not yet",

@@ -176,7 +176,7 @@ def test_what_is_not_in_the_frame_is_told_beside(shop: Path, tmp_path: Path) -> 
     conn.commit()
     result = captioner("eval", "sample", shop, tmp_path / "sheets", "--n", 400)
     assert "394 of 394 current captions" in result.stdout
-    assert "4 pins whose caption was rejected (1.0%), 1 pin that failed (0.3%)" in " ".join(
+    assert "4 pins whose caption was rejected (1.0%), 1 pin that could not be captioned (0.3%)" in " ".join(
         result.stdout.split()
     )
     assert (

@@ -140,7 +140,7 @@ def test_rate_by_keyboard_close_open_go_on_download_score(rater: Rater, sheets: 
     for _ in range(4, len(twin)):
         rater.press("n", "1", "4")
     assert rater.text("#count") == f"{len(twin)} of {len(twin)} judged"
-    assert rater.page.get_by_text("All are judged").is_visible()
+    assert rater.page.get_by_text("You have judged all").is_visible()
     filled = rows_of(rater.download())
     assert [row["item_id"] for row in filled] == [row["item_id"] for row in twin]
     assert [(row["relevance"], row["quality"]) for row in filled[:5]] == [
@@ -197,7 +197,7 @@ def test_mouse_cannot_judge_and_second_thoughts(rater: Rater, sheets: Path) -> N
     page.get_by_role("button", name="Back").click()
     assert page.get_by_role("radio", name="partly").is_checked()
     assert page.get_by_role("radio", name="good").is_checked()
-    page.get_by_label("go on by itself").check()
+    page.get_by_label("Go to the next one").check()
     page.get_by_role("button", name="Next", exact=True).click()
     rater.press("1", "4")
     assert rater.text("#number").startswith("3 of")
