@@ -168,6 +168,19 @@ def test_no_two_modules_import_each_other_in_a_circle() -> None:
     assert sorted(arrows) == [], "each of these imports another of these"
 
 
+def test_the_page_has_the_same_table() -> None:
+    lines = (
+        PAGE.read_text(encoding="utf-8").split("## Who may import whom")[1].split("\n\n")[2].splitlines()[2:]
+    )
+    page = {}
+    for line in lines:
+        rooms, others = (cell.strip() for cell in line.strip("|").split("|"))
+        names = {name.strip("` ").removesuffix(".py") for name in others.split(",")}
+        page |= {room.strip("` "): names for room in rooms.split(",")}
+    expected = {room: others or {"nothing of ours"} for room, others in MAY_IMPORT.items()}
+    assert {room: others for room, others in page.items() if room in expected} == expected
+
+
 def test_filters_text_imports_nothing_of_ours() -> None:
     assert [name for name in imports(ROOT / "filters" / "text.py") if name.startswith("/")] == []
 
@@ -227,7 +240,7 @@ def test_the_command_line_imports_no_package_before_a_command_runs() -> None:
 @pytest.mark.skip(reason="while rooms are being furnished")
 def test_the_page_fits_on_a_screen_and_names_every_room() -> None:
     text = PAGE.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 80
+    assert len(text.splitlines()) <= 90
     assert [name for name in ROOMS if f"`{name}/`" not in text] == []
     for path in (
         word
