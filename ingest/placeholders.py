@@ -12,17 +12,18 @@ import unicodedata
 from functools import cache
 from pathlib import Path
 
-_LONG = 64  # characters: no placeholder is longer, and two words of a text that is longer make it prose
-_HANGUL_FILLERS = "\u115f\u1160\u3164\uffa0"  # letters by category, blank by look
+# Characters. No placeholder is longer, and a longer text that has two words side by side is prose.
+_LONG = 64
+_HANGUL_FILLERS = "\u115f\u1160\u3164\uffa0"  # Unicode counts them as letters, but they are invisible
 _LETTER = re.compile(f"[^\\W\\d_{_HANGUL_FILLERS}]")
-_NOT_WRITING = re.compile(f"[\\W_{_HANGUL_FILLERS}]+")
-_NOT_WRITING_ASCII = bytes(code for code in range(128) if not chr(code).isalnum())
+_NOT_ALPHANUMERIC = re.compile(f"[\\W_{_HANGUL_FILLERS}]+")
+_NOT_ALPHANUMERIC_ASCII = bytes(code for code in range(128) if not chr(code).isalnum())
 _ACCENTS = re.compile("[\u0300-\u036f]+")
 _TWO_WORDS = re.compile(r"[^\W\d_]{2,30}\s[^\W\d_]{2}")
-_DOT_WITHIN = re.compile(r"\.\w|:/")  # every link and file name has one
+_DOT_INSIDE = re.compile(r"\.\w|:/")  # every link and every file name has a match
 
-# One word that is a link: a scheme or www.; a host with a path ("pin.it/abc"); a host alone under a domain
-# that is no English word ("etsy.com", but not "node.js" or "love.me").
+# A word that is a link: it has a scheme or www., or it is a host with a path ("pin.it/abc"), or a host alone
+# whose top-level domain is no English word ("etsy.com", but not "love.me") and no file's ending ("node.js").
 _LINK = re.compile(
     r"""[<(\[]?(?:
         (?:https?:/|ftp:/|www\.)\S+
@@ -32,17 +33,19 @@ _LINK = re.compile(
     )[>)\].,;:!]*""",
     re.VERBOSE,
 )
-# At most eight words, an extension at the end of the last.
+# At most eight words, of which the last has the ending of a picture, a video or a PDF.
 _FILE_NAME = re.compile(
     r"""(?:[^\s]++\s++){0,7}\S*[\w)\]-]\.
     (?:jpe?g|jfif|png|gif|webp|avif|hei[cf]|bmp|tiff?|svg|cr2|nef|dng|psd|eps|pdf|mp4|mov|webm)""",
     re.VERBOSE,
 )
-# What cameras, telephones and browsers call a picture, and hexadecimal ids, without their punctuation.
+# Names that cameras, telephones and browsers give to pictures, and hexadecimal ids; without punctuation.
 _MACHINE_NAME = re.compile(
-    r"""(?:img|imge|image|images|photo|foto|picture|pic|dsc[nf]?|pxl|vid|video|mvimg|mvi|pano|gopr|dji|cimg|fbimg|received
-          |snapchat|whatsapp(?:image|video)|screenshot(?:from|on)?|screenrecording|bildschirmfoto|capturedecran
-          |capturadepantalla|capturadetela|schermata|untitled|untitleddesign|unnamed|unknown|download|scan|slide)
+    r"""(?:img|imge|image|images|photo|foto|picture|pic|dsc[nf]?|pxl|vid|video|mvimg|mvi|pano|gopr|dji
+          |cimg|fbimg|received|snapchat|whatsapp(?:image|video)|screenshot(?:from|on)?
+          |screenrecording|bildschirmfoto|capturedecran|capturadepantalla|capturadetela|schermata|untitled
+          |untitleddesign|unnamed|unknown
+          |download|scan|slide)
         \d+(?:[a-z]{1,4}\d+)*(?:am|pm|copy|edit|edited)?
       | (?=[a-f]*\d)[0-9a-f]{12,128}""",
     re.VERBOSE,
@@ -50,13 +53,18 @@ _MACHINE_NAME = re.compile(
 
 
 def says_nothing(text: str | None) -> bool:
-    """True when `text`, a native title or description, counts as missing.
+    """Whether `text`, a pin's own title or description, counts as missing.
 
-    That is: None; blanks, punctuation, symbols, emoji and numbers ("1984" as well) without a letter; a single
-    Latin letter; a placeholder of `placeholders.txt` in any case and punctuation; links alone or with a
-    placeholder ("source: https://..."); a picture's file name, descriptive or not; a camera's name for a
-    picture; a hexadecimal id. Case and surrounding blanks make no difference. Raises on no string, and takes
-    time linear in its length.
+    These texts do:
+    - None, and text without a letter: blanks, punctuation, symbols, emoji, numbers ("1984" too);
+    - a single Latin letter;
+    - a placeholder of `placeholders.txt`, in any case and with any punctuation;
+    - links without other text, or with a placeholder ("source: https://...");
+    - the file name of a picture, even if it describes it, and the name that a camera gave to a picture;
+    - a hexadecimal id.
+
+    Case and surrounding blanks make no difference. Any string is accepted, also with lone surrogates. The
+    time that it takes is linear in the length of the text.
     """
     if text is None:
         return True
@@ -64,26 +72,26 @@ def says_nothing(text: str | None) -> bool:
         return text.lstrip()[:11].lower() == "lorem ipsum"
     text = text.strip()
     if not _LETTER.search(text):
-        # Only what looks like letters could still say something: "Ⓒⓤⓣⓔ".
+        # Symbols that look like letters can still say something: "Ⓒⓤⓣⓔ".
         text = unicodedata.normalize("NFKC", text[:_LONG])
         if not _LETTER.search(text):
             return True
     if len(text) > _LONG:
         return all(map(_LINK.fullmatch, text.lower().split()))
     folded = _folded(text)
-    writing = _writing(folded)
+    letters = _alphanumeric(folded)
     if (
-        writing in _placeholders()
-        or _MACHINE_NAME.fullmatch(writing)
-        or (len(writing) == 1 and writing.isascii())
+        letters in _placeholders()
+        or _MACHINE_NAME.fullmatch(letters)
+        or (len(letters) == 1 and letters.isascii())
     ):
         return True
-    if not _DOT_WITHIN.search(folded):
+    if not _DOT_INSIDE.search(folded):
         return False
     words = folded.split()
     others = [word for word in words if not _LINK.fullmatch(word)]
     if len(others) < len(words):
-        return not others or _writing("".join(others)) in _placeholders()
+        return not others or _alphanumeric("".join(others)) in _placeholders()
     return bool(_FILE_NAME.fullmatch(folded))
 
 
@@ -95,14 +103,15 @@ def _folded(text: str) -> str:
     return _ACCENTS.sub("", text).replace("ı", "i").strip()
 
 
-def _writing(folded: str) -> str:
-    """Letters and digits alone: "n/a" and "N,o,n,e" without what stands between."""
-    if folded.isascii():
-        return folded.encode().translate(None, _NOT_WRITING_ASCII).decode()  # the same, five times as fast
-    return _NOT_WRITING.sub("", folded)
+def _alphanumeric(folded: str) -> str:
+    """The letters and digits of a text, for instance "na" of "n/a"."""
+    if folded.isascii():  # the same result, five times as fast
+        return folded.encode().translate(None, _NOT_ALPHANUMERIC_ASCII).decode()
+    return _NOT_ALPHANUMERIC.sub("", folded)
 
 
 @cache
 def _placeholders() -> frozenset[str]:
+    """The lines of placeholders.txt as letters and digits."""
     lines = Path(__file__).with_name("placeholders.txt").read_text(encoding="utf-8").splitlines()
-    return frozenset(_writing(_folded(line)) for line in lines if not line.startswith("#")) | {""}
+    return frozenset(_alphanumeric(_folded(line)) for line in lines if not line.startswith("#")) | {""}

@@ -55,7 +55,7 @@ def _files_of(source: str) -> list[str]:
 
 
 def _is_table_of(folder: Path, file: Path) -> bool:
-    """False for the Parquet files that `aggregate` keeps in STORE.partials: they are no tables of the user."""
+    """False for the Parquet files that `aggregate` keeps in STORE.partials: not the user's tables."""
     partials = any(part.endswith(".partials") for part in file.relative_to(folder).parts)
     return bool(table_format(file.name)) and not partials
 
