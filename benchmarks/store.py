@@ -1,10 +1,10 @@
-"""How fast pins come into the store, and how little memory that takes.
+"""Measures how fast `captioner ingest pins` is, and how much memory it takes.
 
     python benchmarks/store.py [--pins 200000]
 
-Writes a Parquet table of made-up pins, then runs `captioner ingest pins` in a process of its own: once into
-an empty store, once again as an update, once from gzipped JSON Lines, and once with five times the pins to
-see that memory does not follow.
+Writes a Parquet table of invented pins and ingests it in a process of its own: into an empty store, then
+again as an update, then from gzipped JSON Lines. Last it ingests five times as many pins, to show that memory
+does not grow with them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from words import WORDS
 
-MEASURED = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024); sys.exit(code)"
+# Runs a command and prints the peak of its memory in MB.
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+sys.exit(code)
+"""
 
 
 def pins(n: int, seed: int = 0) -> pa.Table:
@@ -49,7 +55,7 @@ def pins(n: int, seed: int = 0) -> pa.Table:
 
 
 def ingest(store: Path, source: Path) -> tuple[float, int]:
-    """Seconds and peak megabytes."""
+    """Seconds and peak of memory in MB."""
     captioner = str(Path(sys.executable).parent / "captioner")
     began = time.perf_counter()
     done = subprocess.run(
@@ -77,7 +83,7 @@ def main() -> None:
             for part in range(5):
                 writer.write_table(table.set_column(0, "pin_id", pa.array([f"{part}-{i}" for i in range(n)])))
         del table
-        found = {}
+        results = {}
         for name, store, source in (
             ("parquet", "a.db", "pins.parquet"),
             ("parquet again", "a.db", "pins.parquet"),
@@ -85,14 +91,14 @@ def main() -> None:
             ("parquet, five times", "c.db", "five.parquet"),
         ):
             seconds, megabytes = ingest(work / store, work / source)
-            found[name] = {
+            results[name] = {
                 "pins": 5 * n if "five" in name else n,
                 "seconds": round(seconds, 2),
                 "pins_per_second": round((5 * n if "five" in name else n) / seconds),
                 "peak_mb": megabytes,
             }
-            print(name, found[name], file=sys.stderr)
-        print(json.dumps(found, indent=2))
+            print(name, results[name], file=sys.stderr)
+        print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""What people see on a page is what the model gets: pictures of every kind, made here, and thousands of bad
-ones.
-"""
+"""The model gets what people see on a page: pictures of every kind, and thousands of broken ones."""
 
 import io
 import struct
@@ -39,7 +37,7 @@ def corners(width: int = 48, height: int = 32) -> Image.Image:
 
 
 def photo(width: int, height: int) -> Image.Image:
-    """Smooth, with some detail: what JPEG is made for."""
+    """A smooth picture with some detail, as JPEG is made for."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     bands = [
         127 + 80 * np.sin(x / (37 + 9 * i) + i) * np.cos(y / (53 - 7 * i)) + 20 * np.sin((x + y) / 5)
@@ -96,7 +94,7 @@ def test_common_formats_show_the_colours_they_were_given(format):
         assert np.abs(np.subtract(seen, colour)).max() <= 2
 
 
-def test_result_is_a_plain_picture_that_nobody_turns_again():
+def test_the_result_has_no_orientation_by_which_it_could_be_turned_again():
     exif = Image.Exif()
     exif[0x112] = 6
     for size in (None, (32, 48), (24, 24)):
@@ -265,7 +263,7 @@ def test_corrupt_exif_fails_no_image():
     good[0x112] = 6
     block = good.tobytes()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own: it looks for the resolution
+        warnings.simplefilter("ignore")  # Pillow's warnings: it looks for the resolution
         for exif in [
             b"",
             b"Exif\0\0",
@@ -338,7 +336,7 @@ def bomb(width: int, height: int) -> bytes:
         b"BM"
         + struct.pack("<IIIIiiHHIIIIII", 154, 0, 54, 40, 40_000, 40_000, 1, 24, 0, 0, 0, 0, 0, 0)
         + bytes(100),
-        # an icon whose directory says 16 x 16
+        # an icon whose directory claims 16 x 16
         b"\0\0\1\0\1\0"
         + struct.pack("<BBBBHHII", 16, 16, 0, 0, 1, 32, len(bomb(30_000, 30_000)), 22)
         + bomb(30_000, 30_000),
@@ -357,7 +355,7 @@ def test_bombs_are_refused_before_decoding_and_without_a_warning(data):
         assert time.process_time() - began < 0.5
 
 
-def test_pixel_limit_is_ours_and_not_the_one_of_pillow():
+def test_the_limit_of_pixels_does_not_depend_on_that_of_pillow():
     data = encoded(Image.new("1", (9_600, 9_600)), "PNG")  # above Pillow's warning at 89 million
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -366,14 +364,14 @@ def test_pixel_limit_is_ours_and_not_the_one_of_pillow():
     assert Image.MAX_IMAGE_PIXELS == 89_478_485
 
 
-def test_a_side_beyond_all_pictures_is_refused():
+def test_a_very_long_side_is_refused():
     assert (
         reason(encoded(Image.new("1", (100_001, 1)), "PNG"))
         == "a side longer than the limit of 100,000 pixels"
     )
 
 
-def test_what_is_decoded_in_python_is_refused_when_large():
+def test_large_pictures_of_a_slow_format_are_refused():
     assert "this slow" in reason(b"P6 2001 2000 100\n" + bytes(3 * 2001 * 2000))
 
 

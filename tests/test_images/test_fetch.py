@@ -1,6 +1,6 @@
-"""Where images come from, against a real server on this machine.
+"""How images are fetched: from files, Parquet, object stores, and a real web server on this machine.
 
-Nothing here leaves the loopback interface.
+No test leaves the loopback interface.
 """
 
 import gzip
@@ -95,7 +95,7 @@ class Site(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, *_):  # clients that hang up are what is tested
+    def handle_error(self, *_):  # the tests have clients that hang up
         pass
 
 
@@ -130,7 +130,7 @@ def test_a_local_file(fetcher, tmp_path):
     assert fetcher.fetch(str(path)) == IMAGE
 
 
-def test_what_is_wrong_with_a_file(fetcher, tmp_path):
+def test_reasons_for_a_file(fetcher, tmp_path):
     (tmp_path / "empty").touch()
     (tmp_path / "large").write_bytes(bytes(1_000_001))
     (tmp_path / "limit").write_bytes(bytes(1_000_000))
@@ -150,7 +150,7 @@ def test_what_is_wrong_with_a_file(fetcher, tmp_path):
 @pytest.mark.timeout(60)
 def test_only_regular_files_are_opened_and_nothing_blocks(fetcher, tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
-    monkeypatch.chdir(tmp_path)  # the address of a socket has room for 107 characters
+    monkeypatch.chdir(tmp_path)  # the path of a socket has at most 107 characters
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind("socket")
         for path in (tmp_path / "pipe", tmp_path / "socket", tmp_path, "/dev/zero", "/dev/tty"):
@@ -192,7 +192,7 @@ def test_an_object_store(fetcher):
     fsspec = pytest.importorskip("fsspec")
     from fsspec.implementations.memory import MemoryFileSystem
 
-    # a real file system of fsspec under a store's name
+    # a real file system of fsspec, under the scheme of an object store
     fsspec.register_implementation("oss", MemoryFileSystem, clobber=True)
     MemoryFileSystem().pipe({"oss://bucket/a.png": IMAGE, "oss://bucket/large": bytes(2_000_000)})
     assert fetcher.fetch("oss://bucket/a.png") == IMAGE
@@ -236,7 +236,7 @@ def test_status(fetcher, site, status):
 
 
 @pytest.mark.parametrize("path", ["endless/", "gzipped/100"])
-def test_the_byte_limit_holds_for_what_is_unpacked(site, path):
+def test_the_limit_of_bytes_holds_for_unpacked_bytes(site, path):
     fetcher = Fetcher(max_bytes=1_000_000, timeout=200, allow_private=True)
     began = time.thread_time()
     assert reason(fetcher, f"{site.url}/{path}") == "more bytes than the limit of 1,000,000"
@@ -250,10 +250,10 @@ def test_encodings(fetcher, site):
 
 
 @pytest.mark.parametrize("where", ["body", "headers"])
-def test_time_is_limited_over_all_not_for_each_read(site, where):
+def test_the_limit_of_time_is_for_the_whole_fetch_and_not_for_each_read(site, where):
     began = time.monotonic()
     assert reason(Fetcher(timeout=0.5, allow_private=True), f"{site.url}/drip/{where}") == "timed out"
-    assert time.monotonic() - began < 20  # of the 30 that it drips, never half a second without a drop
+    assert time.monotonic() - began < 20  # the server sends for 30 s, and is never silent for half a second
 
 
 def test_a_server_that_never_answers_or_is_not_there(fetcher, site):
@@ -283,7 +283,7 @@ def test_connections_are_shared_by_threads(fetcher, site):
     assert len(site.seen) == 200
 
 
-def test_without_httpx_the_mend_is_named(fetcher, monkeypatch):
+def test_without_httpx_the_reason_says_what_to_install(fetcher, monkeypatch):
     monkeypatch.setitem(sys.modules, "httpx", None)
     assert reason(fetcher, "https://127.0.0.1/") == "remote images need: pip install 'pincaption[remote]'"
     monkeypatch.setitem(sys.modules, "fsspec", None)
@@ -323,7 +323,7 @@ def test_private_addresses_are_never_connected_to(site, host):
     assert site.seen == []
 
 
-def test_private_addresses_are_named_as_such(site):
+def test_the_reason_says_that_an_address_is_private(site):
     assert reason(Fetcher(), site.url) == "the address is private"
 
 

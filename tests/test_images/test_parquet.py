@@ -1,4 +1,4 @@
-"""Images that live in Parquet: the bytes come back, whatever the layout, the order and the size of the file."""
+"""Images in Parquet files: their bytes are read from every layout, in any order and in bounded memory."""
 
 import os
 import random
@@ -28,7 +28,7 @@ def table(rows: int, kind: pa.DataType | None = None) -> pa.Table:
     )
 
 
-def test_references_are_readable_and_come_back():
+def test_a_reference_is_readable_and_can_be_parsed():
     assert (
         reference("/data/pins.parquet", "image.bytes", 12)
         == "parquet:///data/pins.parquet?column=image.bytes&row=12"
@@ -98,7 +98,7 @@ def test_a_dot_may_be_part_of_the_name(tmp_path):
     assert ParquetImages().read(reference(path, "my.image", 2)) == image(2)
 
 
-def test_what_is_wrong_is_said_in_a_plain_sentence(tmp_path):
+def test_errors_are_plain_sentences(tmp_path):
     path = tmp_path / "pins.parquet"
     pq.write_table(table(3), path)
     broken = tmp_path / "broken.parquet"
@@ -148,7 +148,7 @@ def test_many_threads_in_about_ascending_order(tmp_path):
             rows, threads.map(lambda row: images.read(reference(path, "image", row)), rows), strict=True
         ):
             assert data == image(row)
-    assert len(images._readers) <= 3  # a thread that slept for long may need one of its own
+    assert len(images._readers) <= 3  # a thread that was delayed for long may need a reader of its own
 
 
 def test_two_places_of_one_file_are_each_read_forwards(tmp_path):
@@ -175,7 +175,7 @@ def test_open_files_are_bounded(tmp_path):
 
 def test_a_large_row_group_is_streamed(tmp_path):
     path = tmp_path / "large.parquet"
-    size, rows = 20_000, 10_000  # 200 MB in one row group, as pandas writes it
+    size, rows = 20_000, 10_000  # 200 MB in one row group, as pandas writes them
     noise = random.Random(0).randbytes(2 * size)
     pq.write_table(
         pa.table({"image": pa.array([noise[i % size :][:size] for i in range(rows)], pa.large_binary())}),
@@ -186,7 +186,8 @@ def test_a_large_row_group_is_streamed(tmp_path):
     code = f"""if True:
         import re
         from pincaption.images.parquet import ParquetImages, reference
-        peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])  # ru_maxrss would count the process that forked this one
+        # not ru_maxrss, which also counts the memory of the process that forked this one
+        peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
         before = peak()
         images = ParquetImages()
         total = sum(len(images.read(reference({str(path)!r}, "image", row))) for row in range({rows}))

@@ -1,4 +1,4 @@
-"""Small JPEGs for pages: within their limits, without what a photo tells about its owner, and never an error."""
+"""Small JPEGs for pages: within their limits, without the metadata of a photo, and never an error."""
 
 import hashlib
 from io import BytesIO
@@ -18,45 +18,45 @@ def saved(path: Path, picture: Image.Image, **options: object) -> tuple[str, Non
 
 @pytest.fixture
 def noise() -> Image.Image:
-    """The hardest picture to make small."""
+    """The picture that is hardest to compress."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (1500, 2000, 3), dtype=np.uint8))
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])
 def test_a_picture_keeps_to_its_sides_and_bytes(tmp_path: Path, noise: Image.Image, ending: str) -> None:
-    (found,) = pictures([saved(tmp_path / f"a.{ending}", noise)], 800, max_bytes=60_000)
-    assert isinstance(found, Picture)
-    assert len(found.jpeg) <= 60_000
-    assert max(found.width, found.height) <= 800
-    assert found.width / found.height == pytest.approx(4 / 3, rel=0.01)
-    assert Image.open(BytesIO(found.jpeg)).size == (found.width, found.height)
+    (thumbnail,) = pictures([saved(tmp_path / f"a.{ending}", noise)], 800, max_bytes=60_000)
+    assert isinstance(thumbnail, Picture)
+    assert len(thumbnail.jpeg) <= 60_000
+    assert max(thumbnail.width, thumbnail.height) <= 800
+    assert thumbnail.width / thumbnail.height == pytest.approx(4 / 3, rel=0.01)
+    assert Image.open(BytesIO(thumbnail.jpeg)).size == (thumbnail.width, thumbnail.height)
 
 
-def test_a_small_picture_is_not_blown_up(tmp_path: Path) -> None:
-    (found,) = pictures([saved(tmp_path / "a.png", Image.new("RGB", (30, 20)))], 800)
-    assert isinstance(found, Picture)
-    assert (found.width, found.height) == (30, 20)
+def test_a_small_picture_is_not_enlarged(tmp_path: Path) -> None:
+    (thumbnail,) = pictures([saved(tmp_path / "a.png", Image.new("RGB", (30, 20)))], 800)
+    assert isinstance(thumbnail, Picture)
+    assert (thumbnail.width, thumbnail.height) == (30, 20)
 
 
-def test_it_is_upright_and_tells_nothing_of_camera_and_place(tmp_path: Path) -> None:
+def test_it_is_upright_and_has_no_metadata(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x112], exif[0x10F] = 6, "a camera"  # lies on its side
+    exif[0x112], exif[0x10F] = 6, "a camera"  # the picture lies on its side
     exif.get_ifd(0x8825)[1] = "N"
     picture = Image.new("RGB", (60, 40), "red")
     picture.paste("blue", (0, 0, 30, 40))
-    (found,) = pictures(
+    (thumbnail,) = pictures(
         [saved(tmp_path / "a.jpg", picture, exif=exif, comment=b"by me", icc_profile=b"x" * 200)], 800
     )
-    assert isinstance(found, Picture)
-    shown = Image.open(BytesIO(found.jpeg))
+    assert isinstance(thumbnail, Picture)
+    shown = Image.open(BytesIO(thumbnail.jpeg))
     assert shown.size == (40, 60)
     assert shown.convert("RGB").getpixel((20, 5)) == pytest.approx((0, 0, 255), abs=30)
     assert not shown.getexif()
     assert not {"comment", "icc_profile", "exif"} & set(shown.info)
-    assert b"camera" not in found.jpeg
+    assert b"camera" not in thumbnail.jpeg
 
 
-def test_what_cannot_be_shown_says_why_in_its_place(tmp_path: Path) -> None:
+def test_a_picture_that_cannot_be_made_is_replaced_by_the_reason(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 nothing more")
     good = saved(tmp_path / "a.png", Image.new("RGB", (8, 8)))
     digest = hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
@@ -69,8 +69,8 @@ def test_what_cannot_be_shown_says_why_in_its_place(tmp_path: Path) -> None:
         (good[0], "0" * 64),
         ("http://127.0.0.1/a.png", None),
     ]
-    found = list(pictures(wanted, 100))
-    assert [isinstance(picture, Picture) for picture in found] == [
+    results = list(pictures(wanted, 100))
+    assert [isinstance(picture, Picture) for picture in results] == [
         True,
         False,
         False,
@@ -79,11 +79,11 @@ def test_what_cannot_be_shown_says_why_in_its_place(tmp_path: Path) -> None:
         False,
         False,
     ]
-    assert found[1:3] == ["no image", "image file not found"]
-    assert found[5] == "the image has changed since it was captioned"
+    assert results[1:3] == ["no image", "image file not found"]
+    assert results[5] == "the image has changed since it was captioned"
 
 
-def test_they_come_in_order_and_are_read_as_they_are_wanted(tmp_path: Path) -> None:
+def test_pictures_come_in_order_and_images_are_read_only_a_few_ahead(tmp_path: Path) -> None:
     read = []
 
     def images():
@@ -91,7 +91,7 @@ def test_they_come_in_order_and_are_read_as_they_are_wanted(tmp_path: Path) -> N
             read.append(i)
             yield saved(tmp_path / f"{i}.png", Image.new("RGB", (1 + i % 97, 3)))
 
-    found = pictures(images(), 100)
-    widths = [next(found).width for _ in range(50)]
+    thumbnails = pictures(images(), 100)
+    widths = [next(thumbnails).width for _ in range(50)]
     assert widths == [1 + i % 97 for i in range(50)]
     assert len(read) < 100

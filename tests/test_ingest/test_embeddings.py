@@ -1,4 +1,4 @@
-"""`captioner ingest embeddings`: vectors of others, kept as float16; what is none is a rejected row."""
+"""`captioner ingest embeddings`: vectors are kept as float16; everything else is a rejected row."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ NUMBERS = [[1.0, 0.5, -2.0], [0.1, 65504.0, 0.0]]
         "numbers",
     ],
 )
-def test_every_form_of_a_vector(store: Path, tmp_path: Path, kind: Any) -> None:
+def test_vectors_in_every_format(store: Path, tmp_path: Path, kind: Any) -> None:
     if isinstance(kind, str):
         texts = {"jsonl": lambda v: v, "csv": json.dumps, "numbers": lambda v: " ".join(map(str, v))}
         source = tmp_path / f"v.{'jsonl' if kind == 'jsonl' else 'tsv'}"
@@ -79,41 +79,52 @@ def test_every_form_of_a_vector(store: Path, tmp_path: Path, kind: Any) -> None:
             else NUMBERS
         )
         pq.write_table(pa.table({"pin_id": ["a", "b"], "vector": pa.array(numbers, kind)}), source)
-    found = ingest(store, source)
-    assert (found["vectors"], found["dim"], found["rejected"], found["pins_not_in_store"]) == (2, 3, 0, 0)
+    counts = ingest(store, source)
+    assert (counts["vectors"], counts["dim"], counts["rejected"], counts["pins_not_in_store"]) == (2, 3, 0, 0)
     assert vectors(store) == {"a": [1.0, 0.5, -2.0], "b": [float(np.float16(0.1)), 65504.0, 0.0]}
 
 
-def test_what_is_no_vector_is_kept_out_with_its_reason(store: Path, tmp_path: Path) -> None:
+def test_rows_without_a_usable_vector_are_rejected_with_a_reason(store: Path, tmp_path: Path) -> None:
     rows = [
-        {"pin_id": "a", "vector": [1, 2]}, {"pin_id": "b", "vector": [1, 2, 3]}, {"pin_id": "c", "vector": [float("nan"), 1]}, {"pin_id": "d", "vector": [1e6, 1]},
-        {"pin_id": "e", "vector": None}, {"pin_id": None, "vector": [1, 2]}, {"pin_id": "f", "vector": ["x", 1]}, {"pin_id": "g", "vector": []}, {"pin_id": "h", "vector": [3, 4]},
+        {"pin_id": "a", "vector": [1, 2]},
+        {"pin_id": "b", "vector": [1, 2, 3]},
+        {"pin_id": "c", "vector": [float("nan"), 1]},
+        {"pin_id": "d", "vector": [1e6, 1]},
+        {"pin_id": "e", "vector": None},
+        {"pin_id": None, "vector": [1, 2]},
+        {"pin_id": "f", "vector": ["x", 1]},
+        {"pin_id": "g", "vector": []},
+        {"pin_id": "h", "vector": [3, 4]},
         {"pin_id": "i", "vector": [None, 1]},
-    ]  # fmt: skip
+    ]
     (tmp_path / "v.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = ingest(store, tmp_path / "v.jsonl")
+    counts = ingest(store, tmp_path / "v.jsonl")
     assert vectors(store) == {"a": [1, 2], "h": [3, 4]}
-    assert found["reasons"] == {
-        "the vector has a number that is NaN, infinite or beyond float16": 3, "the vector has another size than the 2 numbers of the others": 2,
-        "no vector": 1, "no pin_id": 1, "the vector is no list of numbers": 1,
-    }  # fmt: skip
+    assert counts["reasons"] == {
+        "the vector has a number that is NaN, infinite or beyond float16": 3,
+        "the vector has another size than the 2 numbers of the others": 2,
+        "no vector": 1,
+        "no pin_id": 1,
+        "the vector is no list of numbers": 1,
+    }
     kept = sqlite3.connect(store).execute("SELECT line, reason FROM rejected_rows ORDER BY line").fetchall()
     assert kept[0] == (2, "the vector has another size than the 2 numbers of the others")
     assert len(kept) == 8
     assert ingest(store, tmp_path / "v.jsonl")["rejected"] == 8
-    # not twice
+    # the rows of the second ingest replace those of the first
     assert sqlite3.connect(store).execute("SELECT count(*) FROM rejected_rows").fetchone() == (8,)
 
 
 def test_a_name_has_one_dimension_and_later_vectors_replace_earlier_ones(store: Path, tmp_path: Path) -> None:
     (tmp_path / "1.jsonl").write_text('{"pin_id": "a", "vector": [1, 2]}\n')
     (tmp_path / "2.jsonl").write_text(
-        '{"pin_id": "a", "vector": [5, 6]}\n{"id": 1}\n{"pin_id": "b", "vector": [1, 2, 3]}\n{"pin_id": "later", "vector": [7, 8]}\n'
+        '{"pin_id": "a", "vector": [5, 6]}\n{"id": 1}\n'
+        '{"pin_id": "b", "vector": [1, 2, 3]}\n{"pin_id": "later", "vector": [7, 8]}\n'
     )
     ingest(store, tmp_path / "1.jsonl")
-    found = ingest(store, tmp_path / "2.jsonl")
+    counts = ingest(store, tmp_path / "2.jsonl")
     assert vectors(store) == {"a": [5, 6], "later": [7, 8]}
-    assert (found["dim"], found["rejected"], found["pins_not_in_store"]) == (2, 2, 1)
+    assert (counts["dim"], counts["rejected"], counts["pins_not_in_store"]) == (2, 2, 1)
 
 
 def test_columns_of_other_names_and_errors(store: Path, tmp_path: Path) -> None:
@@ -136,27 +147,25 @@ def test_columns_of_other_names_and_errors(store: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_name_that_gets_its_dimension_meanwhile_keeps_it(store: Path, tmp_path: Path) -> None:
-    code = f"import sys; from pincaption.cli import main; sys.argv = ['captioner', 'ingest', 'embeddings', {str(store)!r}, '-', '--name', 'pinsage', '--json']; main()"
+def test_the_first_of_two_processes_decides_the_dimension_of_a_name(store: Path, tmp_path: Path) -> None:
+    command = ["captioner", "ingest", "embeddings", str(store), "-", "--name", "pinsage", "--json"]
+    code = f"import sys; from pincaption.cli import main; sys.argv = {command!r}; main()"
     waiting = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert waiting.stdin
     while not sqlite3.connect(store).execute("SELECT count(*) FROM runs").fetchone()[0]:
-        # it has begun, and reads on
-        os.sched_yield()
+        os.sched_yield()  # until it has begun and waits for its input
     source = tmp_path / "v.jsonl"
     source.write_text('{"pin_id": "a", "vector": [1, 2, 3]}\n')
     ingest(store, source)
-    told, _ = waiting.communicate('{"pin_id": "b", "vector": [1, 2, 3, 4, 5]}\n')
-    assert json.loads(told)["rejected"] == 1
+    output, _ = waiting.communicate('{"pin_id": "b", "vector": [1, 2, 3, 4, 5]}\n')
+    assert json.loads(output)["rejected"] == 1
     assert vectors(store) == {"a": [1.0, 2.0, 3.0]}
 
 
 @pytest.mark.parametrize("name", ["navboost", "board_title", "Title", "caption"])
-def test_names_that_readers_would_take_for_other_columns_are_refused(
-    store: Path, tmp_path: Path, name: str
-) -> None:
+def test_names_of_other_columns_of_an_export_are_refused(store: Path, tmp_path: Path, name: str) -> None:
     assert (
         "cannot be the name of an embedding"
         in captioner("ingest", "embeddings", store, tmp_path / "none.jsonl", "--name", name).stderr

@@ -46,7 +46,7 @@ def test_the_usual_endings_are_images(ending: str) -> None:
     assert ending in IMAGE_ENDINGS
 
 
-def test_a_name_that_is_no_text_is_a_rejected_row(store: Connection, tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_a_rejected_row(store: Connection, tmp_path: Path) -> None:
     top = tmp_path / "photos"
     top.mkdir()
     (top / os.fsdecode(b"caf\xe9.jpg")).touch()
@@ -61,7 +61,9 @@ def test_a_name_that_is_no_text_is_a_rejected_row(store: Connection, tmp_path: P
     assert store.execute("SELECT content FROM rejected_rows").fetchone()[0].endswith("caf?.jpg")
 
 
-def test_a_folder_is_looked_at_again(store: Connection, tmp_path: Path) -> None:
+def test_a_second_ingest_of_a_folder_adds_new_files_and_keeps_the_rest(
+    store: Connection, tmp_path: Path
+) -> None:
     (tmp_path / "a.jpg").write_bytes(b"1")
     ingest_images(store, tmp_path)
     store.execute("UPDATE pins SET image_sha256 = 'x', title = 'kept'")

@@ -1,4 +1,4 @@
-"""Pins into the store: what becomes a pin, what is rejected and why, and what a second ingest changes."""
+"""Pins from tables: which rows become pins, which are rejected and why, what a second ingest changes."""
 
 import hashlib
 import json
@@ -195,7 +195,7 @@ def test_texts_that_say_nothing_count_as_missing_and_are_kept(
     assert [tuple(row) for row in shown] == [(None, None), ("Zara", None), (None, None)]
 
 
-def test_null_characters_vanish_from_texts(store: sqlite3.Connection, tmp_path: Path) -> None:
+def test_nul_characters_are_removed_from_texts(store: sqlite3.Connection, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"pin_id,title\n1,m\x00ug\n2,\x00\n")
     ingest_pins(store, [str(tmp_path / "a.csv")])
     assert pins(store, "title, has_title") == [("mug", 1), (None, 0)]
@@ -255,7 +255,7 @@ def test_a_pin_that_is_there_is_updated_in_the_columns_that_the_source_has(
     )
 
 
-def test_of_a_pin_that_comes_twice_the_last_row_counts(store: sqlite3.Connection, ingest: Ingest) -> None:
+def test_if_a_source_has_a_pin_twice_the_last_row_counts(store: sqlite3.Connection, ingest: Ingest) -> None:
     ingest(
         {"pin_id": "1", "title": "a"},
         {"pin_id": "1", "title": "b", "locale": "de"},
@@ -276,7 +276,8 @@ def test_evidence_and_captions_survive_a_second_ingest(store: sqlite3.Connection
     store.execute("UPDATE pins SET image_sha256 = 'x'")
     store.execute("INSERT INTO recipes VALUES ('r', 'm', NULL, 'w', '', '{}', '{}', 'float32')")
     store.execute(
-        "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES ('1', 'r', 'ok', 'a dog', 'x', '2026')"
+        """INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at)
+        VALUES ('1', 'r', 'ok', 'a dog', 'x', '2026')"""
     )
     ingest({"pin_id": "1", "title": "new", "image": "https://example.org/1.jpg"})
     assert tuple(store.execute("SELECT title, caption, board_titles FROM enriched_features").fetchone()) == (
@@ -301,14 +302,15 @@ def test_evidence_and_captions_survive_a_second_ingest(store: sqlite3.Connection
     ],
     ids=["unchanged", "rewritten", "touched", "gone"],
 )
-def test_what_is_known_of_a_file_holds_as_long_as_it_looks_the_same(
+def test_the_sha256_of_a_file_is_kept_as_long_as_size_and_time_are_the_same(
     store: sqlite3.Connection, ingest: Ingest, tmp_path: Path, change, known: str | None
 ) -> None:
     (tmp_path / "1.jpg").write_bytes(b"bytes")
     ingest({"pin_id": "1", "image": "1.jpg"})
     store.execute("UPDATE pins SET image_sha256 = 'x'")
     store.execute(
-        "INSERT INTO captions (pin_id, recipe_id, status, reason, updated_at) VALUES ('1', 'r', 'failed', 'truncated', '2026')"
+        """INSERT INTO captions (pin_id, recipe_id, status, reason, updated_at)
+        VALUES ('1', 'r', 'failed', 'truncated', '2026')"""
     )
     change(tmp_path / "1.jpg")
     ingest({"pin_id": "1", "image": "1.jpg"})
@@ -333,7 +335,7 @@ def test_what_is_known_of_a_file_holds_as_long_as_it_looks_the_same(
         ("", None, None),
     ],
 )
-def test_relative_images_count_from_the_table_or_from_the_image_root(
+def test_relative_images_start_at_the_table_or_at_the_image_root(
     store: sqlite3.Connection,
     ingest: Ingest,
     tmp_path: Path,
@@ -359,7 +361,9 @@ def test_no_image_lies_outside_the_image_root(
     assert rejected(store) == [(1, "image lies outside --image-root")]
 
 
-def test_images_in_parquet_stay_there_and_are_told_apart(store: sqlite3.Connection, tmp_path: Path) -> None:
+def test_images_in_parquet_stay_there_and_have_their_sha256(
+    store: sqlite3.Connection, tmp_path: Path
+) -> None:
     kind = pa.struct({"bytes": pa.binary(), "path": pa.string()})
     table = pa.table(
         {
@@ -387,7 +391,7 @@ def test_images_in_parquet_stay_there_and_are_told_apart(store: sqlite3.Connecti
         ({"image_root": "nowhere"}, "--image-root nowhere is not a folder"),
     ],
 )
-def test_what_cannot_work_is_said_before_anything_is_written(
+def test_options_that_cannot_work_are_errors_before_anything_is_written(
     store: sqlite3.Connection, tmp_path: Path, options: dict, message: str
 ) -> None:
     (tmp_path / "good.csv").write_text("pin_id,name\n1,a\n")
@@ -402,7 +406,7 @@ def test_what_cannot_work_is_said_before_anything_is_written(
         check_sources([str(tmp_path / "last.csv")], **options)
 
 
-def test_a_table_in_a_folder_that_is_no_text_gives_pins_without_it(
+def test_relative_images_below_a_folder_whose_name_is_not_utf_8_are_rejected(
     store: sqlite3.Connection, tmp_path: Path
 ) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
@@ -433,23 +437,28 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
                     )
                 )
         script = (
-            "import re; from pincaption.store import open_store; from pincaption.ingest.pins import ingest_pins\n"
-            f"ingest_pins(open_store({str(tmp_path / f'{rows}.db')!r}, create=True), [{str(tmp_path / f'{rows}.parquet')!r}])\n"
-            # ru_maxrss would count this process, from which it was forked
+            "import re\n"
+            "from pincaption.store import open_store\n"
+            "from pincaption.ingest.pins import ingest_pins\n"
+            f"store = open_store({str(tmp_path / f'{rows}.db')!r}, create=True)\n"
+            f"ingest_pins(store, [{str(tmp_path / f'{rows}.parquet')!r}])\n"
+            # not ru_maxrss, which also counts the memory of the process that forked this one
             "print(re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1])"
         )
         return int(
             subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
         )
 
-    # 160,000 rows fill every buffer, SQLite's of 64 MB too; as many more are 56 MB of text, and several times
-    # that as Python's objects.
+    # 160,000 rows fill every buffer, also SQLite's of 64 MB. As many rows more have 56 MB of text, which are
+    # several times that as Python objects.
     assert peak(320_000) < peak(160_000) + 40_000
 
 
-def test_a_run_that_is_killed_leaves_what_was_committed(tmp_path: Path) -> None:
+def test_an_ingest_that_is_killed_leaves_what_was_committed(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from pincaption.store import open_store; from pincaption.ingest.pins import ingest_pins\n"
+        "import os, sys\n"
+        "from pincaption.store import open_store\n"
+        "from pincaption.ingest.pins import ingest_pins\n"
         f"conn = open_store({str(tmp_path / 'a.db')!r}, create=True)\n"
         "def on_step(what, done, total):\n"
         "    if done > 30_000: os.kill(os.getpid(), 9)\n"
@@ -479,7 +488,7 @@ def test_sync_marks_what_is_gone_and_brings_back_what_returns(
     assert ingest_pins(store, write("a", "b", "c"), sync=True)["deleted"] == 0
     assert ingest_pins(store, write("b", "d"), sync=True)["deleted"] == 2
     assert ids(store) == ["b", "d"]
-    assert ingest_pins(store, write("a", "e")).get("deleted") is None  # without it nothing goes
+    assert ingest_pins(store, write("a", "e")).get("deleted") is None  # without --sync no pin is deleted
     assert ids(store) == ["a", "b", "d", "e"]
     assert ingest_pins(store, write("a", "b"), sync=True)["deleted"] == 2
     assert ids(store) == ["a", "b"]
@@ -487,9 +496,7 @@ def test_sync_marks_what_is_gone_and_brings_back_what_returns(
     assert store.execute("SELECT title FROM pins WHERE pin_id = 'd'").fetchone()[0] == "Title of d"
 
 
-def test_sync_takes_a_row_that_is_rejected_for_one_that_is_there(
-    store: sqlite3.Connection, ingest: Ingest
-) -> None:
+def test_sync_does_not_delete_a_pin_whose_row_is_rejected(store: sqlite3.Connection, ingest: Ingest) -> None:
     ingest({"pin_id": "a"}, {"pin_id": "b"})
     assert ingest({"pin_id": "a"}, {"pin_id": "b", "kind": "house"}, sync=True)["deleted"] == 0
     assert ids(store) == ["a", "b"]
@@ -505,7 +512,7 @@ def test_sync_deletes_nothing_when_the_source_is_damaged(
     (tmp_path / "2.jsonl").write_text(text)
     with pytest.raises(
         SourceError,
-        match="captioner cannot tell which pins are gone: it took the other rows in and marked no pin as deleted",
+        match="cannot tell which pins are gone: it took the other rows in and marked no pin as deleted",
     ):
         ingest_pins(store, [str(tmp_path / "2.jsonl")], sync=True)
     assert ids(store) == ["a", "b"]

@@ -49,10 +49,12 @@ NO_LETTERS = [
     "１２３",
     "„“",
 ]
-PLACEHOLDERS = """No description available|No description available Story format|N/A|n.a.|none|None.|NULL|null|nan|NaN
+PLACEHOLDERS = """
+    No description available|No description available Story format|N/A|n.a.|none|None.|NULL|null|nan|NaN
     undefined|untitled|Untitled design|No Title|tbd|TBD.|todo|description|Description:|title|Test|test|image
     photo|Image|(no title)|[no description]|No Title Data Available|No Tags Available
-    N,o, ,T,a,g,s, ,A,v,a,i,l,a,b,l,e|image not found|Image Not Available|lorem ipsum|Lorem ipsum dolor sit amet
+    N,o, ,T,a,g,s, ,A,v,a,i,l,a,b,l,e|image not found|Image Not Available|lorem ipsum
+    Lorem ipsum dolor sit amet
     ** no description **|no_description|no-description|"Untitled"|<null>|User Avatar|User Info Error
     Keine Beschreibung|keine Beschreibung verfügbar.|Ohne Titel|Aucune description disponible|Sans titre
     sans titre|Sin descripción|sin descripcion|SIN TÍTULO|Sem descrição|Sem título|Nessuna descrizione
@@ -68,7 +70,8 @@ LINKS = """https://example.com/a?b=c|HTTP://EXAMPLE.COM|www.x.com|etsy.com/listi
 FILES = """IMG_2041.JPG|IMG_2041|IMG-20200101-WA0003.jpg|IMG-20200101-WA0003|DSC00012.jpg|DSC_0012
     Screenshot 2021-03-04 at 10.22.33.png|Screen Shot 2021-03-04 at 10.22.33 AM.png
     Screenshot 2021-03-04 at 10.22.33|image (3).jpeg|image (3)|Untitled design (2)|untitled-1.psd
-    WhatsApp Image 2020-01-01 at 12.00.00.jpeg|WhatsApp Image 2020-01-01 at 12.00.00|PXL_20210101_123456789.jpg
+    WhatsApp Image 2020-01-01 at 12.00.00.jpeg|WhatsApp Image 2020-01-01 at 12.00.00
+    PXL_20210101_123456789.jpg
     20210304_102233.jpg|red-kitchen-ideas.jpg|red kitchen ideas.jpg
     Captura de pantalla 2021-03-04 a las 10.22.33.png|Bildschirmfoto 2021-03-04 um 10.22.33.png
     FB_IMG_1612345678901.jpg|received_123456789.jpeg|unnamed (1).png|download (3)"""
@@ -84,12 +87,14 @@ SAYS_SOMETHING = """cat|Zara|猫|7up|80s|U2|BTS|Null Bazaar|test kitchen|Photo w
     TBD Vintage Market|The Null Device|decade of dance|facade|cafe|Untitled Goose Game|keine Angst|sans souci
     Sin City|Sem Parar|brak jajek|無印良品|无锡小笼包|없음의 미학|لا يوجد مستحيل|Нет войне
     image of a red car|Bilder|mug|DIY|OK
-    10 cm|24h|image 7 ideas|photos of Rome|Loremipsum cake|N.Y.C.|Y2K|3D|4th of July|❤️ Paris|🍰 cake|#dogs|@zara
+    10 cm|24h|image 7 ideas|photos of Rome|Loremipsum cake|N.Y.C.|Y2K|3D|4th of July|❤️ Paris|🍰 cake
+    #dogs|@zara
     2000❤️s|Sick. Nissan GT-R.|hold up."""
 
 
 def table(text: str) -> list[str]:
-    return [cell.strip() for line in text.splitlines() for cell in line.split("|")]
+    """The cells of a text whose lines are divided by |."""
+    return [cell.strip() for line in text.strip().splitlines() for cell in line.split("|")]
 
 
 @pytest.mark.parametrize(
