@@ -36,10 +36,10 @@ ROOT = Path(__file__).parents[1]
 TIMES = {
     "seconds", "images_per_second", "updated_at", "started_at", "finished_at", "made_at", "created_at", "at", "versions",
     "written_at", "sampled_at", "rated_at", "exported_at", "process_id", "process_started", "leased_until",
-    "image_stamp", "deleted_at", "answered_at", "findings", "stamp", "mtime", "peak_memory", "pincaption",
+    "image_stamp", "deleted_at", "answered_at", "findings", "read_at", "pairs_per_second", "batch_size", "stamp", "mtime", "peak_memory", "pincaption",
 }  # fmt: skip
 
-# Lines that start with "!" are expected to fail; {w} is the folder that the commands work in.
+# {w} is the folder that the commands work in. Some of these commands are wrong on purpose.
 DEMO = """
 demo demo --json
 stats demo/demo.db --json
@@ -212,7 +212,7 @@ def tables(path: Path) -> dict[str, Any]:
         entries = conn.execute(
             "SELECT name, type, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%' ORDER BY name"
         ).fetchall()
-        found: dict[str, Any] = {"schema": [sql for _, _, sql in entries]}
+        contents: dict[str, Any] = {"schema": [sql for _, _, sql in entries]}
         for name, kind, _ in entries:
             if kind in ("table", "view") and name not in ("claims", "_sqlite_migrations", "thumbnails"):
                 cursor = conn.execute(f"SELECT * FROM [{name}]")
@@ -223,12 +223,12 @@ def tables(path: Path) -> dict[str, Any]:
                     )
                     for row in cursor
                 )
-                found[name] = (
+                contents[name] = (
                     len(rows),
                     hashlib.sha256("\n".join(rows).encode()).hexdigest()[:12],
                     rows if len(rows) < 3000 else [],
                 )
-    return found
+    return contents
 
 
 def shown(cell: Any) -> Any:
@@ -305,37 +305,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("before", type=Path)
+    parser.add_argument("before", type=Path, help="the other checkout")
     parser.add_argument("--pins", type=int, default=100_000)
     parser.add_argument("--sentences", action="store_true")
-    parser.add_argument(
-        "--save", type=Path, help="keep what the first checkout did in this file, and use it if it is there"
-    )
+    parser.add_argument("--save", type=Path, help="file for the other checkout's results; used if it exists")
     choices = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder) / "work"
+    # The same folder every time, because its path stands in tables of the store.
+    folder = Path(tempfile.gettempdir()) / "captioner-before"
+    folder.mkdir(exist_ok=True)
+    try:
         if choices.save and choices.save.exists():
-            kept = json.loads(choices.save.read_text().replace("{WORK}", str(work)))
+            before = json.loads(choices.save.read_text())
         else:
-            kept = commands(choices.before, work, choices.pins)
+            before = commands(choices.before, folder / "work", choices.pins)
             if choices.save:
-                choices.save.write_text(json.dumps(kept).replace(str(work), "{WORK}"))
-        after = json.loads(json.dumps(commands(ROOT, work, choices.pins)))
-    kept = json.loads(json.dumps(kept))
-    found = []
-    for key in dict.fromkeys([*kept, *after]):
-        b, a = kept.get(key), after.get(key)
-        if isinstance(b, dict) and isinstance(a, dict) and "sentences" in b:
-            if choices.sentences and b["sentences"] != a["sentences"]:
-                print(f"$ captioner {key}\n--- before\n{b['sentences']}\n--- after\n{a['sentences']}")
-            b, a = b | {"sentences": ""}, a | {"sentences": ""}
-        found += differences(b, a, key)
-    print("\n".join(found))
-    failed = sum(1 for v in kept.values() if isinstance(v, dict) and v.get("exit"))
-    print(
-        f"{len(DEMO) + len(MADE)} commands ({failed} that fail as they should), {len(kept)} results: {len(found)} differences"
-    )
-    sys.exit(bool(found))
+                choices.save.write_text(json.dumps(before))
+        after = commands(ROOT, folder / "work", choices.pins)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    before, after = json.loads(json.dumps(before)), json.loads(json.dumps(after))
+    count = 0
+    for key in dict.fromkeys([*before, *after]):
+        old, new = before.get(key, {}), after.get(key, {})
+        if "sentences" in old and "sentences" in new:
+            sentences = old.pop("sentences"), new.pop("sentences")
+            if choices.sentences and sentences[0] != sentences[1]:
+                print(f"$ captioner {key}\n--- before\n{sentences[0]}\n--- after\n{sentences[1]}")
+        for difference in differences(old, new, key):
+            print(difference)
+            count += 1
+    failed = sum(1 for result in before.values() if isinstance(result, dict) and result.get("exit"))
+    lines = len(DEMO) + len(MADE)
+    print(f"{lines} commands, {failed} of them wrong on purpose; {len(before)} results, {count} differences")
+    sys.exit(count > 0)
 
 
 if __name__ == "__main__":
