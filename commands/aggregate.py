@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -122,7 +123,7 @@ def boards(
     rebuild: bool,
     as_json: bool,
     **options: Any,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Find the titles of the boards to which people saved each pin, the most informative first.
 
     Sources can be given as they arrive. What was read before is kept and not read again. A source that was
@@ -253,7 +254,7 @@ def queries(
     rebuild: bool,
     as_json: bool,
     **options: Any,
-) -> dict[str, Any]:
+) -> Mapping[str, Any]:
     """Find the queries that led people to each pin, those with the most engagement first.
 
     Sources can be given as they arrive. What was read before is kept and not read again. A source that was
@@ -295,7 +296,7 @@ def queries(
 
 
 def _print(
-    counts: dict[str, Any], table_name: str, kept: tuple[str, int], more: list[tuple[str, int, bool]]
+    counts: Mapping[str, Any], table_name: str, kept: tuple[str, int], more: list[tuple[str, int, bool]]
 ) -> None:
     from ..common.terminal import table
 

@@ -119,10 +119,10 @@ def make_demo(
                 f"{counts['rows_written']:,} pins"
             )
         if last_run(conn, "queries") is None:
-            counts = aggregate_queries(conn, log=[str(folder / "log")])
+            query_counts = aggregate_queries(conn, log=[str(folder / "log")])
             say(
-                f"{counts['rows_read']:,} rows of the query log gave {counts['queries']:,} queries for "
-                f"{counts['rows_written']:,} pins"
+                f"{query_counts['rows_read']:,} rows of the query log gave "
+                f"{query_counts['queries']:,} queries for {query_counts['rows_written']:,} pins"
             )
         covered = coverage(conn)
         if not sheets.exists() and covered["caption"]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..common.terminal import printable
 from .verbs import STORE, command
+
+if TYPE_CHECKING:
+    from ..filters.explain import ExplainedBoards, ExplainedQueries
 
 INDENT = " " * 34  # the column in which titles and queries begin
 
@@ -15,7 +19,7 @@ INDENT = " " * 34  # the column in which titles and queries begin
 @command("explain")
 @STORE
 @click.argument("pin_id", metavar="PIN_ID")
-def explain(store: str, pin_id: str, as_json: bool) -> dict[str, Any]:
+def explain(store: str, pin_id: str, as_json: bool) -> Mapping[str, Any]:
     """Show every title and query that was considered for a pin, with its numbers, and why it was kept or
     dropped.
 
@@ -35,7 +39,7 @@ def explain(store: str, pin_id: str, as_json: bool) -> dict[str, Any]:
     return explanation
 
 
-def _print_titles(boards: dict[str, Any]) -> None:
+def _print_titles(boards: ExplainedBoards) -> None:
     titles, unknown = boards["titles"], boards["unknown_boards"]
     kept = sum(title["rank"] is not None for title in titles)
     click.echo(
@@ -64,7 +68,7 @@ def _print_titles(boards: dict[str, Any]) -> None:
         )
 
 
-def _print_queries(engaged: dict[str, Any]) -> None:
+def _print_queries(engaged: ExplainedQueries) -> None:
     options, queries = engaged["options"], engaged["queries"]
     kept = sum(query["rank"] is not None for query in queries)
     click.echo(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from datetime import datetime
+import json
+import sys
+from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..common.errors import OptionError
 from ..common.terminal import plural, say, steps
 from .verbs import verb
+
+if TYPE_CHECKING:
+    from ..export.manifest import CheckResult
+    from ..export.write import ExportResult
 
 DAY = click.DateTime(["%Y-%m-%d"])
 
@@ -68,8 +74,14 @@ def add_export(cli: click.Group) -> None:
         "--check", metavar="OUT_DIR", help="In place of exporting: compare an export with its manifest."
     )
     def export(
-        arguments: tuple[str, ...], check: str | None, as_json: bool, **options: Any
-    ) -> dict[str, Any]:
+        arguments: tuple[str, ...],
+        format_: Any,
+        as_of: datetime | None,
+        test_from: datetime | None,
+        check: str | None,
+        as_json: bool,
+        **options: Any,
+    ) -> Any:
         """Write what a trainer reads: one row per pin, shuffled, in shards of Parquet with a manifest and a
         data card.
 
@@ -87,154 +99,59 @@ def add_export(cli: click.Group) -> None:
                 raise click.UsageError("--check takes the export alone: captioner export --check OUT_DIR")
             return _check(check, as_json)
         if len(arguments) != 2:
-            raise click.UsageError("a store and a folder to write into: captioner export STORE OUT_DIR")
-        if not options["as_of"] and (options["undated"] != "refuse" or options["memory_limit"]):
-            raise click.UsageError(
-                "--undated and --memory-limit are about counting anew: they go with --as-of"
-            )
-        if options["pairs"] and not options["as_of"]:
-            raise click.UsageError("--pairs needs --as-of: the day up to which features know what happened")
-        if options["test_from"] and not options["pairs"]:
-            raise click.UsageError("--test-from splits the pairs: it goes with --pairs")
-        if options["test_from"] and options["test_from"] <= options["as_of"]:
-            raise click.UsageError("--test-from must be later than --as-of: there are no pairs before")
-        found = _export(*arguments, **options)
+            raise click.UsageError("name a store and a folder to write into: captioner export STORE OUT_DIR")
+        from ..export.write import ExportOptions
+        from ..export.write import export as write_export
+        from ..store import is_writable, open_store
+
+        store, folder = arguments
+        try:
+            chosen = ExportOptions(format=format_, as_of=_day(as_of), test_from=_day(test_from), **options)
+        except OptionError as error:
+            raise click.UsageError(str(error)) from None
+        record = is_writable(store)  # a store that cannot be written can be exported too
+        conn = open_store(store, read_only=not record)
+        with steps({"reading": "pins", "writing": "files"}) as on_step:
+            result = write_export(conn, folder, chosen, record=record, on_step=on_step)
+        if not record:
+            say(f"{store} cannot be written: this export is not recorded among its runs")
         if not as_json:
-            _print(found)
-        return found
+            _print(result)
+        return result
 
 
-def _export(
-    store: str, folder: str, *, format_: Any, shards: int | None, seed: int, recipe: str | None, schema: Any, as_of: datetime | None, pairs: bool, test_from: datetime | None,
-    undated: Any, memory_limit: str | None,
-) -> dict[str, Any]:  # fmt: skip
-    from ..export.write import (
-        ROWS_PER_PAIR_GROUP,
-        ROWS_PER_PAIR_SHARD,
-        ExportOptions,
-        new_export,
-        write_features,
-        write_stream,
-    )
-    from ..filters.as_of import engagements_after, known_on
-    from ..filters.evidence import hold_evidence
-    from ..store import is_writable, one_moment, open_store
-    from ..store.embeddings import dimensions
-    from ..store.recipes import find_recipe
-    from ..store.runs import finish_run, start_run
-
-    recorded = is_writable(store)  # a store that cannot be written can be exported too
-    conn = open_store(store, read_only=not recorded)
-    chosen = ExportOptions(
-        format_,
-        shards,
-        seed,
-        schema,
-        find_recipe(conn, recipe) if recipe else None,
-        str(as_of.date()) if as_of else None,
-    )
-    with (
-        new_export(Path(folder), chosen) as export,
-        steps({"reading": "pins", "writing": "files"}) as on_step,
-        ExitStack() as stack,
-    ):
-        arguments = {
-            "folder": folder,
-            "pairs": pairs,
-            "test_from": str(test_from.date()) if test_from else None,
-            "undated": undated,
-        }
-        run_id = start_run(conn, "export", arguments | vars(chosen)) if recorded else None
-        manifest = export.manifest
-        if as_of:
-            stack.enter_context(hold_evidence(conn))
-        stack.enter_context(one_moment(conn))
-        if as_of:
-            on_step("counting what was known then", 0, None)
-            known = stack.enter_context(
-                known_on(conn, as_of.date(), undated=undated, memory_limit=memory_limit)
-            )
-            manifest |= {"then": known.counts | {"undated": undated}}
-        embeddings = dimensions(conn)
-        manifest |= write_features(conn, export, embeddings=embeddings, on_step=on_step)
-        models = {
-            row["recipe_id"]: row["model"] for row in conn.execute("SELECT recipe_id, model FROM recipes")
-        }
-        manifest |= {
-            "recipe": chosen.recipe or "current",
-            "models": {recipe: models[recipe] for recipe in manifest["recipes"]},
-            "embeddings": embeddings,
-        }
-        if pairs:
-            on_step("counting what came after", 0, None)
-            with engagements_after(
-                known, test_from=test_from.date() if test_from else None, seed=seed, memory_limit=memory_limit
-            ) as after:
-                for name in ("pairs", "query_pairs"):
-                    for split, (rows, arrow_schema, batches) in after[name].items():
-                        write_stream(
-                            export,
-                            f"{name}/{split}",
-                            rows,
-                            arrow_schema,
-                            batches(),
-                            shards=-(-rows // ROWS_PER_PAIR_SHARD),
-                            group=ROWS_PER_PAIR_GROUP,
-                            on_step=on_step,
-                        )
-                manifest |= {
-                    "pairs": {
-                        name: {split: found[0] for split, found in after[name].items()}
-                        for name in ("pairs", "query_pairs")
-                    },
-                    "pairs_dropped": after["dropped"],
-                }
-                manifest |= {"test_from": str(test_from.date()) if test_from else None}
-    counts: dict[str, Any] = {
-        name: manifest[name]
-        for name in ("rows", "recipes", "embeddings", "then", "pairs", "pairs_dropped")
-        if name in manifest
-    }
-    counts |= {"files": len(export.files), "bytes": sum(f["bytes"] for f in export.files), "folder": folder}
-    if run_id is None:
-        say(f"{store} cannot be written: this export is not recorded among its runs")
-    else:
-        finish_run(conn, run_id, counts)
-    return counts
+def _day(moment: datetime | None) -> date | None:
+    return moment.date() if moment else None
 
 
-def _print(found: dict[str, Any]) -> None:
-    size = f"{found['bytes'] / 1e6:,.1f} MB" if found["bytes"] >= 1e6 else f"{found['bytes'] / 1e3:,.0f} kB"
-    click.echo(
-        f"{plural(found['rows'], 'pin')} in {plural(found['files'], 'file')}, {size}: {found['folder']}"
-    )
-    for name, dim in found["embeddings"].items():
+def _print(result: ExportResult) -> None:
+    n = result["bytes"]
+    size = f"{n / 1e6:,.1f} MB" if n >= 1e6 else f"{n / 1e3:,.0f} kB"
+    pins, files = plural(result["rows"], "pin"), plural(result["files"], "file")
+    click.echo(f"{pins} in {files}, {size}: {result['folder']}")
+    for name, dim in result["embeddings"].items():
         click.echo(f"  {name}: vectors of {dim:,} numbers")
-    if later := found.get("then", {}).get("pins_made_later"):
+    if later := result.get("then", {}).get("pins_made_later"):
         click.echo(f"  left out: {plural(later, 'pin')} made after the day")
     for name, label in (("pairs", "query-pin pairs"), ("query_pairs", "query-query pairs")):
-        for split, rows in found.get("pairs", {}).get(name, {}).items():
+        for split, rows in result.get("pairs", {}).get(name, {}).items():
             click.echo(f"  {rows:>12,} {label}, {split}")
-    for reason, n in found.get("pairs_dropped", {}).items():
+    for reason, n in result.get("pairs_dropped", {}).items():
         click.echo(f"  {n:>12,} rows of the log left out: {reason}")
 
 
-def _check(folder: str, as_json: bool) -> dict[str, Any]:
-    import json
-    import sys
+def _check(folder: str, as_json: bool) -> CheckResult:
+    from ..export.manifest import check_export
 
-    from ..export.write import check_export
-
-    found = check_export(Path(folder))
+    result = check_export(Path(folder))
+    if as_json and not result["ok"]:
+        click.echo(json.dumps(result, ensure_ascii=False))
     if not as_json:
-        for problem in found["problems"]:
+        for problem in result["problems"]:
             click.echo(problem)
-        if found["ok"]:
-            click.echo(
-                f"{folder} is as it was written: {plural(found['files'], 'file')}, {plural(found['rows'], 'pin')}"
-            )
-    if not found["ok"]:
-        if as_json:
-            click.echo(json.dumps(found, ensure_ascii=False))
+        if result["ok"]:
+            files, pins = plural(result["files"], "file"), plural(result["rows"], "pin")
+            click.echo(f"{folder} is as it was written: {files}, {pins}")
+    if not result["ok"]:
         sys.exit(1)
-    return found
+    return result

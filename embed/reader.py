@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from ..export.write import read_manifest
+from ..export.manifest import read_manifest
 from ..store.columns import OMNISEARCHSAGE
 from .controls import Control, ReplacedTexts, rows_with_text
 from .errors import EmbedError

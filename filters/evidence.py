@@ -1,123 +1,88 @@
-"""What `captioner aggregate` has read: each source once, its rows as Parquet beside the store.
+"""What `captioner aggregate` has read: each source once, its rows as Parquet files beside the store.
 
-The store says which sources there are and in which file of STORE.partials/ their rows stand; files that it
-does not name are leftovers of a process that was killed, and go with the next run. Ids and queries are
-numbered in codebooks, so that counting is done on integers. Sources that hold the same bytes count once; one
-that was rewritten replaces what it gave.
+The store lists the sources and the files of STORE.partials/ (see catalog.py). Files that it does not list are
+left over from a process that was killed, and the next run deletes them. Ids and queries are numbered in
+codebooks, so that counting works on integers. Sources with the same bytes count once; a source that was
+rewritten replaces what it gave before.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
-import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from ..sources.locations import absolute, file_stamp, find_sources, source_name
+from ..sources.locations import find_sources
 from ..sources.rows import SourceError
 from ..sources.tables import check_columns
-from ..store.connection import StoreError, transaction
-from ..store.rejected import keep_rejected
+from ..store import Connection, StoreError
+from .batch import Target, add_functions, read_batch
+from .catalog import TABLES, Aggregation, Catalog, Partial, partials_folder
 from .duck import connect, read_parquet
-from .evidence_rows import KINDS, Source, add_functions, read_batch
+from .source import Source, current_stamp, source_key
+from .table_kinds import TABLE_KINDS
 
 BATCH_BYTES = 128 << 20  # of sources that are read and committed together
-TABLES = {"boards": ("boards", "saves"), "queries": ("log",)}  # what each aggregation reads
+
+
+class ReadCounts(TypedDict):
+    """What became of the sources that were named."""
+
+    rows_read: int
+    rejected: int  # rows, see the table rejected_rows
+    sources: int  # contents that were read
+    unchanged: int  # sources that had been read before
 
 
 class Evidence:
-    """The evidence of one aggregation, `name` of TABLES: its sources in the store, its files in `folder`, and
-    a DuckDB to work with them.
-    """
+    """The evidence of one aggregation, and a DuckDB to work with it."""
 
-    def __init__(self, conn: sqlite3.Connection, name: str, folder: Path, db: Any):
-        self.conn, self.name, self.folder, self.db = conn, name, folder, db
+    def __init__(self, conn: Connection, aggregation: Aggregation, folder: Path, db: Any):
+        self.catalog, self.folder, self.db = Catalog(conn, aggregation), folder, db
 
-    def codebook(self, name: str) -> list[str]:
-        """The files of a codebook: tables (code, text)."""
-        return [
-            str(self.folder / row[0])
-            for row in self.conn.execute(
-                "SELECT file FROM partials WHERE name = ? ORDER BY file", [f"{self.name} {name}"]
-            )
-        ]
-
-    def live(self, kind: str) -> dict[int, int]:
-        """evidence_id -> place in reading order, for everything that counts."""
-        rows = self.conn.execute(
-            "SELECT e.evidence_id, min(s.place) FROM evidence e JOIN evidence_sources s USING (evidence_id) WHERE e.kind = ? GROUP BY 1",
-            [kind],
-        )
-        return dict(map(tuple, rows))
-
-    def counts(self) -> list[dict[str, Any]]:
-        """{"kind", "rows_read", **counts} of each source's content that counts."""
-        marks = ", ".join("?" * len(TABLES[self.name]))
-        rows = self.conn.execute(
-            f"SELECT evidence_id, kind, rows_read, counts FROM evidence WHERE kind IN ({marks}) ORDER BY evidence_id",
-            TABLES[self.name],
-        )
-        return [
-            {"evidence_id": row[0], "kind": row[1], "rows_read": row[2]} | json.loads(row[3]) for row in rows
-        ]
+    def ids(self, kind: str) -> set[int]:
+        """The evidence_id of each content that counts."""
+        return set(self.catalog.places(kind))
 
     def state(self) -> list[list[int]]:
-        """What the result depends on besides options: the contents that count, in reading order."""
+        """What the result depends on besides options: for each kind the contents, in reading order."""
         return [
-            [evidence_id for evidence_id, place in sorted(self.live(kind).items(), key=lambda item: item[1])]
-            for kind in TABLES[self.name]
+            sorted(places, key=places.__getitem__) for places in map(self.catalog.places, self.catalog.kinds)
         ]
 
-    def view(self, kind: str, leave: Collection[int] = ()) -> str:
-        """SQL for the rows of a kind that count, but those of some sources (evidence_id)."""
-        live = {
-            evidence_id: place for evidence_id, place in self.live(kind).items() if evidence_id not in leave
-        }
-        named = self.conn.execute("SELECT evidence_id, file FROM evidence WHERE kind = ?", [kind])
-        files = sorted({str(self.folder / file) for evidence_id, file in named if evidence_id in live})
+    def view(self, kind: str, without: Collection[int] = ()) -> str:
+        """SQL for the rows of a kind that count, without those of some contents (evidence_id)."""
+        places = {id_: place for id_, place in self.catalog.places(kind).items() if id_ not in without}
+        files = {self.path(file) for id_, file in self.catalog.row_files(kind).items() if id_ in places}
         if not files:
-            return f"(SELECT {KINDS[kind].empty} WHERE false)"
-        places = (
-            f"SELECT unnest({list(live)})::INTEGER AS source, unnest({list(live.values())})::INTEGER AS place"
+            return f"(SELECT {TABLE_KINDS[kind].columns} WHERE false)"
+        place_of_source = (
+            f"SELECT unnest({list(places)})::INTEGER AS source,"
+            f" unnest({list(places.values())})::INTEGER AS place"
         )
-        return f"(SELECT * FROM {read_parquet(files)} JOIN ({places}) USING (source))"
+        return f"(SELECT * FROM {read_parquet(sorted(files))} JOIN ({place_of_source}) USING (source))"
 
     def codes(self, name: str) -> str:
-        """SQL for a codebook."""
-        files = self.codebook(name)
-        return (
-            read_parquet(files) if files else "(SELECT 0::INTEGER AS code, ''::VARCHAR AS text WHERE false)"
-        )
+        """SQL for a codebook: code, text."""
+        files = self._codebook(name)
+        nothing = "(SELECT 0::INTEGER AS code, ''::VARCHAR AS text WHERE false)"
+        return read_parquet(files) if files else nothing
+
+    def path(self, file: str) -> str:
+        """The path of a file of STORE.partials/."""
+        return str(self.folder / file)
 
     def check_files(self) -> None:
-        """Raises StoreError when partials are missing that the store names."""
-        names = [
-            row[0] for row in self.conn.execute("SELECT file FROM evidence UNION SELECT file FROM partials")
-        ]
-        if missing := [name for name in names if not (self.folder / name).exists()]:
+        """Raises StoreError when a file is missing that the store lists."""
+        if missing := sorted(name for name in self.catalog.files() if not (self.folder / name).exists()):
             raise StoreError(
-                f"{self.folder / missing[0]} is missing, without which nothing can be added up: copy the folder with the store, or name all sources and --rebuild"
+                f"{self.folder / missing[0]} is missing, and the results cannot be counted without it:"
+                " copy the folder together with the store, or name all sources and add --rebuild"
             )
-
-    def forget(self) -> None:
-        """Starts afresh: nothing counts any more that this aggregation has read.
-
-        Within the caller's transaction.
-        """
-        for kind in TABLES[self.name]:
-            paths = self.conn.execute("SELECT path FROM evidence_sources WHERE kind = ?", [kind]).fetchall()
-            self.conn.executemany(
-                "DELETE FROM rejected_rows WHERE source = ?", [(source_name(path),) for (path,) in paths]
-            )
-            self.conn.execute("DELETE FROM evidence_sources WHERE kind = ?", [kind])
-            self.conn.execute("DELETE FROM evidence WHERE kind = ?", [kind])
-        self.conn.execute("DELETE FROM partials WHERE name LIKE ?", [f"{self.name} %"])
-        self.conn.execute("DELETE FROM aggregates WHERE name = ?", [self.name])
 
     def read(
         self,
@@ -127,142 +92,93 @@ class Evidence:
         *,
         rebuild: bool = False,
         on_source: Callable[[int, int], None] = lambda done, total: None,
-    ) -> dict[str, int]:
-        """Takes in what is new in `sources` (kind -> paths, globs, folders, `-`). Returns {"rows_read",
-        "rejected", "sources", "unchanged"}.
+    ) -> ReadCounts:
+        """Takes in what is new in `sources`: kind -> paths, globs, folders or `-`.
 
-        `columns` maps fields to columns, `kind.field` those of one kind. `on_source` gets how many sources
-        are done of how many. Raises SourceError; batches of sources that were read before it are kept.
+        `columns` maps fields to columns, and `kind.field` the field of one kind. `on_source` gets how many
+        sources are done, and of how many. Raises SourceError; batches that were read before it are kept.
         """
-        mapped = {kind: fields_of(kind, columns, sources) for kind in TABLES[self.name]}
-        found = [(kind, path) for kind in TABLES[self.name] for path in find_sources(sources.get(kind, ()))]
+        kinds = self.catalog.kinds
+        mapping = {kind: columns_of(kind, columns) for kind in kinds}
+        all_sources = [(kind, path) for kind in kinds for path in find_sources(sources.get(kind, ()))]
         new = [
-            Source(kind, path, mapped[kind])
-            for kind, path in found
-            if rebuild or not self._unchanged(kind, path, mapped[kind])
+            Source(kind, path, mapping[kind])
+            for kind, path in all_sources
+            if rebuild or not self._is_unchanged(kind, path, mapping[kind])
         ]
-        for kind in TABLES[self.name]:
-            check_columns(
-                [s.path for s in new if s.kind == kind and s.path != "-"],
-                KINDS[kind].names,
-                mapped[kind],
-                KINDS[kind].required,
-            )
-        total = {"rows_read": 0, "rejected": 0, "sources": 0, "unchanged": len(found) - len(new)}
+        for kind in kinds:
+            paths = [source.path for source in new if source.kind == kind and source.path != "-"]
+            check_columns(paths, TABLE_KINDS[kind].names, mapping[kind], TABLE_KINDS[kind].required)
         if rebuild and not new:
             raise SourceError(
                 "--rebuild starts afresh and needs every source: name them with "
-                + " and ".join(f"--{kind}" for kind in TABLES[self.name])
+                + " and ".join(f"--{kind}" for kind in kinds)
             )
+        total: ReadCounts = {
+            "rows_read": 0,
+            "rejected": 0,
+            "sources": 0,
+            "unchanged": len(all_sources) - len(new),
+        }
         done = 0
         on_source(0, len(new))
         with self._scratch() as scratch:
             for batch in _batches(new):
                 for source in batch:
-                    source.look(scratch)
-                counts = self._take(batch, scratch, run_id, forget=rebuild and done == 0)
-                for name, n in counts.items():
-                    total[name] += n
+                    source.identify(scratch)
+                read = self._read_batch(batch, scratch, run_id, forget=rebuild and done == 0)
+                total["rows_read"] += sum(source.rows_read for source in read)
+                total["rejected"] += sum(source.rejected for source in read)
+                total["sources"] += len(read)
+                total["unchanged"] += len(batch) - len(read)
                 done += len(batch)
                 on_source(done, len(new))
         return total
 
-    def _unchanged(self, kind: str, path: str, columns: Mapping[str, str]) -> bool:
+    def _is_unchanged(self, kind: str, path: str, columns: Mapping[str, str]) -> bool:
         if path == "-":
             return False
-        row = self.conn.execute(
-            "SELECT stamp FROM evidence_sources WHERE kind = ? AND path = ?", [kind, _key(path)]
-        ).fetchone()
-        return row is not None and row["stamp"] is not None and row["stamp"] == _stamp(path, columns)
+        stamp = self.catalog.stamp(kind, source_key(path))
+        return stamp is not None and stamp == current_stamp(path, columns)
 
-    def _take(self, batch: list[Source], scratch: Path, run_id: int, *, forget: bool) -> dict[str, int]:
-        """Reads a batch of one kind and commits it."""
+    def _read_batch(self, batch: list[Source], scratch: Path, run_id: int, *, forget: bool) -> list[Source]:
+        """Reads a batch of one kind and commits it; returns the sources whose content was not known."""
         kind = batch[0].kind
-        known = (
-            {}
-            if forget
-            else {
-                row["digest"]: row["evidence_id"]
-                for row in self.conn.execute(
-                    "SELECT digest, evidence_id FROM evidence WHERE kind = ?", [kind]
-                )
-            }
-        )
-        unread: dict[str, Source] = {}
+        ids = {} if forget else self.catalog.ids_by_digest(kind)
+        by_digest: dict[str, Source] = {}
         for source in batch:
-            if source.digest not in known:
-                unread.setdefault(source.digest, source)
-        first = self.conn.execute(
-            "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'evidence'"
-        ).fetchone()[0]
-        counts = {
-            "rows_read": 0,
-            "rejected": 0,
-            "sources": len(unread),
-            "unchanged": len(batch) - len(unread),
-        }
-        made: list[tuple[str, str, int]] = []
+            if source.digest not in ids:
+                by_digest.setdefault(source.digest, source)
+        unread = list(by_digest.values())
+        first_id = self.catalog.next_id()
+        target = Target(self.folder, f"{self.catalog.aggregation}-{run_id:06}-{first_id:06}")
+        codebooks: list[Partial] = []
+        bad_rows: Iterable[Any] = ()
         if unread:
-            stem = f"{self.name}-{run_id:06}-{first:06}"
-            books = {name: [] if forget else self.codebook(name) for name in KINDS[kind].codebooks}
-            rows = read_batch(self.db, list(unread.values()), first, self.folder, stem, books, scratch)
-            made = [(file, f"{self.name} {name}", n) for name, file, n in rows.codebooks]
-            counts["rows_read"] = sum(s.rows_read for s in unread.values())
-            counts["rejected"] = sum(s.rejected for s in unread.values())
+            names = TABLE_KINDS[kind].codebooks
+            known_codes = {name: [] if forget else self._codebook(name) for name in names}
+            rows = read_batch(self.db, unread, first_id, target, known_codes, scratch)
+            codebooks = [
+                Partial(book.file, f"{self.catalog.aggregation} {book.codebook}", book.rows)
+                for book in rows.codebooks
+            ]
+            bad_rows = rows.bad_rows
         for source in batch:
-            if source.path != "-" and file_stamp(source.path) != source.seen:
+            if source.has_changed():
                 raise SourceError(f"{source.path} changed while it was read: run the same command again")
-        with transaction(self.conn):
-            if forget:
-                self.forget()
-            for source in unread.values():
-                known[source.digest] = source.evidence_id
-                self.conn.execute(
-                    "INSERT INTO evidence VALUES (?, ?, ?, ?, ?, ?)",
-                    [
-                        source.evidence_id,
-                        kind,
-                        source.digest,
-                        f"{stem}-{kind}.parquet",
-                        source.rows_read,
-                        json.dumps(source.counts),
-                    ],
-                )
-            held = dict(
-                self.conn.execute(
-                    "SELECT path, evidence_id FROM evidence_sources WHERE kind = ?", [kind]
-                ).fetchall()
-            )
-            others = [source for source in batch if held.get(_key(source.named)) != known[source.digest]]
-            # The same file may be a table of two kinds: what this run said of it stays.
-            self.conn.executemany(
-                "DELETE FROM rejected_rows WHERE source = ? AND run_id <> ?",
-                [(source_name(source.named), run_id) for source in others],
-            )
-            keep_rejected(self.conn, rows.bad if unread else (), run_id)
-            self.conn.executemany("INSERT INTO partials VALUES (?, ?, ?, '{}')", made)
-            for source in batch:
-                self.conn.execute(
-                    """INSERT INTO evidence_sources (kind, path, stamp, evidence_id) VALUES (?, ?, ?, ?)
-                    ON CONFLICT (kind, path) DO UPDATE SET stamp = excluded.stamp, evidence_id = excluded.evidence_id""",
-                    [kind, _key(source.named), source.stamp, known[source.digest]],
-                )
-            self.conn.execute(
-                "DELETE FROM evidence WHERE kind = ? AND evidence_id NOT IN (SELECT evidence_id FROM evidence_sources)",
-                [kind],
-            )
+        ids |= {source.digest: source.evidence_id for source in unread}
+        self.catalog.commit(batch, ids, unread, target.file(kind), codebooks, bad_rows, run_id, forget=forget)
         self.drop_leftovers()
-        return counts
+        return unread
+
+    def _codebook(self, name: str) -> list[str]:
+        return [self.path(file) for file in self.catalog.codebook_files(name)]
 
     def drop_leftovers(self) -> None:
-        """Deletes files of this aggregation that the store does not name: of a process that was killed, or
-        replaced.
-        """
-        named = {
-            row[0] for row in self.conn.execute("SELECT file FROM evidence UNION SELECT file FROM partials")
-        }
+        """Deletes files that the store does not list: of a process that was killed, or replaced since."""
+        listed = self.catalog.files()
         for path in self.folder.iterdir():
-            if path.name not in named and path.suffix == ".parquet":
+            if path.name not in listed and path.suffix == ".parquet":
                 path.unlink()
 
     @contextmanager
@@ -280,11 +196,12 @@ _held = set[Path]()  # folders that this process has locked
 
 
 @contextmanager
-def hold_evidence(conn: sqlite3.Connection) -> Iterator[Path]:
-    """STORE.partials for this process alone, as long as the context; within it, `open_evidence` takes no lock
-    of its own. Raises StoreError.
+def hold_evidence(conn: Connection) -> Iterator[Path]:
+    """STORE.partials for this process alone, as long as the context. Raises StoreError.
+
+    Within it, `open_evidence` takes no lock of its own.
     """
-    folder = Path(f"{conn.execute('PRAGMA database_list').fetchone()['file']}.partials")
+    folder = partials_folder(conn)
     if folder in _held:
         yield folder
         return
@@ -293,14 +210,14 @@ def hold_evidence(conn: sqlite3.Connection) -> Iterator[Path]:
         lock = (folder / "lock").open("w")
     except OSError as error:
         raise StoreError(
-            f"{folder} cannot be written: {error.strerror}; what is counted is kept beside the store"
+            f"{folder} cannot be written: {error.strerror}; captioner keeps what it has counted there"
         ) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StoreError(
-                f"another process aggregates or exports by {folder}: try again when it is done"
+                f"another process aggregates or exports with {folder}: try again when it is done"
             ) from None
         _held.add(folder)
         try:
@@ -310,14 +227,16 @@ def hold_evidence(conn: sqlite3.Connection) -> Iterator[Path]:
 
 
 @contextmanager
-def open_evidence(conn: sqlite3.Connection, name: str, memory_limit: str | None = None) -> Iterator[Evidence]:
-    """The evidence of one aggregation; one process at a time works on STORE.partials. Raises StoreError."""
+def open_evidence(
+    conn: Connection, aggregation: Aggregation, memory_limit: str | None = None
+) -> Iterator[Evidence]:
+    """The evidence of one aggregation, for one process at a time. Raises StoreError."""
     with hold_evidence(conn) as folder:
         shutil.rmtree(folder / "spill", ignore_errors=True)
         db = connect(folder / "spill", memory_limit)
         try:
             add_functions(db)
-            evidence = Evidence(conn, name, folder, db)
+            evidence = Evidence(conn, aggregation, folder, db)
             evidence.drop_leftovers()
             yield evidence
         finally:
@@ -325,45 +244,39 @@ def open_evidence(conn: sqlite3.Connection, name: str, memory_limit: str | None 
             shutil.rmtree(folder / "spill", ignore_errors=True)
 
 
-def fields_of(kind: str, columns: Mapping[str, str], sources: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The part of `--map` that is meant for one kind of table.
-
-    Raises SourceError for a field that no table has.
-    """
+def columns_of(kind: str, columns: Mapping[str, str]) -> dict[str, str]:
+    """The part of `--map` that is meant for one kind of table. Raises SourceError for an unknown field."""
     tables = next(tables for tables in TABLES.values() if kind in tables)
-    fields = [field for table in tables for field in KINDS[table].names]
+    fields = [field for table in tables for field in TABLE_KINDS[table].names]
     for name in columns:
         table, dot, field = name.rpartition(".")
-        if field not in (KINDS[table].names if table in tables else () if dot else fields):
+        known: Sequence[str] = fields
+        if dot:
+            known = TABLE_KINDS[table].names if table in tables else ()
+        if field not in known:
             raise SourceError(
-                f"--map names no field of {' or '.join(tables)}: {name}; the fields are {', '.join(dict.fromkeys(fields))}"
+                f"--map names no field of {' or '.join(tables)}: {name};"
+                f" the fields are {', '.join(dict.fromkeys(fields))}"
             )
-    shared = {name: column for name, column in columns.items() if name in KINDS[kind].names}
-    return shared | {
-        name.partition(".")[2]: column for name, column in columns.items() if name.startswith(f"{kind}.")
-    }
+    shared = {name: column for name, column in columns.items() if name in TABLE_KINDS[kind].names}
+    prefix = f"{kind}."
+    own = {name.removeprefix(prefix): col for name, col in columns.items() if name.startswith(prefix)}
+    return shared | own
 
 
 def _batches(sources: Iterable[Source]) -> Iterator[list[Source]]:
-    """Sources of one kind that are read together, so many that a crash costs little and few files come of it."""
+    """Sources of one kind that are read together.
+
+    A small batch costs little after a crash, but each batch is a file more.
+    """
     batch: list[Source] = []
     size = 0
     for source in sources:
-        grown = 0 if source.path == "-" else os.path.getsize(source.path)
-        if batch and (source.kind != batch[0].kind or size + grown > BATCH_BYTES):
+        more = 0 if source.path == "-" else os.path.getsize(source.path)
+        if batch and (source.kind != batch[0].kind or size + more > BATCH_BYTES):
             yield batch
             batch, size = [], 0
         batch.append(source)
-        size += grown
+        size += more
     if batch:
         yield batch
-
-
-def _key(path: str) -> str:
-    """A source by its place, whatever bytes its name is made of."""
-    return path if path.startswith("-#") else os.fsencode(absolute(path)).decode(errors="backslashreplace")
-
-
-def _stamp(path: str, columns: Mapping[str, str]) -> str | None:
-    stamp = file_stamp(path)
-    return stamp and f"{stamp} {json.dumps(columns, sort_keys=True)}"

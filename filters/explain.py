@@ -1,187 +1,275 @@
-"""Why a pin has the titles and queries that it has: everything that was considered for it, with the numbers
-behind each decision.
+"""Why a pin has its board titles and engaged queries: everything that was considered, with its numbers.
 
-The same SQL as for all pins runs over the rows of this one.
+The SQL that ranks all pins runs here over the rows of one.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections import defaultdict
 from datetime import date
-from typing import Any
+from typing import Any, NamedTuple, TypedDict, cast
 
+from ..store import Connection, StoreError
 from ..store.aggregates import last_run
-from ..store.connection import StoreError
-from .boards import BEYOND_TOP, FEW_BOARDS, BoardOptions, generic_titles, prepare_titles
-from .duck import make
+from ..store.pins import has_pin
+from .boards import BEYOND_TOP, FEW_BOARDS, BoardOptions, prepare_titles
+from .duck import make, one
 from .evidence import Evidence, open_evidence
-from .queries import AFTER, BEFORE, FEW_ENGAGEMENTS, FEW_USERS, NO_WEIGHT, whole_weights
-from .window import Window, count_rows, prepare
+from .queries import AFTER, BEFORE, FEW_ENGAGEMENTS, FEW_USERS, NO_WEIGHT, QueryOptions, whole_weights
+from .query_window import Window, count_queries, prepare_counting
 
-ALL = 2**31 - 1
+ALL = 2**31 - 1  # more than any pin has
 
 
-def explain(conn: sqlite3.Connection, pin_id: str) -> dict[str, Any]:
-    """All titles and queries of a pin, kept or dropped, by the options of the last aggregations.
+class ExplainedTitle(TypedDict):
+    """A board title that was considered for a pin."""
 
-    {"pin_id", "in_store", "boards": None or {"options", "outdated", "unknown_boards", "titles": [{"title",
-    "boards", "boards_with_title", "words": {word: boards}, "idf", "score", "rank", "reason"}]}, "queries":
-    None or {"options", "outdated", "queries": [{"query", "engagements", "actions", "users", "first_date",
-    "last_date", "score", "rank", "reason"}]}}. `reason` is None for what is kept; `outdated` says that rows
-    were read since. Raises StoreError.
+    title: str | None  # None where it is not kept at all, for instance because of personal data
+    boards: int  # that hold the pin
+    boards_with_title: int | None  # all boards of this title
+    words: dict[str, int | None]  # word -> boards whose title has it
+    idf: float | None
+    score: float | None
+    rank: int | None
+    reason: str | None  # why it was dropped; None for what is kept
+
+
+class ExplainedQuery(TypedDict):
+    """A query that was considered for a pin."""
+
+    query: str | None
+    engagements: int
+    actions: dict[str, int]  # action -> count
+    users: int
+    first_date: str | None
+    last_date: str | None
+    score: float | None
+    rank: int | None
+    reason: str | None  # why it was dropped; None for what is kept
+
+
+class ExplainedBoards(TypedDict):
+    """All titles of a pin, and the options of the last aggregation."""
+
+    options: dict[str, Any]
+    outdated: bool  # sources were read since
+    unknown_boards: int
+    titles: list[ExplainedTitle]
+
+
+class ExplainedQueries(TypedDict):
+    """All queries of a pin, and the options of the last aggregation."""
+
+    options: dict[str, Any]
+    outdated: bool  # sources were read since
+    queries: list[ExplainedQuery]
+
+
+class Explanation(TypedDict):
+    """What is known of a pin. `boards` and `queries` are None where nothing has been aggregated yet."""
+
+    pin_id: str
+    in_store: bool
+    boards: ExplainedBoards | None
+    queries: ExplainedQueries | None
+
+
+def explain(conn: Connection, pin_id: str) -> Explanation:
+    """All board titles and queries of a pin, kept or dropped, with the options of the last aggregations.
+
+    Raises StoreError if nothing has been aggregated yet, or nothing is known of the pin.
     """
-    last = {name: last_run(conn, name) for name in ("boards", "queries")}
-    if not any(last.values()):
+    if not last_run(conn, "boards") and not last_run(conn, "queries"):
         raise StoreError(
-            "nothing has been aggregated yet: run `captioner aggregate boards` or `captioner aggregate queries` first"
+            "nothing has been aggregated yet:"
+            " run `captioner aggregate boards` or `captioner aggregate queries` first"
         )
-    in_store = conn.execute("SELECT 1 FROM pins WHERE pin_id = ?", [pin_id]).fetchone() is not None
-    found: dict[str, Any] = {"pin_id": pin_id, "in_store": in_store, "boards": None, "queries": None}
-    for name, part in (("boards", _titles), ("queries", _queries)):
-        if then := last[name]:
-            options, state = then
-            with open_evidence(conn, name) as evidence:
-                evidence.check_files()
-                code = evidence.db.execute(
-                    f"SELECT code FROM {evidence.codes('pins')} WHERE text = $1", [pin_id]
-                ).fetchall()
-                found[name] = {
-                    "options": {key: value for key, value in options.items() if key != "generic_own"},
-                    "outdated": state != evidence.state(),
-                } | part(evidence, options, code[0][0] if code else -1)
-    if not in_store and not any(
-        found[name] and any(value for key, value in found[name].items() if key not in ("options", "outdated"))
-        for name in ("boards", "queries")
-    ):
+    boards, queries = _explain_boards(conn, pin_id), _explain_queries(conn, pin_id)
+    in_store = has_pin(conn, pin_id)
+    is_known = in_store or (boards and (boards["titles"] or boards["unknown_boards"]))
+    if not is_known and not (queries and queries["queries"]):
         raise StoreError(f"no pin {pin_id!r}: neither in the store nor in what was aggregated")
-    return found
+    return {"pin_id": pin_id, "in_store": in_store, "boards": boards, "queries": queries}
 
 
-def _titles(evidence: Evidence, options: dict[str, Any], pin: int) -> dict[str, Any]:
+def _explain_boards(conn: Connection, pin_id: str) -> ExplainedBoards | None:
+    if not (last := last_run(conn, "boards")):
+        return None
+    stored, state = last
+    with open_evidence(conn, "boards") as evidence:
+        unknown, titles = _titles(evidence, stored, _code(evidence, pin_id))
+        shown = {name: value for name, value in stored.items() if name != "generic_own"}
+        outdated = state != evidence.state()
+    return {"options": shown, "outdated": outdated, "unknown_boards": unknown, "titles": titles}
+
+
+def _explain_queries(conn: Connection, pin_id: str) -> ExplainedQueries | None:
+    if not (last := last_run(conn, "queries")):
+        return None
+    stored, state = last
+    with open_evidence(conn, "queries") as evidence:
+        queries = _queries(evidence, stored, _code(evidence, pin_id))
+        return {"options": stored, "outdated": state != evidence.state(), "queries": queries}
+
+
+def _code(evidence: Evidence, pin_id: str) -> int:
+    """The number of a pin in the codebook; -1 for a pin without evidence."""
+    evidence.check_files()
+    select = f"SELECT code FROM {evidence.codes('pins')} WHERE text = $1"
+    rows = evidence.db.execute(select, [pin_id]).fetchall()
+    return rows[0][0] if rows else -1
+
+
+def _titles(evidence: Evidence, stored: dict[str, Any], pin: int) -> tuple[int, list[ExplainedTitle]]:
+    """How many boards of the pin are not known, and its titles."""
     db = evidence.db
-    chosen = BoardOptions(
-        **{name: value for name, value in options.items() if name not in ("generic_own", "generic_digest")}
-    )
-    own = options["generic_own"]
-    prepare_titles(evidence, chosen, generic_titles() if own is None else frozenset(own))
-    db.execute(
-        f"CREATE OR REPLACE TEMP TABLE saves AS SELECT DISTINCT pin, board FROM {evidence.view('saves')} WHERE pin = {pin}"
-    )
+    options, generic = BoardOptions.from_json(stored)
+    prepare_titles(evidence, options, generic)
+    db.execute(f"""CREATE OR REPLACE TEMP TABLE saves AS
+        SELECT DISTINCT pin, board FROM {evidence.view("saves")} WHERE pin = {pin}""")
     make(db, "board_counts")
     make(db, "board_ranks", {"top": ALL, "min_boards": 1})
-    ranks = {
-        title: (idf, score)
-        for title, idf, score in db.execute(
-            "SELECT title, idf, score FROM board_ranks JOIN title_weights USING (place)"
+    ranked = {
+        title: (place, idf, score)
+        for place, title, idf, score in db.execute(
+            "SELECT rank, title, idf, score FROM board_ranks JOIN title_weights USING (place)"
         ).fetchall()
     }
-    order = {
-        title: i
-        for i, title in enumerate(
-            title
-            for (title,) in db.execute(
-                "SELECT title FROM board_ranks JOIN title_weights USING (place) ORDER BY rank"
-            ).fetchall()
-        )
-    }
-    words = _prevalence(db)
-    considered = db.execute(
-        """SELECT c.title, coalesce(c.reason, t.reason) AS reason, count(*) AS boards, any_value(t.boards) AS all_boards
-        FROM saves s JOIN current_boards c USING (board) LEFT JOIN titles t ON t.title = c.title GROUP BY 1, 2"""
-    ).fetchall()
-    unknown = db.execute("SELECT count(*) FROM saves ANTI JOIN current_boards USING (board)").fetchall()[0][0]
-    found, rank = [], 0
-    for title, reason, boards, all_boards in sorted(
-        considered, key=lambda row: (order.get(row[0], ALL), row[1] or "", row[0] or "")
-    ):
-        idf, score = ranks.get(title, (None, None))
-        reason = reason or (FEW_BOARDS if boards < chosen.min_boards else None)
-        rank += reason is None
-        reason = reason or (BEYOND_TOP if rank > chosen.top else None)
-        found.append(
+    words = _boards_by_word(db)
+    considered = db.execute("""
+        SELECT c.title, coalesce(c.reason, t.reason) AS reason, count(*) AS boards,
+            any_value(t.boards) AS all_boards
+        FROM saves s
+        JOIN current_boards c USING (board)
+        LEFT JOIN titles t ON t.title = c.title
+        GROUP BY 1, 2""").fetchall()
+    considered.sort(key=lambda row: (ranked.get(row[0], (ALL,))[0], row[1] or "", row[0] or ""))
+    titles: list[ExplainedTitle] = []
+    kept = 0
+    for title, reason, boards, all_boards in considered:
+        _, idf, score = ranked.get(title, (ALL, None, None))
+        reason = reason or (FEW_BOARDS if boards < options.min_boards else None)
+        kept += reason is None
+        reason = reason or (BEYOND_TOP if kept > options.top else None)
+        titles.append(
             {
                 "title": title,
                 "boards": boards,
                 "boards_with_title": all_boards,
-                "words": {word: words.get(word) for word in dict.fromkeys((title or "").split())},
-            }
-            | {"idf": _short(idf), "score": _short(score), "rank": None if reason else rank, "reason": reason}
-        )
-    return {"unknown_boards": unknown, "titles": found}
-
-
-def _prevalence(db: Any) -> dict[str, int]:
-    """On how many boards the words of this pin's titles are."""
-    rows = db.execute(
-        """WITH mine AS (SELECT DISTINCT unnest(string_split(title, ' ')) AS word FROM current_boards JOIN saves USING (board) WHERE title IS NOT NULL),
-        word AS (SELECT DISTINCT title, boards, unnest(string_split(title, ' ')) AS word FROM titles WHERE reason IS NULL)
-        SELECT word, sum(boards)::BIGINT FROM word SEMI JOIN mine USING (word) GROUP BY 1"""
-    ).fetchall()
-    return dict(rows)
-
-
-def _queries(evidence: Evidence, options: dict[str, Any], pin: int) -> dict[str, Any]:
-    db = evidence.db
-    weights, scale = whole_weights(options["weights"])
-    as_of = date.fromisoformat(options["as_of"])
-    window = Window.up_to(as_of, options["window_days"])
-    rows = f"(SELECT * FROM {evidence.view('log')} WHERE pin = {pin})"
-    prepare(evidence, weights)
-    count_rows(evidence, window, rows, name="counted")
-    make(db, "query_users", window.parameters())
-    make(db, "query_ranks", {"top": ALL, "min_engagements": 1, "scale": scale})
-    counted = {
-        text: row
-        for text, *row in db.execute(
-            "SELECT text, engagements, score, first_day, last_day, rank FROM query_ranks"
-        ).fetchall()
-    }
-    users = dict(
-        db.execute("SELECT q.text, users FROM query_users u JOIN queries q ON q.code = u.query").fetchall()
-    )
-    actions: dict[Any, dict[str, int]] = defaultdict(dict)
-    why: dict[Any, str] = {}
-    for text, reason, action, place, n in db.execute(
-        f"""SELECT q.text, l.reason, l.action, CASE WHEN l.day <= $after THEN '{BEFORE}' WHEN l.day > $as_of THEN '{AFTER}' ELSE '' END, sum(l.count)::BIGINT
-        FROM {rows} l LEFT JOIN queries q ON q.code = l.query GROUP BY ALL ORDER BY ALL""",
-        window.parameters(),
-    ).fetchall():
-        key = (text, reason)
-        if not place:
-            actions[key][action] = n
-        why[key] = reason or (NO_WEIGHT if not place else why.get(key, place))
-    found, rank = [], 0
-    for text, reason in sorted(
-        why, key=lambda key: (counted[key[0]][-1] if key[0] in counted else ALL, key[0] or "", key[1] or "")
-    ):
-        engagements, score, first, last, _ = counted.get(text, (0, None, None, None, ALL))
-        if text in counted:
-            few_users = (
-                FEW_USERS if options["min_users"] > 1 and users.get(text, 0) < options["min_users"] else None
-            )
-            reason = FEW_ENGAGEMENTS if engagements < options["min_engagements"] else few_users
-            rank += reason is None
-            reason = reason or (BEYOND_TOP if rank > options["top"] else None)
-        else:
-            reason = why[text, reason]
-        found.append(
-            {
-                "query": text,
-                "engagements": engagements,
-                "actions": actions[text, None if text else reason],
-                "users": users.get(text, 0),
-            }
-            | {
-                "first_date": first and str(first),
-                "last_date": last and str(last),
-                "score": _short(score),
-                "rank": None if reason else rank,
+                "words": {word: words.get(word) for word in (title or "").split()},
+                "idf": _six_digits(idf),
+                "score": _six_digits(score),
+                "rank": None if reason else kept,
                 "reason": reason,
             }
         )
-    return {"queries": found}
+    unknown, *_ = one(db, "SELECT count(*) FROM saves ANTI JOIN current_boards USING (board)")
+    return unknown, titles
 
 
-def _short(number: float | None) -> float | None:
+def _boards_by_word(db: Any) -> dict[str, int]:
+    """Word -> boards whose title has it, for the words of the pin's titles."""
+    rows = db.execute("""
+        WITH word_of_pin AS (
+            SELECT DISTINCT unnest(string_split(title, ' ')) AS word
+            FROM current_boards
+            JOIN saves USING (board)
+            WHERE title IS NOT NULL
+        ),
+        word AS (
+            SELECT DISTINCT title, boards, unnest(string_split(title, ' ')) AS word
+            FROM titles
+            WHERE reason IS NULL
+        )
+        SELECT word, sum(boards)::BIGINT FROM word SEMI JOIN word_of_pin USING (word) GROUP BY 1""")
+    return dict(rows.fetchall())
+
+
+class _Counts(NamedTuple):
+    """What was counted for a query within the window."""
+
+    engagements: int
+    score: float
+    first_day: date
+    last_day: date
+    rank: int
+
+
+def _queries(evidence: Evidence, stored: dict[str, Any], pin: int) -> list[ExplainedQuery]:
+    db = evidence.db
+    options = QueryOptions.from_json(stored)
+    weights, scale = whole_weights(options.weights)
+    window = Window.up_to(cast(date, options.as_of), options.window_days)
+    rows = f"(SELECT * FROM {evidence.view('log')} WHERE pin = {pin})"
+    prepare_counting(evidence, weights)
+    count_queries(evidence, window, rows)
+    make(db, "query_users", window.parameters())
+    make(db, "query_ranks", {"top": ALL, "min_engagements": 1, "scale": scale})
+    select = "SELECT text, engagements, score, first_day, last_day, rank FROM query_ranks"
+    counted = {text: _Counts(*row) for text, *row in db.execute(select).fetchall()}
+    select = "SELECT q.text, users FROM query_users u JOIN queries q ON q.code = u.query"
+    users: dict[str | None, int] = dict(db.execute(select).fetchall())
+    actions, reasons = _rows_of_pin(evidence, rows, window)
+
+    def order(key: tuple[str | None, str | None]) -> tuple[int, str, str]:
+        text, reason = key
+        return (counted[text].rank if text in counted else ALL, text or "", reason or "")
+
+    queries: list[ExplainedQuery] = []
+    kept = 0
+    for text, dropped in sorted(reasons, key=order):
+        counts = counted.get(text)
+        reason: str | None
+        if counts:
+            reason = None
+            if counts.engagements < options.min_engagements:
+                reason = FEW_ENGAGEMENTS
+            elif options.min_users > 1 and users.get(text, 0) < options.min_users:
+                reason = FEW_USERS
+            kept += reason is None
+            reason = reason or (BEYOND_TOP if kept > options.top else None)
+        else:
+            reason = reasons[text, dropped]
+        queries.append(
+            {
+                "query": text,
+                "engagements": counts.engagements if counts else 0,
+                "actions": actions[text, dropped],
+                "users": users.get(text, 0),
+                "first_date": str(counts.first_day) if counts else None,
+                "last_date": str(counts.last_day) if counts else None,
+                "score": _six_digits(counts.score) if counts else None,
+                "rank": None if reason else kept,
+                "reason": reason,
+            }
+        )
+    return queries
+
+
+def _rows_of_pin(
+    evidence: Evidence, rows: str, window: Window
+) -> tuple[dict[Any, dict[str, int]], dict[Any, str]]:
+    """Of the rows of a pin, by (query, reason why the text was dropped): counts by action, and why no row counts."""
+    actions: dict[Any, dict[str, int]] = defaultdict(dict)
+    reasons: dict[Any, str] = {}
+    rows_by_time = evidence.db.execute(
+        f"""SELECT q.text, l.reason, l.action,
+            CASE WHEN l.day <= $after THEN '{BEFORE}' WHEN l.day > $as_of THEN '{AFTER}' ELSE '' END AS outside,
+            sum(l.count)::BIGINT
+        FROM {rows} l
+        LEFT JOIN queries q ON q.code = l.query
+        GROUP BY ALL
+        ORDER BY ALL""",
+        window.parameters(),
+    )
+    for text, dropped, action, outside, n in rows_by_time.fetchall():
+        key = (text, dropped)
+        if not outside:
+            actions[key][action] = n
+        reasons[key] = dropped or (NO_WEIGHT if not outside else reasons.get(key, outside))
+    return actions, reasons
+
+
+def _six_digits(number: float | None) -> float | None:
+    """A number as scores are stored."""
     return None if number is None else float(f"{number:.6g}")

@@ -1,29 +1,30 @@
 """Engaged queries: after which queries people did something with a pin, best first.
 
-The formulas are in sql/, explained in docs/aggregate.md.
+The formulas are in sql/ and explained in docs/aggregate.md.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypedDict, cast
 
+from ..common.errors import OptionError
 from ..common.terminal import OnStep
-from ..store.aggregates import done_before, last_run, pins_not_in_store, remember
-from ..store.connection import StoreError, transaction
-from ..store.ranks import sorted_ranks, write_ranks
+from ..store import Connection, StoreError, transaction
+from ..store.aggregates import counts_if_unchanged, last_run, pins_not_in_store, remember
+from ..store.ranks import PinRow, sorted_ranks, write_ranks
 from ..store.runs import finish_run, start_run
 from .duck import make, one
 from .evidence import Evidence, open_evidence
-from .window import Core, Window, count_rows, find_touched, last_core, make_core, prepare
+from .incremental_counts import Core, find_touched, last_core, make_core
+from .query_window import Window, count_queries, prepare_counting
 
-WEIGHTS = {"save": 1.0, "long_click": 1.0, "click": 0.25}  # by action; what is not named weighs nothing
-MAX_DECIMALS = 6  # of a weight: sums of weights are kept exact as whole numbers
+WEIGHTS = {"save": 1.0, "long_click": 1.0, "click": 0.25}  # by action; the others weigh nothing
+MAX_DECIMALS = 6  # of a weight: sums of weights are kept exact, as whole numbers
 BEFORE, AFTER, NO_WEIGHT = "before the window", "after the as-of date", "action of no weight"
 FEW_ENGAGEMENTS, FEW_USERS, BEYOND_TOP = (
     "fewer engagements than --min-engagements",
@@ -34,27 +35,56 @@ FEW_ENGAGEMENTS, FEW_USERS, BEYOND_TOP = (
 
 @dataclass(frozen=True)
 class QueryOptions:
-    """What decides which queries are kept; the defaults are those of the paper where it states one (top 20,
-    two years).
+    """What decides which queries are kept.
+
+    The defaults of `top` and `window_days` are those of the OmniSearchSage paper.
     """
 
-    as_of: date | None = None  # None: the newest day in the log that is not in the future
-    window_days: int = 730
-    top: int = 20
-    weights: Mapping[str, float] = field(default_factory=lambda: dict(WEIGHTS))
-    min_engagements: int = 1
-    min_users: int = 1
+    as_of: date | None = (
+        None  # the last day that counts; None: the newest in the log that is not in the future
+    )
+    window_days: int = 730  # days up to `as_of` that count
+    top: int = 20  # queries kept for a pin
+    weights: Mapping[str, float] = field(default_factory=lambda: dict(WEIGHTS))  # action -> weight
+    min_engagements: int = 1  # of a query with a pin
+    min_users: int = 1  # known people behind a query of a pin
 
-    def stated(self) -> dict[str, Any]:
-        """As JSON has it."""
-        names = ("window_days", "top", "min_engagements", "min_users")
-        return {"as_of": self.as_of and str(self.as_of), "weights": dict(self.weights)} | {
-            name: getattr(self, name) for name in names
-        }
+    def as_json(self) -> dict[str, Any]:
+        """As the store keeps the options."""
+        return asdict(self) | {"as_of": self.as_of and str(self.as_of), "weights": dict(self.weights)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> QueryOptions:
+        """The options that `as_json` stored."""
+        options = {name: stored[name] for name in cls.__dataclass_fields__.keys() & stored.keys()}
+        as_of = options.get("as_of")
+        return cls(**options | {"as_of": as_of and date.fromisoformat(as_of)})
+
+
+class QueryRanking(TypedDict):
+    """What ranking came to."""
+
+    pins: int  # that were ranked
+    rows_written: int  # of those, pins that have queries
+    unknown_boards: int  # always 0: there are no boards here
+    dropped: dict[str, int]  # reason -> rows of the log, or queries of pins
+    queries: int  # queries of the pins that were ranked
+    as_of: str  # the last day that counted
+    unweighted_actions: dict[str, int]  # action -> rows, of the 20 most frequent actions of no weight
+
+
+class QueriesResult(QueryRanking):
+    """What `aggregate_queries` did. `pins` and `rows_written` are 0 if nothing has changed."""
+
+    rows_read: int
+    rejected: int  # rows, see the table rejected_rows
+    sources: int  # contents that were read
+    unchanged: int  # sources that had been read before
+    pins_not_in_store: int  # that have queries
 
 
 def aggregate_queries(
-    conn: sqlite3.Connection,
+    conn: Connection,
     *,
     log: Sequence[str] = (),
     options: QueryOptions | None = None,
@@ -62,102 +92,96 @@ def aggregate_queries(
     memory_limit: str | None = None,
     rebuild: bool = False,
     on_step: OnStep = lambda what, done, total: None,
-) -> dict[str, Any]:
-    """Takes in what is new in a query log, and writes `engaged_queries` as one run over everything read so
-    far would.
+) -> QueriesResult:
+    """Takes in what is new in a query log, and writes the table `engaged_queries`.
 
-    Returns {"rows_read", "pins", "rows_written", "unknown_boards": 0, "dropped": {reason: n}, "queries",
-    "as_of", "unweighted_actions", "pins_not_in_store", "sources", "unchanged", "rejected"}: `pins` were
-    ranked anew, `dropped` counts rows, and queries of pins. Raises SourceError, StoreError, ValueError.
+    The result is that of one run over everything read so far. `log` is paths, globs, folders, or `-` for
+    standard input; it may be empty, if other options are to rank anew. `columns` maps fields to columns.
+    `memory_limit` is for DuckDB, such as "500MB". `rebuild` first forgets everything that was read. Raises
+    SourceError, StoreError, and OptionError for a weight that cannot be.
     """
     options = options or QueryOptions()
     weights, scale = whole_weights(options.weights)
+    arguments = {"log": list(log), "map": dict(columns or {}), "rebuild": rebuild}
     with open_evidence(conn, "queries", memory_limit) as evidence:
         if not rebuild:
             evidence.check_files()
-        run_id = start_run(
-            conn,
-            "aggregate queries",
-            {"log": list(log), "map": dict(columns or {}), "rebuild": rebuild} | options.stated(),
-        )
+        run_id = start_run(conn, "aggregate queries", arguments | options.as_json())
         read = evidence.read(
             {"log": log},
             columns or {},
             run_id,
             rebuild=rebuild,
-            on_source=lambda done, of: on_step("reading", done, of),
+            on_source=lambda done, total: on_step("reading", done, total),
         )
         state = evidence.state()
         if not any(state):
             raise StoreError("no query log has been read yet: name it with --log")
         as_of = options.as_of or newest_day(evidence)
-        stated = options.stated() | {"as_of": str(as_of)}
-        counts = done_before(conn, "queries", stated, state)
-        if counts:
-            counts |= {"pins": 0, "rows_written": 0}
+        stored_options = options.as_json() | {"as_of": str(as_of)}
+        if counts := counts_if_unchanged(conn, "queries", stored_options, state):
+            ranking = cast(QueryRanking, counts | {"pins": 0, "rows_written": 0})
         else:
             on_step("ranking", 0, None)
             window = Window.up_to(as_of, options.window_days)
-            ranking = {"top": options.top, "min_engagements": options.min_engagements, "scale": scale}
-            prepare(evidence, weights)
-            core = _count(evidence, options, window, ranking, last_run(conn, "queries"), run_id)
-            of_pins = rank_queries(evidence, options, window, ranking)
-            counts = _counts(evidence, window, weights, of_pins if core else {})
-            ranks = "SELECT r.pin, p.text AS pin_id, rank, r.text AS queries, r.engagements, score AS scores, first_day AS first_dates, last_day AS last_dates"
-            ranks += f" FROM query_ranks r JOIN {evidence.codes('pins')} p ON p.code = r.pin"
-            gone: list[tuple[str]] = []
-            if not core:
-                without = f"SELECT p.text FROM touched ANTI JOIN query_ranks USING (pin) JOIN {evidence.codes('pins')} p ON p.code = pin"
-                gone = evidence.db.execute(without).fetchall()
-            rows, pins = (
-                sorted_ranks(
-                    evidence.db, "engaged_queries", ranks, ("text", "number", "score", "day", "day")
-                ),
-                counts["rows_written"],
-            )
+            parameters = ranking_parameters(options, scale)
+            prepare_counting(evidence, weights)
+            core = _count(evidence, options, window, parameters, last_run(conn, "queries"), run_id)
+            dropped = rank_queries(evidence, options, window, parameters)
+            # How many queries of pins were dropped is known only if all pins were ranked.
+            ranking = _ranking(evidence, window, weights, dropped if core else {})
+            removed = [] if core else _without_queries(evidence)
+            rows, pins = ranked_queries(evidence), ranking["rows_written"]
             on_step("writing", 0, pins)
             with transaction(conn):
                 if core:
-                    conn.execute("DELETE FROM engaged_queries")
                     core.keep(evidence)
-                conn.executemany("DELETE FROM engaged_queries WHERE pin_id = ?", gone)
-                write_ranks(conn, "engaged_queries", rows, lambda done: on_step("writing", done, pins))
-                remember(conn, "queries", stated, state, counts, run_id)
+                write_ranks(
+                    conn,
+                    "engaged_queries",
+                    rows,
+                    replace=core is not None,
+                    removed=removed,
+                    on_pins=lambda done: on_step("writing", done, pins),
+                )
+                remember(conn, "queries", stored_options, state, ranking, run_id)
             evidence.drop_leftovers()
-    counts = (
-        read
-        | counts
-        | {"rows_read": read["rows_read"], "pins_not_in_store": pins_not_in_store(conn, "engaged_queries")}
-    )
-    finish_run(conn, run_id, counts)
-    return counts
+    result: QueriesResult = {
+        **read,
+        **ranking,
+        "pins_not_in_store": pins_not_in_store(conn, "engaged_queries"),
+    }
+    finish_run(conn, run_id, dict(result))
+    return result
 
 
 def whole_weights(weights: Mapping[str, float]) -> tuple[dict[str, int], int]:
-    """Weights of the actions that count as whole numbers, and what one stands for: ({"save": 100, "click":
-    25}, 100). Raises ValueError.
+    """The weights above 0 as whole numbers, and the number that stands for a weight of 1.
+
+    For instance ({"save": 100, "click": 25}, 100). Raises OptionError.
     """
     exact = {action: Decimal(str(weight)) for action, weight in weights.items()}
     for action, weight in exact.items():
-        if (
-            not weight.is_finite()
-            or weight < 0
-            or -int(weight.as_tuple().exponent) > MAX_DECIMALS
-            or weight > 10**6
-        ):
-            raise ValueError(
-                f"the weight of {action} is {weight}: it must be between 0 and a million, with at most {MAX_DECIMALS} decimals"
+        in_range = weight.is_finite() and 0 <= weight <= 10**6
+        if not in_range or -int(weight.as_tuple().exponent) > MAX_DECIMALS:
+            raise OptionError(
+                f"the weight of {action} is {weight}:"
+                f" it must be between 0 and a million, with at most {MAX_DECIMALS} decimals"
             )
-    scale = 10 ** max(
-        (max(0, -int(weight.normalize().as_tuple().exponent)) for weight in exact.values()), default=0
-    )
+    decimals = [max(0, -int(weight.normalize().as_tuple().exponent)) for weight in exact.values()]
+    scale = 10 ** max(decimals, default=0)
     return {action: int(weight * scale) for action, weight in exact.items() if weight > 0}, scale
+
+
+def ranking_parameters(options: QueryOptions, scale: int) -> dict[str, int]:
+    """The parameters of sql/query_ranks.sql."""
+    return {"top": options.top, "min_engagements": options.min_engagements, "scale": scale}
 
 
 def newest_day(evidence: Evidence) -> date:
     """The newest day of any readable row of the log that is not in the future (UTC); today if there is none."""
     today = datetime.now(UTC).date()
-    days = (day for counts in evidence.counts() for day in counts.get("readable", ()))
+    days = (day for counts in evidence.catalog.counts() for day in counts.get("readable", ()))
     return date.fromisoformat(max((day for day in days if day <= str(today)), default=str(today)))
 
 
@@ -165,85 +189,115 @@ def _count(
     evidence: Evidence,
     options: QueryOptions,
     window: Window,
-    ranking: Mapping[str, Any],
-    last: tuple[Any, Any] | None,
+    parameters: Mapping[str, int],
+    last: tuple[dict[str, Any], list[list[int]]] | None,
     run_id: int,
 ) -> Core | None:
-    """Makes the table counted: for pins that may have changed since the last run, named in the table touched;
-    or for all, and then returns a new core.
+    """Makes the table counted (pin, query, points, engagements, first_day, last_day).
+
+    If what the last run left can be used, only pins that may have changed since are counted; they are named
+    in the table touched. Otherwise all pins are counted, and a new core is returned.
     """
     core = last_core(evidence)
     by_users = options.min_users > 1
-    if last and core:
-        stated, state = last
-        known = {evidence_id for ids in state for evidence_id in ids}
-        before = Window.up_to(date.fromisoformat(stated["as_of"]), stated["window_days"])
-        same = {
-            name: value for name, value in options.stated().items() if name not in ("as_of", "window_days")
-        }
-        if (
-            same.items() <= stated.items()
-            and known <= evidence.live("log").keys()
-            and core.fits(evidence, window, before)
-        ):
-            find_touched(evidence, core.rest(evidence), before, window, known)
-            if by_users:
-                count_rows(
-                    evidence,
-                    window,
-                    f"SELECT * FROM {evidence.view('log')} SEMI JOIN touched USING (pin)",
-                    name="counted",
-                )
-            else:
-                core.count_touched(evidence, window)
-            return None
-    core = make_core(evidence, window, run_id, ranking)
+    if last and core and (before := _window_before(evidence, options, window, core, last)):
+        known_ids = {evidence_id for ids in last[1] for evidence_id in ids}
+        find_touched(evidence, core.rest(evidence), before, window, known_ids)
+        if by_users:
+            touched = f"SELECT * FROM {evidence.view('log')} SEMI JOIN touched USING (pin)"
+            count_queries(evidence, window, touched)
+        else:
+            core.count_touched(evidence, window)
+        return None
+    core = make_core(evidence, window, run_id, parameters)
     if by_users:
-        count_rows(evidence, window, evidence.view("log"), name="counted")
+        count_queries(evidence, window, evidence.view("log"))
     else:
         core.count_all(evidence, window)
     return core
 
 
+def _window_before(
+    evidence: Evidence,
+    options: QueryOptions,
+    window: Window,
+    core: Core,
+    last: tuple[dict[str, Any], list[list[int]]],
+) -> Window | None:
+    """The window of the last run, or None if everything has to be counted anew."""
+    stored_options, state = last
+    known_ids = {evidence_id for ids in state for evidence_id in ids}
+    before = Window.up_to(date.fromisoformat(stored_options["as_of"]), stored_options["window_days"])
+    decisive = options.as_json()
+    del decisive["as_of"], decisive["window_days"]
+    same_options = decisive.items() <= stored_options.items()
+    all_count_still = known_ids <= evidence.ids("log")
+    return before if same_options and all_count_still and core.fits(evidence, window, before) else None
+
+
 def rank_queries(
-    evidence: Evidence, options: QueryOptions, window: Window, ranking: Mapping[str, Any]
+    evidence: Evidence, options: QueryOptions, window: Window, parameters: Mapping[str, int]
 ) -> dict[str, int]:
-    """Makes the table query_ranks; returns how many queries of pins were dropped, by reason."""
+    """Makes the table query_ranks of the table counted; returns reason -> queries of pins that were dropped."""
     db = evidence.db
-    pairs, few_users = one(db, "SELECT count(*) FROM counted")[0], 0
-    if options.min_users > 1:  # the view log still has the rows that were counted
-        make(db, "query_users", window.parameters())
+    all_queries, few_users = one(db, "SELECT count(*) FROM counted")[0], 0
+    if options.min_users > 1:
+        make(db, "query_users", window.parameters())  # of the view log, which has the rows that were counted
         db.execute(
-            "DELETE FROM counted c WHERE NOT EXISTS (SELECT 1 FROM query_users u WHERE u.pin = c.pin AND u.query = c.query AND u.users >= $1)",
+            """DELETE FROM counted c WHERE NOT EXISTS (
+                SELECT 1 FROM query_users u WHERE u.pin = c.pin AND u.query = c.query AND u.users >= $1)""",
             [options.min_users],
         )
-        few_users = pairs - one(db, "SELECT count(*) FROM counted")[0]
-    make(db, "query_ranks", ranking)
+        few_users = all_queries - one(db, "SELECT count(*) FROM counted")[0]
+    make(db, "query_ranks", parameters)
     few, *_ = one(db, "SELECT count(*) FROM counted WHERE engagements < $1", [options.min_engagements])
     kept, *_ = one(db, "SELECT count(*) FROM query_ranks")
-    return {FEW_USERS: few_users, FEW_ENGAGEMENTS: few, BEYOND_TOP: pairs - few_users - few - kept}
+    return {FEW_USERS: few_users, FEW_ENGAGEMENTS: few, BEYOND_TOP: all_queries - few_users - few - kept}
 
 
-def _counts(
-    evidence: Evidence, window: Window, weights: Mapping[str, int], of_pins: Mapping[str, int]
-) -> dict[str, Any]:
-    """What the ranking came to; rows that were dropped are those of all that was read."""
+def ranked_queries(evidence: Evidence) -> Iterator[Iterable[PinRow]]:
+    """Rows for the table `engaged_queries`, from query_ranks."""
+    ranks = f"""SELECT r.pin, p.text AS pin_id, rank, r.text AS queries, r.engagements, score AS scores,
+            first_day AS first_dates, last_day AS last_dates
+        FROM query_ranks r
+        JOIN {evidence.codes("pins")} p ON p.code = r.pin"""
+    return sorted_ranks(evidence.db, "engaged_queries", ranks)
+
+
+def _without_queries(evidence: Evidence) -> list[str]:
+    """The pins in the table touched that have no queries any more."""
+    rows = evidence.db.execute(f"""SELECT p.text FROM touched ANTI JOIN query_ranks USING (pin)
+        JOIN {evidence.codes("pins")} p ON p.code = pin""")
+    return [pin_id for (pin_id,) in rows.fetchall()]
+
+
+def _ranking(
+    evidence: Evidence, window: Window, weights: Mapping[str, int], dropped_queries: Mapping[str, int]
+) -> QueryRanking:
+    """What the ranking came to. Rows that were dropped are those of all that was ever read."""
     pins, queries, rows = one(
         evidence.db,
-        "SELECT (SELECT count(DISTINCT pin) FROM counted), count(*), count(*) FILTER (rank = 1) FROM query_ranks",
+        """SELECT (SELECT count(DISTINCT pin) FROM counted), count(*), count(*) FILTER (rank = 1)
+        FROM query_ranks""",
     )
     dropped, unweighted = Counter[str](), Counter[str]()
-    for counts in evidence.counts():
+    for counts in evidence.catalog.counts():
         dropped.update(counts.get("dropped", {}))
         for day, n in counts.get("kept", {}).items():
-            dropped[BEFORE if day <= str(window.after) else AFTER if day > str(window.as_of) else ""] += n
-        unweighted.update(
-            {action: n for action, n in counts.get("actions", {}).items() if action not in weights}
-        )
-    dropped.update(of_pins)
+            if day <= str(window.after):
+                dropped[BEFORE] += n
+            elif day > str(window.as_of):
+                dropped[AFTER] += n
+        actions = counts.get("actions", {}).items()
+        unweighted.update({action: n for action, n in actions if action not in weights})
+    dropped.update(dropped_queries)
     dropped[NO_WEIGHT] = unweighted.total()
-    del dropped[""]
     return {
-        "pins": pins, "rows_written": rows, "unknown_boards": 0, "dropped": {reason: n for reason, n in dropped.most_common() if n}, "queries": queries, "as_of": str(window.as_of),
+        "pins": pins,
+        "rows_written": rows,
+        "unknown_boards": 0,
+        "dropped": {reason: n for reason, n in dropped.most_common() if n},
+        "queries": queries,
+        "as_of": str(window.as_of),
         "unweighted_actions": dict(unweighted.most_common(20)),
-    }  # fmt: skip
+    }

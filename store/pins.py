@@ -1,8 +1,8 @@
-"""How pins are written to the table `pins`, and how those that a source no longer has are marked."""
+"""The table `pins`: writing pins, asking for them, and marking those that a source no longer has."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from .connection import Connection, now
@@ -11,6 +11,28 @@ from .connection import Connection, now
 def count_pins(conn: Connection) -> int:
     """The number of pins in the store, deleted ones included."""
     return int(conn.execute("SELECT count(*) FROM pins").fetchone()[0])
+
+
+def has_pin(conn: Connection, pin_id: str) -> bool:
+    """Whether there is such a pin, deleted or not."""
+    return conn.execute("SELECT 1 FROM pins WHERE pin_id = ?", [pin_id]).fetchone() is not None
+
+
+def count_created_after(conn: Connection, day: str) -> int:
+    """How many pins were created after a day (2026-05-31) and are not deleted."""
+    created_later = "deleted_at IS NULL AND substr(created_at, 1, 10) > ?"
+    return int(conn.execute(f"SELECT count(*) FROM pins WHERE {created_later}", [day]).fetchone()[0])
+
+
+def existing_pins(conn: Connection, day: str, rows_at_once: int = 100_000) -> Iterator[list[tuple[str, str]]]:
+    """(pin_id, kind) of the pins that existed on a day (2026-05-31) and are not deleted, many at a time.
+
+    A pin without a date has always existed.
+    """
+    existed = "deleted_at IS NULL AND (created_at IS NULL OR substr(created_at, 1, 10) <= ?)"
+    cursor = conn.execute(f"SELECT pin_id, kind FROM pins WHERE {existed}", [day])
+    while rows := cursor.fetchmany(rows_at_once):
+        yield [(row[0], row[1]) for row in rows]
 
 
 def upsert_pins(conn: Connection, columns: Sequence[str], pins: Iterable[Sequence[Any]]) -> None:

@@ -68,6 +68,11 @@ def find_recipe(conn: sqlite3.Connection, name: str) -> str:
     )
 
 
+def models_of_recipes(conn: sqlite3.Connection) -> dict[str, str]:
+    """The model of each recipe: {recipe_id: model}."""
+    return {row["recipe_id"]: row["model"] for row in conn.execute("SELECT recipe_id, model FROM recipes")}
+
+
 def last_revision(conn: sqlite3.Connection, model: str) -> str | None:
     """The revision of `model` that the newest run with captions of that model used, or None."""
     row = conn.execute(

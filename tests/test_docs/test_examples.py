@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pincaption.eval import gold, long_table
-from pincaption.filters import evidence_rows
+from pincaption.filters.table_kinds import TABLE_KINDS
 from pincaption.ingest import embeddings
 from pincaption.ingest import pins as ingest
 
@@ -55,9 +55,9 @@ def test_a_page_that_shows_something_else_is_noticed() -> None:
     ("heading", "fields"),
     [
         ("pins", ingest.FIELDS),
-        ("boards", evidence_rows.KINDS["boards"].names),
-        ("saves", evidence_rows.KINDS["saves"].names),
-        ("query log", evidence_rows.KINDS["log"].names),
+        ("boards", TABLE_KINDS["boards"].names),
+        ("saves", TABLE_KINDS["saves"].names),
+        ("query log", TABLE_KINDS["log"].names),
         ("vectors", embeddings.FIELDS),
         ("gold items", gold.FIELDS),
         ("ratings", long_table.FIELDS),
@@ -72,7 +72,9 @@ def reasons() -> Iterator[str]:
     """Why rows are rejected, in the words of the code; of a text with a value in it, the longest part."""
     for path in (path for room in ("sources", "ingest", "filters") for path in (ROOT / room).glob("*.py")):
         source = path.read_text(encoding="utf-8")
-        for function in re.findall(r"^def \w*why_bad.*?(?=^\S)", source + "\n#", re.MULTILINE | re.DOTALL):
+        for function in re.findall(
+            r"^def rejection_reason.*?(?=^\S)", source + "\n#", re.MULTILINE | re.DOTALL
+        ):
             yield from re.findall(r"THEN '([a-z][^'{]+)'", function)
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):

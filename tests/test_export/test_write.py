@@ -21,7 +21,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from pincaption.cli import cli
-from pincaption.export import write as exporting
+from pincaption.export import features
 from pincaption.store import open_store, transaction
 from pincaption.store.scan import scan
 
@@ -206,7 +206,7 @@ def test_the_manifest_says_what_is_there_and_check_believes_nothing(store: Path,
     )
     assert (
         captioner("export", "--check", tmp_path).stderr
-        == f"Error: {tmp_path} is no export: it has no manifest.json of ours, or not a whole one\n"
+        == f"Error: {tmp_path} is not an export: it has no complete manifest.json of captioner\n"
     )
 
 
@@ -235,8 +235,8 @@ def test_the_same_store_and_seed_give_the_same_bytes(store: Path, tmp_path: Path
 def test_rows_are_shuffled_well_and_files_and_row_groups_are_even(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "ROWS_PER_BUCKET", 100)
-    monkeypatch.setattr(exporting, "ROWS_PER_GROUP", 150)
+    monkeypatch.setattr(features, "ROWS_PER_BUCKET", 100)
+    monkeypatch.setattr(features, "ROWS_PER_GROUP", 150)
     fill(tmp_path / "my.db", 2001)
     assert captioner("export", tmp_path / "my.db", tmp_path / "out", "--shards", 3).exit_code == 0
     files = sorted((tmp_path / "out" / "features").iterdir())
@@ -312,7 +312,9 @@ def test_what_is_no_export_is_never_replaced(store: Path, tmp_path: Path) -> Non
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     result = captioner("export", store, tmp_path / "mine")
-    assert result.stderr == f"Error: {tmp_path}/mine is there already and no export: name another folder\n"
+    assert (
+        result.stderr == f"Error: {tmp_path}/mine exists already and is not an export: name another folder\n"
+    )
     assert (tmp_path / "mine" / "thesis.txt").exists()
     assert captioner("export", store, tmp_path / "mine" / "thesis.txt").exit_code == 1
     assert "does not exist: make it first" in captioner("export", store, tmp_path / "no" / "out").stderr
@@ -382,7 +384,7 @@ def test_what_somebody_put_beside_an_export_is_not_lost(tmp_path: Path) -> None:
     (out / "notes.txt").write_text("mine")
     refused = captioner("export", store, out)
     assert refused.exit_code == 1
-    assert "also holds what no export wrote (notes.txt)" in refused.stderr
+    assert "also holds files that no export wrote (notes.txt)" in refused.stderr
     assert (out / "notes.txt").read_text() == "mine"
     assert [
         row[0]
@@ -403,7 +405,7 @@ def test_few_files_may_be_open(tmp_path: Path) -> None:
     store = fill(tmp_path / "my.db", 600)
     code = f"""
 import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
-from pincaption.store import export; export.ROWS_PER_BUCKET = 5
+from pincaption.export import features; features.ROWS_PER_BUCKET = 5
 from pincaption.cli import main; import sys; sys.argv = ["captioner", "export", {str(store)!r}, {str(tmp_path / "out")!r}]; main()"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -433,7 +435,7 @@ def test_vectors_of_two_sizes_under_one_name_are_refused(store: Path, tmp_path: 
     )
     refused = captioner("export", store, tmp_path / "out")
     assert refused.exit_code == 1
-    assert "vectors of one name and of other sizes" in refused.stderr
+    assert "the store has vectors of other sizes than" in refused.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -447,7 +449,7 @@ def test_check_misses_the_card_and_counts_the_rows(store: Path, tmp_path: Path) 
     assert found.exit_code == 1
     assert found.stdout.splitlines() == [
         "README.md is missing or changed: datasets finds the files by it",
-        "manifest.json says 5 rows, and 99 where it names the files",
+        "manifest.json says 5 rows, but its files of features add up to 99",
     ]
     for broken in (
         {"format": manifest["format"]},

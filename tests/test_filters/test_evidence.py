@@ -173,7 +173,7 @@ def test_partials_that_are_missing_are_said_and_mended_by_a_rebuild(
     aggregate_queries(store, log=[str(log)], options=MAY)
     for path in partials_of(store).glob(missing):
         path.unlink()
-    said = r"pins\.db\.partials/queries-[\w-]+\.parquet is missing, without which nothing can be added up: copy the folder with the store, or name all sources and --rebuild$"
+    said = r"pins\.db\.partials/queries-[\w-]+\.parquet is missing, and the results cannot be counted without it: copy the folder together with the store, or name all sources and add --rebuild$"
     for again in (
         lambda: aggregate_queries(store, options=MAY),
         lambda: aggregate_queries(store, log=[str(write_log(tmp_path / "more.csv", "cup"))], options=MAY),
@@ -329,7 +329,9 @@ def test_a_second_process_is_refused_in_a_sentence_and_readers_and_writers_are_n
         aggregate_boards(conn, **big.sources["boards"], on_step=meanwhile)
         assert table(conn, "boards") == big.new["boards"]
         assert table(conn, "queries") == big.old["queries"]
-    refusal = f"Error: another process aggregates or exports by {path}.partials: try again when it is done\n"
+    refusal = (
+        f"Error: another process aggregates or exports with {path}.partials: try again when it is done\n"
+    )
     assert {name: (found.returncode, found.stderr) for name, found in met.items()} == {
         **dict.fromkeys(["boards", "queries", "explain"], (1, refusal)),
         **dict.fromkeys(["ingest", "stats"], (0, "")),

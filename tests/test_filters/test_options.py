@@ -73,7 +73,7 @@ def test_a_share_that_is_no_number_is_wrong_usage(db: Path, boards: Path) -> Non
 def test_a_memory_limit_that_is_no_size_is_said(db: Path, boards: Path, size: str) -> None:
     assert (
         refused("aggregate", "boards", db, "--boards", boards, "--memory-limit", size)
-        == f"--memory-limit {size} is no size such as 500MB or 4GB"
+        == f"--memory-limit {size} is not a size such as 500MB or 4GB"
     )
 
 

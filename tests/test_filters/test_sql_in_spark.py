@@ -16,7 +16,7 @@ from pincaption.filters.boards import BoardOptions, aggregate_boards, generic_ti
 from pincaption.filters.duck import sql
 from pincaption.filters.evidence import open_evidence
 from pincaption.filters.queries import WEIGHTS, QueryOptions, aggregate_queries, whole_weights
-from pincaption.filters.window import Window
+from pincaption.filters.query_window import Window
 
 sqlglot = pytest.importorskip("sqlglot", reason="sqlglot is not installed: pip install 'pincaption[spark]'")
 TEXTS = sorted(path.stem for path in (Path(__file__).parents[2] / "filters/sql").glob("*.sql"))

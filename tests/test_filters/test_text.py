@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pincaption.filters.evidence_rows import add_functions
+from pincaption.filters.batch import add_functions
 from pincaption.filters.text import holds_personal_data, normalise
 
 from . import reference
