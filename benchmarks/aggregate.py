@@ -1,14 +1,17 @@
-"""What the aggregations cost, beside what people would write by hand. Makes its own data below
-benchmarks/work (up to 2 GB), seeded.
+"""What the aggregations cost, compared with what people would write by hand.
 
-    python benchmarks/aggregate.py boards [--saves 20000000] [--rounds 3]   captioner, DuckDB by hand, Polars,
-    pandas: the same job in turn python benchmarks/aggregate.py memory                                   20
-    million saves with --memory-limit 500MB python benchmarks/aggregate.py scale
-    5, 20 and 80 million saves python benchmarks/aggregate.py days [--rounds 3]                        two
-    years of log; then one day more
+    python benchmarks/aggregate.py boards [--saves 20000000] [--rounds 3]
+        the same job in turn by captioner, DuckDB by hand, Polars and pandas
+    python benchmarks/aggregate.py memory
+        20 million saves with --memory-limit 500MB
+    python benchmarks/aggregate.py scale
+        5, 20 and 80 million saves
+    python benchmarks/aggregate.py days [--rounds 3]
+        two years of log; then one day more
 
-Each job runs in a process of its own, from Parquet files to the table in SQLite; the time is that of the
-whole process, the memory its peak. Polars and pandas are taken where they are installed.
+The data are made below benchmarks/work (up to 2 GB), with a fixed seed. Each job runs in a process of its
+own, from Parquet files to the table in SQLite. The time is that of the whole process, and the memory its
+peak. Polars and pandas take part where they are installed.
 """
 
 from __future__ import annotations
@@ -31,7 +34,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 WORK = Path(__file__).parent / "work"
-MEASURED = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024); sys.exit(code)"
+MEASURED = """import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)
+sys.exit(code)"""
 DAYS, PINS_OF_LOG = 731, 1_000_000
 FIRST_DAY = np.datetime64("2024-07-01")
 
@@ -178,14 +184,29 @@ def by_duckdb(folder: str, store: str) -> None:
 
     db = duckdb.connect()
     result = db.execute(f"""
-        WITH b AS (SELECT board_id, trim(regexp_replace(lower(title), '[^\\p{{L}}\\p{{M}}\\p{{N}}]+', ' ', 'g')) AS title FROM '{folder}/boards.parquet'),
-        t AS (SELECT title, count(*) AS boards FROM b WHERE length(title) BETWEEN 2 AND 60 GROUP BY 1 HAVING count(*) <= 0.02 * (SELECT count(*) FROM b)),
+        WITH b AS (
+            SELECT board_id, trim(regexp_replace(lower(title), '[^\\p{{L}}\\p{{M}}\\p{{N}}]+', ' ', 'g')) AS title
+            FROM '{folder}/boards.parquet'),
+        t AS (
+            SELECT title, count(*) AS boards FROM b WHERE length(title) BETWEEN 2 AND 60
+            GROUP BY 1 HAVING count(*) <= 0.02 * (SELECT count(*) FROM b)),
         w AS (SELECT DISTINCT title, boards, unnest(string_split(title, ' ')) AS word FROM t),
         df AS (SELECT word, sum(boards) AS df FROM w GROUP BY 1),
-        idf AS (SELECT title, avg(ln(1 + (SELECT sum(boards) FROM t) / df)) AS idf FROM w JOIN df USING (word) GROUP BY 1),
-        n AS (SELECT pin_id, title, count(DISTINCT board_id) AS n FROM '{folder}/saves/*.parquet' JOIN b USING (board_id) JOIN t USING (title) GROUP BY 1, 2),
-        s AS (SELECT pin_id, title, n, n * idf * boards / (boards + 2) AS score FROM n JOIN t USING (title) JOIN idf USING (title)),
-        r AS (SELECT *, row_number() OVER (PARTITION BY pin_id ORDER BY round(score, 9) DESC, length(title) - length(replace(title, ' ', '')) DESC, length(title) DESC, title) AS rank FROM s)
+        idf AS (
+            SELECT title, avg(ln(1 + (SELECT sum(boards) FROM t) / df)) AS idf
+            FROM w JOIN df USING (word) GROUP BY 1),
+        n AS (
+            SELECT pin_id, title, count(DISTINCT board_id) AS n FROM '{folder}/saves/*.parquet'
+            JOIN b USING (board_id) JOIN t USING (title) GROUP BY 1, 2),
+        s AS (
+            SELECT pin_id, title, n, n * idf * boards / (boards + 2) AS score
+            FROM n JOIN t USING (title) JOIN idf USING (title)),
+        r AS (
+            SELECT *, row_number() OVER (
+                PARTITION BY pin_id
+                ORDER BY round(score, 9) DESC, length(title) - length(replace(title, ' ', '')) DESC,
+                    length(title) DESC, title) AS rank
+            FROM s)
         SELECT pin_id, title, n, score FROM r WHERE rank <= 10 ORDER BY pin_id, rank""")
     write(store, itertools.chain.from_iterable(iter(lambda: result.fetchmany(100_000), [])))
 
@@ -327,25 +348,28 @@ def boards(saves: int, rounds: int) -> None:
     """All in turn, so that what disturbs one round disturbs all of them."""
     folder = make_saves(saves)
     others = [name for name in BY_HAND if importlib.util.find_spec(name)]
-    found: dict[str, list[tuple[float, int]]] = {name: [] for name in ("captioner", *others)}
+    results: dict[str, list[tuple[float, int]]] = {name: [] for name in ("captioner", *others)}
     for _ in range(rounds):
-        found["captioner"].append(aggregate(folder))
+        results["captioner"].append(aggregate(folder))
         for name in others:
-            found[name].append(
+            results[name].append(
                 measured(sys.executable, __file__, "by-hand", name, str(folder), fresh(f"{name}.db"))
             )
             say(
                 name,
-                *found[name][-1],
-                f"captioner takes {found['captioner'][-1][0] / found[name][-1][0]:.2f} of it ({found['captioner'][-1][0]:.1f} s)",
+                *results[name][-1],
+                f"captioner takes {results['captioner'][-1][0] / results[name][-1][0]:.2f} of it"
+                f" ({results['captioner'][-1][0]:.1f} s)",
             )
     print(f"\n{saves:,} saves, medians of {rounds}:")
-    for name, results in found.items():
-        ratio = statistics.median(a / b for (a, _), (b, _) in zip(found["captioner"], results, strict=True))
+    for name, measures in results.items():
+        ratio = statistics.median(
+            a / b for (a, _), (b, _) in zip(results["captioner"], measures, strict=True)
+        )
         say(
             name,
-            statistics.median(seconds for seconds, _ in results),
-            max(megabytes for _, megabytes in results),
+            statistics.median(seconds for seconds, _ in measures),
+            max(megabytes for _, megabytes in measures),
             f"captioner / {name}: {ratio:.2f}",
         )
     if "duckdb" in others:
@@ -353,13 +377,14 @@ def boards(saves: int, rounds: int) -> None:
 
 
 def compare(one: str, other: str) -> None:
-    """How many pins have the same titles in both stores: the hand-written normaliser and filters are simpler."""
+    """How many pins have the same titles in both stores. Not all do: the normaliser by hand is simpler."""
     import sqlite3
 
     conn = sqlite3.connect(WORK / one)
     conn.execute("ATTACH ? AS other", [str(WORK / other)])
     pins, same = conn.execute(
-        "SELECT count(*), sum(a.titles = replace(b.titles, ', ', ',')) FROM board_titles a LEFT JOIN other.board_titles b USING (pin_id)"
+        """SELECT count(*), sum(a.titles = replace(b.titles, ', ', ','))
+        FROM board_titles a LEFT JOIN other.board_titles b USING (pin_id)"""
     ).fetchone()
     print(f"the same titles for {same:,} of {pins:,} pins ({same / pins:.2%})")
 

@@ -1,15 +1,17 @@
-"""How fast a store comes out of `captioner export`, how fast a trainer reads it, and up to what size SQLite
-serves.
+"""How fast `captioner export` writes, how fast a trainer reads, and up to what size SQLite serves.
 
-    python benchmarks/export.py export [--pins 1000000] [--rounds 3]     beside datasets.Dataset.from_sql with
-    JSON decoded and to_parquet python benchmarks/export.py read [--pins 200000]                     rows/s of
-    one worker: from the export, from the store, datasets, pyarrow python benchmarks/export.py scale [--pins
-    100000 500000 1000000 2000000]   seconds and memory by size python benchmarks/export.py size [--pins
-    1000000 5000000]            ingest, bookkeeping of runs, reads of the view, export, by size
+    python benchmarks/export.py export [--pins 1000000] [--rounds 3]
+        compared with datasets.Dataset.from_sql, JSON decoding and to_parquet
+    python benchmarks/export.py read [--pins 200000]
+        rows/s of one worker: from the export, from the store, with datasets, with pyarrow
+    python benchmarks/export.py scale [--pins 100000 500000 1000000 2000000]
+        seconds and memory by size
+    python benchmarks/export.py size [--pins 1000000 5000000]
+        ingest, bookkeeping of runs, reads of the view and export, by size
 
-Stores of made-up pins: 70% with a title, half with a description, half with a caption, each with ten board
-titles and twenty queries. They stay in benchmarks/work, or in the folder that CAPTIONER_BENCH names, for the
-next time.
+The stores have made-up pins: 70% with a title, half with a description, half with a caption, each with ten
+board titles and twenty queries. They are kept in benchmarks/work, or in the folder that CAPTIONER_BENCH
+names.
 """
 
 from __future__ import annotations
@@ -71,7 +73,8 @@ def make_store(pins: int) -> Path:
         some = [(f"pin-{number:010}", number) for number in order[start : start + 50_000].tolist()]
         with transaction(conn):
             conn.executemany(
-                "INSERT INTO pins (pin_id, title, description, image, image_sha256, category, locale) VALUES (?, ?, ?, ?, ?, ?, 'en-US')",
+                """INSERT INTO pins (pin_id, title, description, image, image_sha256, category, locale)
+                VALUES (?, ?, ?, ?, ?, ?, 'en-US')""",
                 [
                     (
                         i,
@@ -86,7 +89,8 @@ def make_store(pins: int) -> Path:
             )
             captions = [(i, rng.choice(own)[2], f"{n:064x}") for i, n in some if n % 10 >= 5]
             conn.executemany(
-                "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, 'made-up', 'ok', ?, ?, '2026-01-01')",
+                """INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at)
+                VALUES (?, 'made-up', 'ok', ?, ?, '2026-01-01')""",
                 captions,
             )
             conn.executemany(
@@ -103,7 +107,10 @@ def make_store(pins: int) -> Path:
 
 def measured(*command: str | Path) -> tuple[float, float]:
     """Seconds and peak memory in MB of a command."""
-    code = "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(done.returncode)"
+    code = """import resource, subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(done.returncode)"""
     began = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True)
     if done.returncode:
@@ -145,7 +152,9 @@ def export(pins: int, rounds: int) -> None:
             print(f"round {i + 1}: {name}: {seconds:.1f} s, {peak:,.0f} MB", flush=True)
     ratio = statistics.median(theirs / ours for ours, theirs in zip(*times.values(), strict=True))
     print(
-        f"{pins:,} pins: {statistics.median(times['captioner export']):.1f} s, {peaks['captioner export']:,.0f} MB (target 1,000); {ratio:.2f} times as fast as datasets (target 3), median of {rounds}"
+        f"{pins:,} pins: {statistics.median(times['captioner export']):.1f} s,"
+        f" {peaks['captioner export']:,.0f} MB (target 1,000);"
+        f" {ratio:.2f} times as fast as datasets (target 3), median of {rounds}"
     )
 
 
@@ -156,7 +165,9 @@ def scale(sizes: list[int]) -> None:
         seconds, peak = measured(CAPTIONER, "export", store, WORK / "out")
         stats, _ = measured(CAPTIONER, "stats", store)
         print(
-            f"{pins:>11,} pins, store of {store.stat().st_size / 1e9:.1f} GB: export {seconds:.1f} s ({1e6 * seconds / pins:.1f} s a million), {peak:,.0f} MB; stats {stats:.1f} s",
+            f"{pins:>11,} pins, store of {store.stat().st_size / 1e9:.1f} GB:"
+            f" export {seconds:.1f} s ({1e6 * seconds / pins:.1f} s a million), {peak:,.0f} MB;"
+            f" stats {stats:.1f} s",
             flush=True,
         )
 

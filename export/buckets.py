@@ -17,7 +17,7 @@ import pyarrow as pa
 
 
 class Buckets:
-    """`n` buckets in `folder`. Add the tables one after the other, then take the rows out bucket by bucket."""
+    """`n` buckets in `folder`. Add one table after the other, then take the rows out bucket by bucket."""
 
     def __init__(self, folder: Path, seed: int, n: int):
         self.folder, self.seed, self.n = folder, seed, n

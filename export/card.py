@@ -1,4 +1,4 @@
-"""README.md of an export: a data card for people, which also tells `datasets.load_dataset` where the files are."""
+"""README.md of an export: a data card for people. `datasets.load_dataset` finds the files by it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import hashlib
 from pathlib import Path
 
 from .manifest import Manifest
+
+LISTS = (
+    "Lists are in rank order and never null. `manifest.json` has the SHA-256 of every file;"
+    " `captioner export --check` verifies them."
+)
 
 
 def data_card(manifest: Manifest) -> str:
@@ -22,14 +27,21 @@ configs:
 ---
 # Enriched features
 
-{manifest["rows"]:,} pins with their own text, captions, board titles and engaged queries, written by `captioner export`. Rows are shuffled with seed {manifest["seed"]}.
+{_summary(manifest)}
 {_as_of(manifest)}{recipes}{"The built-in checkpoint knows drawn pictures only." + chr(10) if builtin else ""}
 | column | type |
 |---|---|
 {columns}
 
-Lists are in rank order and never null. `manifest.json` has the SHA-256 of every file; `captioner export --check` verifies them.
+{LISTS}
 """
+
+
+def _summary(manifest: Manifest) -> str:
+    return (
+        f"{manifest['rows']:,} pins with their own text, captions, board titles and engaged queries,"
+        f" written by `captioner export`. Rows are shuffled with seed {manifest['seed']}."
+    )
 
 
 def _configs(manifest: Manifest) -> list[str]:

@@ -45,7 +45,7 @@ class ExportOptions:
     pairs: bool = False  # also what people did after `as_of`
     test_from: date | None = None  # pairs of this day and later are the split "test"
     undated: Undated = "refuse"  # what becomes of saves without a date, with `as_of`
-    memory_limit: str | None = None  # of the counting for `as_of`, such as "500MB"; None: DuckDB's share here
+    memory_limit: str | None = None  # for counting with `as_of`, such as "500MB"
 
     def __post_init__(self) -> None:
         if not self.as_of and (self.undated != "refuse" or self.memory_limit):
@@ -59,7 +59,7 @@ class ExportOptions:
 
 
 class ExportResult(TypedDict):
-    """What `export` wrote. `then` is there only with `as_of`, `pairs` and `pairs_dropped` only with `pairs`."""
+    """What `export` wrote. `then` comes only with `as_of`, `pairs` and `pairs_dropped` only with `pairs`."""
 
     rows: int  # pins
     recipes: dict[str, int]  # recipe_id -> captions

@@ -68,7 +68,10 @@ def known_on(
 
 
 def _keep_known(evidence: Evidence, day: date, undated: Undated) -> int:
-    """Makes the tables known_saves and known_boards; returns how many saves have no date. Raises StoreError."""
+    """Makes the tables known_saves and known_boards. Returns how many saves have no date.
+
+    Raises StoreError.
+    """
     db, saves, boards = evidence.db, evidence.view("saves"), evidence.view("boards")
     without, all_saves = one(db, f"SELECT count(*) FILTER (day IS NULL), count(*) FROM {saves}")
     if without and undated == "refuse":

@@ -249,12 +249,13 @@ def _queries(evidence: Evidence, stored: dict[str, Any], pin: int) -> list[Expla
 def _rows_of_pin(
     evidence: Evidence, rows: str, window: Window
 ) -> tuple[dict[Any, dict[str, int]], dict[Any, str]]:
-    """Of the rows of a pin, by (query, reason why the text was dropped): counts by action, and why no row counts."""
+    """Counts by action, and why no row counts; both by (query, reason why its text was dropped)."""
     actions: dict[Any, dict[str, int]] = defaultdict(dict)
     reasons: dict[Any, str] = {}
     rows_by_time = evidence.db.execute(
         f"""SELECT q.text, l.reason, l.action,
-            CASE WHEN l.day <= $after THEN '{BEFORE}' WHEN l.day > $as_of THEN '{AFTER}' ELSE '' END AS outside,
+            CASE WHEN l.day <= $after THEN '{BEFORE}' WHEN l.day > $as_of THEN '{AFTER}' ELSE '' END
+                AS outside,
             sum(l.count)::BIGINT
         FROM {rows} l
         LEFT JOIN queries q ON q.code = l.query

@@ -179,7 +179,7 @@ def ranking_parameters(options: QueryOptions, scale: int) -> dict[str, int]:
 
 
 def newest_day(evidence: Evidence) -> date:
-    """The newest day of any readable row of the log that is not in the future (UTC); today if there is none."""
+    """The newest day (UTC) of a readable row of the log that is not in the future; today if there is none."""
     today = datetime.now(UTC).date()
     days = (day for counts in evidence.catalog.counts() for day in counts.get("readable", ()))
     return date.fromisoformat(max((day for day in days if day <= str(today)), default=str(today)))
@@ -238,7 +238,7 @@ def _window_before(
 def rank_queries(
     evidence: Evidence, options: QueryOptions, window: Window, parameters: Mapping[str, int]
 ) -> dict[str, int]:
-    """Makes the table query_ranks of the table counted; returns reason -> queries of pins that were dropped."""
+    """Makes the table query_ranks of the table counted. Returns reason -> dropped queries of pins."""
     db = evidence.db
     all_queries, few_users = one(db, "SELECT count(*) FROM counted")[0], 0
     if options.min_users > 1:

@@ -68,7 +68,7 @@ class Source:
 
 
 def source_key(path: str) -> str:
-    """The name under which the store knows a source: an absolute path, also where a file's name is not UTF-8."""
+    """The name under which the store knows a source: an absolute path, even if a name is not UTF-8."""
     return path if path.startswith("-#") else os.fsencode(absolute(path)).decode(errors="backslashreplace")
 
 

@@ -1,6 +1,6 @@
-"""Sources that DuckDB does not read as they are (CSV, JSON, odd types), brought into Parquet with plain types.
+"""Sources that DuckDB cannot read as they are (CSV, JSON, odd types), as Parquet with plain types.
 
-They go through the reader of `ingest pins`, value by value.
+The reader of `ingest pins` reads them, value by value.
 """
 
 from __future__ import annotations

@@ -6,28 +6,32 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-# Personal data is looked for in raw text. With `_holds_address`, this is the pattern of docs/aggregate.md,
-# searched in linear time.
+# Together with `_holds_address`, this is the pattern of docs/aggregate.md.
 _PERSONAL = re.compile(r"https?://|www\.|(?:\+?\d[\s().-]?){9,}")
-_APOSTROPHES = "'\u2019\u02bc"  # what is typed for one; U+FF07 is U+0027 after NFKC
-_LONG_RUN = 1000  # characters: of fewer, no order takes long to mend
-_MARKS_IN_ONE = "\u0344\u0f73\u0f75\u0f81\uff9e\uff9f"  # characters that NFKC takes apart into marks alone
+_APOSTROPHES = "'\u2019\u02bc"  # characters that are typed as one; NFKC turns U+FF07 into U+0027
+_LONG_TEXT = 1000  # characters; the marks of a shorter text are sorted fast enough in any case
+# Characters that NFKC decomposes into nothing but marks.
+_MARKS_IN_ONE = "\u0344\u0f73\u0f75\u0f81\uff9e\uff9f"
 _NOT_KEPT_ASCII = str.maketrans({chr(code): " " for code in range(128) if not chr(code).isalnum()})
 
 
 def normalise(text: str) -> str:
-    """The form in which titles and queries are counted: "Kitchen!!  IDEAS" and "kitchen ideas" are one.
+    """The form in which titles and queries are compared: "Kitchen!!  IDEAS" becomes "kitchen ideas".
 
-    Format characters vanish; NFKC, case folding, NFKC; letters, marks and numbers stay, and apostrophes
-    within words; everything else becomes a space, runs of spaces one, ends trimmed. Idempotent; raises on no
-    string.
+    1. Format characters (category Cf) are removed.
+    2. NFKC, case folding and NFKC are applied.
+    3. Letters, marks and numbers stay, and so does an apostrophe within a word. Everything else becomes a
+       space.
+    4. Runs of spaces become one, and spaces at the ends are removed.
+
+    A second call changes nothing. No string raises an error.
     """
     if text.isascii():
         text = text.lower()
     else:
         text = text.translate(_WITHOUT_FORMAT)
-        if len(text) > _LONG_RUN:
-            text = _in_order(text)
+        if len(text) > _LONG_TEXT:
+            text = _with_sorted_marks(text)
         text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     if not text.isascii():
         if any(mark in text for mark in _APOSTROPHES):
@@ -38,9 +42,10 @@ def normalise(text: str) -> str:
     return " ".join(text.translate(_NOT_KEPT_ASCII).split())
 
 
-def _in_order(text: str) -> str:
-    """The same text to Unicode, its runs of combining marks in their canonical order: the library sorts them
-    in quadratic time.
+def _with_sorted_marks(text: str) -> str:
+    """An equivalent text in which each run of combining marks is in canonical order.
+
+    `unicodedata.normalize` would sort them too, but in time quadratic in the length of a run.
     """
     ordered: list[str] = []
     marks: list[str] = []
@@ -54,7 +59,7 @@ def _in_order(text: str) -> str:
 
 
 def _with_apostrophes(text: str) -> str:
-    """Apostrophes that stand within a word as U+0027, the others as spaces."""
+    """The text with each apostrophe within a word as U+0027, and each other one as a space."""
     kept = list(text)
     for i, character in enumerate(text):
         if character in _APOSTROPHES:
@@ -69,7 +74,7 @@ def _category(character: str) -> str:
 
 
 class _Characters(dict[int, str | None]):
-    """What becomes of each character, found when it is first met; for str.translate."""
+    """A table for str.translate that asks `change(character, category)` when it first meets a character."""
 
     def __init__(self, change: Callable[[str, str], str | None]):
         super().__init__()
@@ -88,16 +93,16 @@ _KEPT = _Characters(
 
 
 def holds_personal_data(text: str) -> bool:
-    """Whether raw text holds an e-mail address, a link or a telephone number; takes time linear in its
-    length.
+    """Whether raw text holds an e-mail address, a link or a telephone number.
 
-    The same as a search for `\\S+@\\S+\\.\\S+|https?://|www\\.|(?:\\+?\\d[\\s().-]?){9,}`, whose first part
-    alone would be quadratic.
+    This is a search for `\\S+@\\S+\\.\\S+|https?://|www\\.|(?:\\+?\\d[\\s().-]?){9,}` in time linear in the
+    length of the text. As a regular expression, the first part would take quadratic time.
     """
     return ("@" in text and _holds_address(text)) or _PERSONAL.search(text) is not None
 
 
 def _holds_address(text: str) -> bool:
+    """Whether a word has an @ that is not its first character, and after it a dot within the rest."""
     for word in text.split():
         at, dot = word.find("@", 1), word.rfind(".", 0, -1)
         if 0 < at < dot - 1:

@@ -1,9 +1,11 @@
--- The best queries of each pin, one row per pin and rank. Scores that agree to a relative 1e-9 are equal: ranked by a rounded integer.
--- counted (pin, query, points, engagements, first_day, last_day), queries (code, text). Texts are compared only where
--- score and day leave it open who is in.
+-- The best queries of each pin, one row per pin and rank.
+-- counted (pin, query, points, engagements, first_day, last_day), queries (code, text).
+-- Scores that agree to a relative 1e-9 are equal: the logarithm of a score is ranked, rounded to an integer.
+-- Texts are compared only where score and last day leave open which query is kept.
 SELECT pin, rank, query, text, engagements, points / $scale AS score, first_day, last_day
 FROM (
-    SELECT c.*, q.text, row_number() OVER (PARTITION BY c.pin ORDER BY c.rounded DESC, c.last_day DESC, q.text) AS rank
+    SELECT c.*, q.text,
+        row_number() OVER (PARTITION BY c.pin ORDER BY c.rounded DESC, c.last_day DESC, q.text) AS rank
     FROM (
         SELECT *, rank() OVER (PARTITION BY pin ORDER BY rounded DESC, last_day DESC) AS best
         FROM (

@@ -1,4 +1,5 @@
--- How many people are known to have come to a pin by a query within the window. log, weights: see query_counts.
+-- How many people are known to have come to a pin by a query, within the window of days.
+-- log, weights: see query_counts.
 SELECT l.pin, l.query, count(DISTINCT l.user_id) AS users
 FROM log AS l
 JOIN weights AS w ON w.action = l.action

@@ -1,6 +1,7 @@
--- What one more board counts for a title that passed: idf(t) * boards(t) / (boards(t) + 2), so that score = n * weight.
+-- What one more board counts for a title that passed: idf(t) * boards(t) / (boards(t) + 2).
+-- The score of a title for a pin is the number of boards times this weight.
 -- `place` orders titles of equal score: more words first, then more characters, then by code point.
--- Logarithms are added up as integers: the sum is then the same in whatever order an engine takes them.
+-- Logarithms are added as integers: the sum is the same whatever the order in which an engine adds them.
 WITH passed AS (
     SELECT title, boards, chars, words FROM titles WHERE reason IS NULL
 ),
@@ -14,7 +15,9 @@ total AS (
     SELECT sum(boards) AS boards FROM passed
 ),
 idf AS (
-    SELECT w.title, CAST(sum(CAST(round(ln(1 + t.boards / p.boards) * 1e14) AS BIGINT)) AS DOUBLE) / 1e14 / count(*) AS idf
+    SELECT w.title,
+        CAST(sum(CAST(round(ln(1 + t.boards / p.boards) * 1e14) AS BIGINT)) AS DOUBLE) / 1e14 / count(*)
+            AS idf
     FROM word AS w
     JOIN prevalence AS p ON p.word = w.word
     CROSS JOIN total AS t

@@ -1,5 +1,5 @@
--- Each distinct title: on how many boards it is, and, if it does not pass, why (`reason`).
--- current_boards (board, title, reason); generic (title): titles that say nothing.
+-- Each distinct title: how many boards have it, and, if it does not pass, why (`reason`).
+-- current_boards (board, title, reason). generic (title): titles that say nothing.
 SELECT title, boards, chars, words,
     CASE
         WHEN chars < $min_chars THEN 'shorter than --min-chars'
@@ -9,7 +9,8 @@ SELECT title, boards, chars, words,
         WHEN boards > $most_boards THEN 'on more than --max-board-share of the boards'
     END AS reason
 FROM (
-    SELECT title, count(*) AS boards, length(title) AS chars, length(title) - length(replace(title, ' ', '')) + 1 AS words
+    SELECT title, count(*) AS boards, length(title) AS chars,
+        length(title) - length(replace(title, ' ', '')) + 1 AS words
     FROM current_boards
     WHERE reason IS NULL
     GROUP BY title

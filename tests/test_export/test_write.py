@@ -1,4 +1,4 @@
-"""`captioner export`: what a trainer gets, and that it is whole, the same every time, and never half of one."""
+"""`captioner export`: what a trainer gets. It is complete, and the same every time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ from pincaption.store.scan import scan
 
 CAPTIONER = Path(sys.executable).with_name("captioner")
 COLUMNS = [
-    "pin_id", "kind", "title", "description", "caption", "caption_recipe", "board_titles", "board_title_counts", "engaged_queries", "engaged_query_scores",
+    "pin_id", "kind", "title", "description", "caption", "caption_recipe",
+    "board_titles", "board_title_counts", "engaged_queries", "engaged_query_scores",
     "image_sha256", "category", "locale",
 ]  # fmt: skip
 NASTY = [
@@ -61,7 +62,8 @@ def fill(path: Path, pins: int) -> Path:
         for i in range(pins):
             text = NASTY[i % len(NASTY)]
             conn.execute(
-                "INSERT INTO pins (pin_id, kind, title, description, has_description, image, image_sha256, category, locale) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                """INSERT INTO pins (pin_id, kind, title, description, has_description, image, image_sha256,
+                    category, locale) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
                 [
                     f"pin {i}",
                     "product" if i % 4 == 0 else "pin",
@@ -79,7 +81,8 @@ def fill(path: Path, pins: int) -> Path:
                     (("old", "2026-01-01"), ("new", "2026-02-01")) if i % 2 else (("old", "2026-01-01"),)
                 ):
                     conn.execute(
-                        "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, ?, 'ok', ?, ?, ?)",
+                        """INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at)
+                        VALUES (?, ?, 'ok', ?, ?, ?)""",
                         [f"pin {i}", recipe, f"{recipe} {text}x", f"sha {i}", moment],
                     )
             if i % 3:
@@ -406,7 +409,8 @@ def test_few_files_may_be_open(tmp_path: Path) -> None:
     code = f"""
 import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
 from pincaption.export import features; features.ROWS_PER_BUCKET = 5
-from pincaption.cli import main; import sys; sys.argv = ["captioner", "export", {str(store)!r}, {str(tmp_path / "out")!r}]; main()"""
+from pincaption.cli import main; import sys
+sys.argv = ["captioner", "export", {str(store)!r}, {str(tmp_path / "out")!r}]; main()"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert len(pd.read_parquet(tmp_path / "out" / "features")) == 599

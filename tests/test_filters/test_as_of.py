@@ -61,11 +61,20 @@ def make_world(seed: int) -> dict[str, list[dict[str, Any]]]:
         for _ in range(10)
     ]
     return {
-        "pins": [{"pin_id": f"p{i}", "kind": rng.choice(["pin", "product"]), "title": "x", "created_at": some_day() if i % 5 == 0 else None} for i in range(30)],
+        "pins": [
+            {"pin_id": f"p{i}", "kind": rng.choice(["pin", "product"]), "title": "x",
+             "created_at": some_day() if i % 5 == 0 else None}
+            for i in range(30)
+        ],
         "boards": boards,
-        "saves": [{"pin_id": f"p{rng.randrange(33)}", "board_id": f"b{rng.randrange(42)}", "saved_at": some_day()} for _ in range(300)],
+        "saves": [
+            {"pin_id": f"p{rng.randrange(33)}", "board_id": f"b{rng.randrange(42)}", "saved_at": some_day()}
+            for _ in range(300)
+        ],
         "log": [
-            {"pin_id": f"p{rng.randrange(33)}", "query": rng.choice(QUERIES), "action": rng.choice([*WEIGHTS, "impression"]), "date": some_day(), "count": rng.randint(1, 3), "user_id": str(rng.randrange(9))}
+            {"pin_id": f"p{rng.randrange(33)}", "query": rng.choice(QUERIES),
+             "action": rng.choice([*WEIGHTS, "impression"]), "date": some_day(),
+             "count": rng.randint(1, 3), "user_id": str(rng.randrange(9))}
             for _ in range(400)
         ],
     }  # fmt: skip
@@ -201,7 +210,8 @@ def test_saves_without_dates_are_refused_unless_told_otherwise(tmp_path: Path) -
     refused = CliRunner().invoke(cli, ["export", str(store), str(tmp_path / "out"), "--as-of", str(DAY)])
     assert refused.exit_code == 1
     assert refused.stderr.startswith(
-        "Error: 100 of 300 saves have no saved_at, so it is not known whether they existed on 2026-03-10: --undated drop leaves them out, --undated include"
+        "Error: 100 of 300 saves have no saved_at, so it is not known whether they existed on 2026-03-10:"
+        " --undated drop leaves them out, --undated include"
     )
     assert not (tmp_path / "out").exists()
     counts = {}
@@ -242,7 +252,19 @@ def test_options_that_make_no_sense_together(tmp_path: Path) -> None:
 
 def test_pairs_of_queries_are_the_same_whatever_the_weights_add_up_to(tmp_path: Path) -> None:
     world = make_world(1)
-    world["log"] = [{"pin_id": f"p{p}", "query": f"tea {q}", "action": a, "date": str(DAY + timedelta(1 + d)), "count": 1} for p in range(3) for q in range(30) for a, d in ((("save", 0),) if q % 2 else tuple(("click", d) for d in range(7)))]  # fmt: skip
+    one_save, seven_clicks = [("save", 0)], [("click", d) for d in range(7)]
+    world["log"] = [
+        {
+            "pin_id": f"p{p}",
+            "query": f"tea {q}",
+            "action": action,
+            "date": str(DAY + timedelta(1 + d)),
+            "count": 1,
+        }
+        for p in range(3)
+        for q in range(30)
+        for action, d in (one_save if q % 2 else seven_clicks)
+    ]
     store = make_store(tmp_path / "w", world, "--weight", "click=0.1", "--weight", "save=0.7")
     captioner("export", store, tmp_path / "out", "--as-of", DAY, "--pairs")
     found = pq.read_table(tmp_path / "out" / "query_pairs").to_pydict()

@@ -63,7 +63,8 @@ def test_map_names_the_columns_of_all_tables_or_of_one(tmp_path: Path, db: Path)
             "boards",
             "saves.pinid=item",
             1,
-            "--map names no field of boards or saves: saves.pinid; the fields are board_id, title, created_at, owner_id, pin_id",
+            "--map names no field of boards or saves: saves.pinid;"
+            " the fields are board_id, title, created_at, owner_id, pin_id",
         ),
         ("boards", "pinid=item", 1, "--map names no field of boards or saves: pinid; the fields are"),
         (
@@ -95,7 +96,8 @@ def test_map_names_the_columns_of_all_tables_or_of_one(tmp_path: Path, db: Path)
             "queries",
             "querry=q",
             1,
-            "--map names no field of log: querry; the fields are pin_id, query, action, date, timestamp, count, user_id",
+            "--map names no field of log: querry;"
+            " the fields are pin_id, query, action, date, timestamp, count, user_id",
         ),
         ("queries", "saves.pin_id=item", 1, "--map names no field of log: saves.pin_id; the fields are"),
         (

@@ -173,7 +173,10 @@ def test_partials_that_are_missing_are_said_and_mended_by_a_rebuild(
     aggregate_queries(store, log=[str(log)], options=MAY)
     for path in partials_of(store).glob(missing):
         path.unlink()
-    said = r"pins\.db\.partials/queries-[\w-]+\.parquet is missing, and the results cannot be counted without it: copy the folder together with the store, or name all sources and add --rebuild$"
+    said = (
+        r"pins\.db\.partials/queries-[\w-]+\.parquet is missing, and the results cannot be counted without it:"
+        r" copy the folder together with the store, or name all sources and add --rebuild$"
+    )
     for again in (
         lambda: aggregate_queries(store, options=MAY),
         lambda: aggregate_queries(store, log=[str(write_log(tmp_path / "more.csv", "cup"))], options=MAY),
@@ -276,15 +279,19 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Big:
         for name, text in (
             (
                 "boards",
-                "SELECT 'b' || i AS board_id, 'Title ' || (i % 5000) || ' ' || (i % 37) AS title FROM range(10000) r(i)",
+                """SELECT 'b' || i AS board_id, 'Title ' || (i % 5000) || ' ' || (i % 37) AS title
+                FROM range(10000) r(i)""",
             ),
             (
                 "saves",
-                "SELECT 'p' || (i % 6000) AS pin_id, 'b' || ((i * 104729 + i // 6000 * 17) % 10000) AS board_id FROM range(300000) r(i)",
+                """SELECT 'p' || (i % 6000) AS pin_id, 'b' || ((i * 104729 + i // 6000 * 17) % 10000) AS board_id
+                FROM range(300000) r(i)""",
             ),
             (
                 "log",
-                "SELECT 'p' || (i % 6000) AS pin_id, 'query ' || (i * 7919 % 997) AS query, 'save' AS action, DATE '2024-01-01' + (i % 100)::INTEGER AS date FROM range(60000) r(i)",
+                """SELECT 'p' || (i % 6000) AS pin_id, 'query ' || (i * 7919 % 997) AS query, 'save' AS action,
+                    DATE '2024-01-01' + (i % 100)::INTEGER AS date
+                FROM range(60000) r(i)""",
             ),
         ):
             db.execute(f"COPY ({text}) TO '{folder / name}.parquet' (FORMAT parquet)")
@@ -468,7 +475,10 @@ def test_a_process_that_is_killed_while_it_replaces_the_results_spoils_nothing(
     script = f"""import os
 from pincaption.filters.{name} import aggregate_{name}
 from pincaption.store import open_store
-aggregate_{name}(open_store({str(path)!r}), **{sources!r}, rebuild={rebuild}, on_step=lambda what, done, total: what == "writing" and os.kill(os.getpid(), 9))"""
+def on_step(what, done, total):
+    if what == "writing":
+        os.kill(os.getpid(), 9)
+aggregate_{name}(open_store({str(path)!r}), **{sources!r}, rebuild={rebuild}, on_step=on_step)"""
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
     after_a_kill(path, big, name)
 
@@ -493,7 +503,10 @@ def test_explain_says_that_rows_were_read_since(tmp_path: Path, big: Big) -> Non
     script = f"""import os
 from pincaption.filters.queries import aggregate_queries
 from pincaption.store import open_store
-aggregate_queries(open_store({str(path)!r}), log=[{str(log)!r}], on_step=lambda what, done, total: what == "ranking" and os.kill(os.getpid(), 9))"""
+def on_step(what, done, total):
+    if what == "ranking":
+        os.kill(os.getpid(), 9)
+aggregate_queries(open_store({str(path)!r}), log=[{str(log)!r}], on_step=on_step)"""
     assert subprocess.run([sys.executable, "-c", script]).returncode == -9
     with closing(open_store(path)) as conn:
         assert explain(conn, "p1")["queries"]["outdated"]

@@ -273,7 +273,8 @@ def test_what_explain_keeps_is_what_stands_in_the_store(tmp_path: Path, db: Path
             assert (
                 asked
                 == conn.execute(
-                    "SELECT rank, query, engagements, score, first_date, last_date FROM engaged_query_ranks WHERE pin_id = ? ORDER BY rank",
+                    """SELECT rank, query, engagements, score, first_date, last_date
+                    FROM engaged_query_ranks WHERE pin_id = ? ORDER BY rank""",
                     [pin],
                 ).fetchall()
             )
@@ -321,8 +322,8 @@ def test_explain_of_a_pin_of_which_nothing_was_read(db: Path, boards: Path, save
 
 def test_explain_before_any_aggregation_says_what_to_run(db: Path) -> None:
     assert (
-        refused("aggregate", "explain", db, "1")
-        == "nothing has been aggregated yet: run `captioner aggregate boards` or `captioner aggregate queries` first"
+        refused("aggregate", "explain", db, "1") == "nothing has been aggregated yet:"
+        " run `captioner aggregate boards` or `captioner aggregate queries` first"
     )
 
 

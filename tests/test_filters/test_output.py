@@ -243,7 +243,8 @@ def test_titles_and_queries_of_a_pin_wait_until_it_is_ingested(
 ) -> None:
     assert counts("aggregate", "boards", db, "--boards", boards, "--saves", saves)["pins_not_in_store"] == 1
     assert counts("aggregate", "queries", db, "--log", log)["pins_not_in_store"] == 1
-    seen = "SELECT pin_id, board_titles, board_title_counts, engaged_queries, engaged_query_counts FROM enriched_features ORDER BY pin_id"
+    seen = """SELECT pin_id, board_titles, board_title_counts, engaged_queries, engaged_query_counts
+        FROM enriched_features ORDER BY pin_id"""
     first = ("1", '["kitchen ideas","tea time"]', "[2,1]", '["red mug"]', "[3]")
     with closing(sqlite3.connect(db)) as conn:
         assert conn.execute(seen).fetchall() == [first, ("2", None, None, None, None)]

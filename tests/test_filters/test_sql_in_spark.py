@@ -95,7 +95,8 @@ def test_board_titles_are_the_same(spark: Any, store: sqlite3.Connection, world:
     make(spark, "board_counts")
     make(spark, "board_ranks", {"top": 5, "min_boards": 1})
     rows = spark.sql(
-        """SELECT p.text, r.rank, w.title, r.boards, r.score FROM board_ranks r JOIN title_weights w ON w.place = r.place JOIN pins p ON p.code = r.pin"""
+        """SELECT p.text, r.rank, w.title, r.boards, r.score
+        FROM board_ranks r JOIN title_weights w ON w.place = r.place JOIN pins p ON p.code = r.pin"""
     ).collect()
     found = [(pin, rank, title, boards, float(f"{score:.6g}")) for pin, rank, title, boards, score in rows]
     assert sorted(found) == sorted(
@@ -126,7 +127,8 @@ def test_engaged_queries_are_the_same(spark: Any, store: sqlite3.Connection, wor
     make(spark, "query_sums").createOrReplaceTempView("counted")
     make(spark, "query_ranks", {"top": 7, "min_engagements": 2, "scale": scale})
     rows = spark.sql(
-        "SELECT p.text, r.rank, r.text, r.engagements, r.score, r.first_day, r.last_day FROM query_ranks r JOIN pins p ON p.code = r.pin"
+        """SELECT p.text, r.rank, r.text, r.engagements, r.score, r.first_day, r.last_day
+        FROM query_ranks r JOIN pins p ON p.code = r.pin"""
     ).collect()
     found = [
         (pin, rank, query, engagements, float(f"{score:.6g}"), str(first), str(last))

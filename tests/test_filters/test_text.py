@@ -163,11 +163,14 @@ def test_sql_leaves_null_as_it_is(db: Any) -> None:
 # --- holds_personal_data ---
 
 PATTERN = re.compile(r"\S+@\S+\.\S+|https?://|www\.|(?:\+?\d[\s().-]?){9,}")  # docs/aggregate.md
-PERSONAL = """me@example.com|mail me@example.com now|<me@mail.example.co.uk>|me+pins@example.com,you|ü@ö.de|@a@b.c|a@b@.c|.@..x
-    http://example.com|see https://example.com/a?b|xhttp://|www.example.com|mywww.x|call 0151 234 5678|+1-555-123-4567|555.123.4567|(555)123-4567
+PERSONAL = """me@example.com|mail me@example.com now|<me@mail.example.co.uk>|me+pins@example.com,you
+    ü@ö.de|@a@b.c|a@b@.c|.@..x
+    http://example.com|see https://example.com/a?b|xhttp://|www.example.com|mywww.x|call 0151 234 5678
+    +1-555-123-4567|555.123.4567|(555)123-4567
     123456789|1 2 3 4 5 6 7 8 9|1)2(3.4-5 6 7 8 9|٠١٢٣٤٥٦٧٨|2024-05-01 12:00 and 2024-05-01 12
     +4+9+1+5+1+2+3+4+5"""
-HARMLESS = """|kitchen ideas|me@home|@zara|@ a.b|a@ b.c|a@b|a@b.|a@.b|a@b .c|@b.c|http:/example|https:example|WWW.EXAMPLE.COM
+HARMLESS = """|kitchen ideas|me@home|@zara|@ a.b|a@ b.c|a@b|a@b.|a@.b|a@b .c|@b.c
+    http:/example|https:example|WWW.EXAMPLE.COM
     HTTPS://EXAMPLE|w.w.w|12345678|1234-5678|1  2  3  4  5  6  7  8  9
     12,345,678,901|2024-05-01|3.5 @ 4.5|me at example dot com|1080x1920|IMG 20240501"""
 
