@@ -185,7 +185,8 @@ def by_duckdb(folder: str, store: str) -> None:
     db = duckdb.connect()
     result = db.execute(f"""
         WITH b AS (
-            SELECT board_id, trim(regexp_replace(lower(title), '[^\\p{{L}}\\p{{M}}\\p{{N}}]+', ' ', 'g')) AS title
+            SELECT board_id,
+                trim(regexp_replace(lower(title), '[^\\p{{L}}\\p{{M}}\\p{{N}}]+', ' ', 'g')) AS title
             FROM '{folder}/boards.parquet'),
         t AS (
             SELECT title, count(*) AS boards FROM b WHERE length(title) BETWEEN 2 AND 60

@@ -139,13 +139,15 @@ def test_a_mapped_column_that_no_json_row_has_is_said(tmp_path: Path, db: Path) 
             "boards",
             "--saves",
             {"pin": ["1"], "board_id": ["a"]},
-            "has no column 'pin_id'; say which one it is with --map pin_id=COLUMN; its columns: pin, board_id",
+            "has no column 'pin_id'; say which one it is with --map pin_id=COLUMN;"
+            " its columns: pin, board_id",
         ),
         (
             "queries",
             "--log",
             {"pin_id": ["1"], "query": ["mug"], "action": ["save"]},
-            "has no column 'date'; say which one it is with --map date=COLUMN; its columns: pin_id, query, action",
+            "has no column 'date'; say which one it is with --map date=COLUMN;"
+            " its columns: pin_id, query, action",
         ),
         (
             "queries",

@@ -174,8 +174,9 @@ def test_partials_that_are_missing_are_said_and_mended_by_a_rebuild(
     for path in partials_of(store).glob(missing):
         path.unlink()
     said = (
-        r"pins\.db\.partials/queries-[\w-]+\.parquet is missing, and the results cannot be counted without it:"
-        r" copy the folder together with the store, or name all sources and add --rebuild$"
+        r"pins\.db\.partials/queries-[\w-]+\.parquet is missing,"
+        r" and the results cannot be counted without it: copy the folder together with the store,"
+        r" or name all sources and add --rebuild$"
     )
     for again in (
         lambda: aggregate_queries(store, options=MAY),
@@ -284,13 +285,14 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Big:
             ),
             (
                 "saves",
-                """SELECT 'p' || (i % 6000) AS pin_id, 'b' || ((i * 104729 + i // 6000 * 17) % 10000) AS board_id
+                """SELECT 'p' || (i % 6000) AS pin_id,
+                    'b' || ((i * 104729 + i // 6000 * 17) % 10000) AS board_id
                 FROM range(300000) r(i)""",
             ),
             (
                 "log",
-                """SELECT 'p' || (i % 6000) AS pin_id, 'query ' || (i * 7919 % 997) AS query, 'save' AS action,
-                    DATE '2024-01-01' + (i % 100)::INTEGER AS date
+                """SELECT 'p' || (i % 6000) AS pin_id, 'query ' || (i * 7919 % 997) AS query,
+                    'save' AS action, DATE '2024-01-01' + (i % 100)::INTEGER AS date
                 FROM range(60000) r(i)""",
             ),
         ):
