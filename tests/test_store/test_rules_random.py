@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pincaption.browse.index import open_index, refresh
 from pincaption.eval.draw import draw, draw_pairs
 from pincaption.eval.items import SampleError, SampleOptions
-from pincaption.export.write import ExportOptions, new_export, write_features
+from pincaption.export.features import write_features
 from pincaption.store import EnrichedFeatures, StoreError, one_moment, open_store, transaction
 from pincaption.store.claims import Claims
 from pincaption.store.recipes import Recipe
@@ -263,13 +263,9 @@ def of_view(conn: sqlite3.Connection) -> dict[str, Row]:
 
 def of_export(conn: sqlite3.Connection, recipe: str | None) -> dict[str, Row]:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "out"
-        with new_export(folder, ExportOptions(recipe=recipe)) as export, one_moment(conn):
-            export.manifest |= write_features(conn, export) | {
-                "embeddings": {},
-                "models": {},
-                "recipe": recipe,
-            }
+        folder = Path(name)
+        with one_moment(conn):
+            write_features(conn, folder, recipe_id=recipe)
         rows = [
             row
             for path in sorted(folder.glob("features/*.parquet"))
