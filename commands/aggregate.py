@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..common.terminal import printable, steps
 from .explain import explain
 from .verbs import STORE, Verbs, pair, verb
+
+if TYPE_CHECKING:
+    from ..filters.boards import BoardsResult
+    from ..filters.queries import QueriesResult
 
 _MAP = click.option(
     "--map",
@@ -123,7 +126,7 @@ def boards(
     rebuild: bool,
     as_json: bool,
     **options: Any,
-) -> Mapping[str, Any]:
+) -> BoardsResult:
     """Find the titles of the boards to which people saved each pin, the most informative first.
 
     Sources can be given as they arrive. What was read before is kept and not read again. A source that was
@@ -135,23 +138,21 @@ def boards(
     captioner aggregate boards my.db --saves today.csv.gz --map saves.pin_id=item
     captioner aggregate boards my.db --top 5 --min-boards 2
     """
-    from ..filters.boards import BoardOptions, aggregate_boards
-    from ..store import open_store
+    from .. import api
 
     if (*boards, *saves).count("-") > 1:
         raise click.UsageError("only one table can come from standard input: name a file for the other")
-    conn = open_store(store)
     mapping = dict(map(pair, columns))
     with steps(_UNITS) as on_step:
-        counts = aggregate_boards(
-            conn,
+        counts = api.aggregate_boards(
+            store,
             boards=boards,
             saves=saves,
-            options=BoardOptions(**options),
             columns=mapping,
             memory_limit=memory_limit,
             rebuild=rebuild,
             on_step=on_step,
+            **options,
         )
     if not as_json:
         _print(
@@ -254,7 +255,7 @@ def queries(
     rebuild: bool,
     as_json: bool,
     **options: Any,
-) -> Mapping[str, Any]:
+) -> QueriesResult:
     """Find the queries that led people to each pin, those with the most engagement first.
 
     Sources can be given as they arrive. What was read before is kept and not read again. A source that was
@@ -266,20 +267,20 @@ def queries(
     captioner aggregate queries my.db --log today.jsonl.gz --weight add_to_cart=2
     captioner aggregate queries my.db --as-of 2026-06-01 --min-users 3
     """
-    from ..filters.queries import WEIGHTS, QueryOptions, aggregate_queries
-    from ..store import open_store
+    from .. import api
 
-    conn = open_store(store)
-    chosen = QueryOptions(as_of=as_of.date() if as_of else None, weights=WEIGHTS | dict(weights), **options)
+    mapping = dict(map(pair, columns))
     with steps(_UNITS) as on_step:
-        counts = aggregate_queries(
-            conn,
+        counts = api.aggregate_queries(
+            store,
             log=log,
-            options=chosen,
-            columns=dict(map(pair, columns)),
+            as_of=as_of.date() if as_of else None,
+            weights=dict(weights),
+            columns=mapping,
             memory_limit=memory_limit,
             rebuild=rebuild,
             on_step=on_step,
+            **options,
         )
     if not as_json:
         _print(counts, "engaged_queries", ("queries kept", counts["queries"]), [])
@@ -296,7 +297,10 @@ def queries(
 
 
 def _print(
-    counts: Mapping[str, Any], table_name: str, kept: tuple[str, int], more: list[tuple[str, int, bool]]
+    counts: BoardsResult | QueriesResult,
+    table_name: str,
+    kept: tuple[str, int],
+    more: list[tuple[str, int, bool]],
 ) -> None:
     from ..common.terminal import table
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import click
 
+from ..common.terminal import steps
 from .verbs import STORE, Verbs, pair, verb
 
 _MAP = click.option(
@@ -38,7 +38,7 @@ def ingest() -> None:
 def ingest_pins(
     store: str,
     sources: tuple[str, ...],
-    kind: str | None,
+    kind: Literal["pin", "product"] | None,
     image_root: str | None,
     columns: tuple[str, ...],
     sync: bool,
@@ -58,17 +58,12 @@ def ingest_pins(
     captioner ingest pins my.db 'dump/*.parquet' --sync
     captioner ingest pins my.db 'items/*.csv.gz' --map pin_id=sku --kind product
     """
-    from ..common.terminal import steps
-    from ..ingest import pins as tables
-    from ..store import open_store
+    from .. import api
 
     mapping = dict(pair(text) for text in columns)
-    # Before the store is made: a mistyped name must not leave an empty store behind.
-    tables.check_sources(sources, image_root=image_root, columns=mapping)
-    conn = open_store(store, create=True)
     with steps({"reading": "rows"}) as on_step:
-        counts = tables.ingest_pins(
-            conn, sources, kind=kind, image_root=image_root, columns=mapping, sync=sync, on_step=on_step
+        counts = api.ingest_pins(
+            store, sources, kind=kind, image_root=image_root, columns=mapping, sync=sync, on_step=on_step
         )
     if not as_json:
         _print_pins(counts, store)
@@ -84,15 +79,10 @@ def ingest_images(store: str, folder: str, as_json: bool) -> Mapping[str, Any]:
     \b
     captioner ingest images my.db ~/photos
     """
-    from ..common.terminal import steps
-    from ..ingest import images
-    from ..store import open_store
+    from .. import api
 
-    if not os.path.isdir(os.path.expanduser(folder)):
-        raise click.ClickException(f"{folder} is not a folder")
-    conn = open_store(store, create=True)
     with steps({"reading": "files"}) as on_step:
-        counts = images.ingest_images(conn, folder, on_step=on_step)
+        counts = api.ingest_images(store, folder, on_step=on_step)
     if not as_json:
         _print_pins(counts, store)
     return counts
@@ -117,15 +107,11 @@ def ingest_vectors(
     captioner ingest embeddings my.db vectors.parquet --name pinsage
     captioner ingest embeddings my.db clip.jsonl.gz --name clip --map vector=v
     """
-    from ..common.terminal import steps
-    from ..ingest.embeddings import ingest_embeddings
-    from ..store import open_store
+    from .. import api
 
-    conn = open_store(store)
+    mapping = dict(pair(text) for text in columns)
     with steps({"reading": "rows"}) as on_step:
-        counts = ingest_embeddings(
-            conn, sources, name, columns=dict(pair(text) for text in columns), on_step=on_step
-        )
+        counts = api.ingest_embeddings(store, sources, name=name, columns=mapping, on_step=on_step)
     if not as_json:
         click.echo(f"{counts['vectors']:,} vectors of {counts['dim'] or 0} numbers into {store} as {name}")
         if counts["pins_not_in_store"]:

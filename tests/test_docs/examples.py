@@ -1,12 +1,17 @@
-"""Examples in a page of docs/: files to be there, commands, and what they print. The tests run them, a
-section at a time, each in a folder of its own.
+"""The examples in pages of docs/: files, commands, Python code, and what they print.
 
-A block whose first line names a file (```` ```csv pins.csv ````) is written to that file. A block marked
-`console` holds commands after `$ ` and what they print, standard output and standard error together; a line
-`...` stands for any lines. Other blocks are left alone. `photos/` holds the drawn pictures of PHOTOS.
+The tests run them and compare; this file run as a program writes what is printed now into a page:
 
-    python tests/test_docs/examples.py docs/inputs.md     # writes what is printed now into the page, where it
-    differs
+    python tests/test_docs/examples.py docs/inputs.md docs/api.md
+
+Commands: the examples of a section run in a folder of their own, with the drawn pictures PHOTOS in photos/. A
+block whose first line names a file (```` ```csv pins.csv ````) is written to that file. A block marked
+`console` holds commands after `$ ` and what they print, standard output and standard error together.
+
+Python: all blocks of a page run one after the other in the folder that `captioner demo` makes. A block marked
+`text` that follows directly has what the Python block prints.
+
+In both, a line `...` stands for any lines. Other blocks are not run.
 """
 
 from __future__ import annotations
@@ -20,20 +25,24 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import chdir
+from contextlib import chdir, redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 
 from click.testing import CliRunner
 
 from pincaption.cli import cli
 from pincaption.drawn.draw import draw, random_scene
+from pincaption.drawn.world import make_world
 
 DOCS = Path(__file__).parents[2] / "docs"
 PHOTOS = ("mug.png", "lamp.png", "garden/chair.png")
 _FENCE = re.compile(r"^```(\w+)?(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
-# Checkpoints of the hub are out of a test's reach: the built-in one takes their place.
+_PYTHON = re.compile(r"^```python\n(.*?)^```\n(?:```text\n(.*?)^```$)?", re.MULTILINE | re.DOTALL)
+DRAWN_PINS = 24
+# The tests cannot load checkpoints from the hub: the built-in one replaces them.
 _MODELS = re.compile(r"Salesforce/blip2-\S+")
 
 
@@ -117,8 +126,12 @@ def _printed(line: str, folder: Path) -> str:
 def _stand_in() -> Path:
     """A folder with a `sqlite3 FILE SQL`, for machines without one."""
     folder = Path(tempfile.mkdtemp())
-    script = "import sqlite3, sys\nfor row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2]):\n    print(*('' if v is None else v for v in row), sep='|')\n"
-    (folder / "sqlite3").write_text(f"#!{sys.executable}\n{script}")
+    script = f"""#!{sys.executable}
+import sqlite3, sys
+for row in sqlite3.connect(sys.argv[1]).execute(sys.argv[2]):
+    print(*("" if value is None else value for value in row), sep="|")
+"""
+    (folder / "sqlite3").write_text(script)
     (folder / "sqlite3").chmod(0o755)
     return folder
 
@@ -134,16 +147,50 @@ def agrees(expected: str, printed: str) -> bool:
     return re.fullmatch(pattern, "".join(f"{line.rstrip()}\n" for line in printed.splitlines())) is not None
 
 
+@dataclass
+class PythonBlock:
+    """Code, what the page says it prints, and where in the page that stands."""
+
+    code: str
+    expected: str
+    start: int
+    end: int
+
+
+def python_blocks(page: str) -> list[PythonBlock]:
+    """The Python blocks of a page, in order."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    return [PythonBlock(match[1], match[2] or "", *match.span(2)) for match in _PYTHON.finditer(text)]
+
+
+def run_python(blocks: list[PythonBlock], folder: Path) -> Iterator[tuple[PythonBlock, str]]:
+    """Each block and what it printed. All run with one set of variables, as if they were one program."""
+    make_world(folder, DRAWN_PINS)
+    variables = {"__name__": "__main__"}
+    for block in blocks:
+        with chdir(folder), redirect_stdout(StringIO()) as printed:
+            exec(compile(block.code, "docs", "exec"), variables)
+        yield block, printed.getvalue()
+
+
 def write_anew(page: str) -> None:
-    """Puts what the commands print now into the page, where it shows something else."""
+    """Puts what is printed now into the page, where the page shows something else."""
     text, changes = (DOCS / page).read_text(encoding="utf-8"), []
     for section in sections(page):
         with tempfile.TemporaryDirectory() as folder:
-            for command, printed in run(section, Path(folder)):
-                if not agrees(command.expected, printed):
-                    changes.append((command, "".join(f"{line.rstrip()}\n" for line in printed.splitlines())))
-    for command, printed in sorted(changes, key=lambda change: -change[0].start):
-        text = text[: command.start] + printed + text[command.end :]
+            changes += [
+                (example.start, example.end, printed)
+                for example, printed in run(section, Path(folder))
+                if not agrees(example.expected, printed)
+            ]
+    with tempfile.TemporaryDirectory() as folder:
+        changes += [
+            (block.start, block.end, printed)
+            for block, printed in run_python(python_blocks(page), Path(folder))
+            if block.end >= 0 and not agrees(block.expected, printed)
+        ]
+    for start, end, printed in sorted(changes, reverse=True):
+        text = text[:start] + "".join(f"{line.rstrip()}\n" for line in printed.splitlines()) + text[end:]
     (DOCS / page).write_text(text, encoding="utf-8")
 
 

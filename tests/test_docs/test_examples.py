@@ -1,6 +1,4 @@
-"""The examples of docs/inputs.md and docs/catalogues.md: run as they stand there, they print what the pages
-show.
-"""
+"""The examples of docs/inputs.md, docs/catalogues.md and docs/api.md print what the pages show."""
 
 import ast
 import re
@@ -9,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+import pincaption
 from pincaption.eval import gold, long_table
 from pincaption.filters.table_kinds import TABLE_KINDS
 from pincaption.ingest import embeddings
 from pincaption.ingest import pins as ingest
 
-from .examples import DOCS, Command, Section, agrees, run, sections
+from .examples import DOCS, Command, Section, agrees, python_blocks, run, run_python, sections
 
 ROOT = DOCS.parent
 PAGES = ("inputs.md", "catalogues.md")
@@ -28,8 +27,27 @@ INPUTS = (DOCS / "inputs.md").read_text(encoding="utf-8")
 def test_an_example_prints_what_the_page_shows(page: str, section: Section, tmp_path: Path) -> None:
     for command, printed in run(section, tmp_path):
         assert agrees(command.expected, printed), (
-            f"docs/{page}, $ {command.line}\nprints\n{printed}\ninstead of\n{command.expected}\n(python tests/test_docs/examples.py docs/{page})"
+            f"docs/{page}, $ {command.line}\nprints\n{printed}\ninstead of\n{command.expected}\n"
+            f"(python tests/test_docs/examples.py docs/{page})"
         )
+
+
+def test_the_python_examples_print_what_the_page_shows(tmp_path: Path) -> None:
+    for block, printed in run_python(python_blocks("api.md"), tmp_path):
+        assert agrees(block.expected, printed), (
+            f"docs/api.md\n{block.code}\nprints\n{printed}\ninstead of\n{block.expected}\n"
+            "(python tests/test_docs/examples.py docs/api.md)"
+        )
+
+
+def test_every_public_name_has_an_example() -> None:
+    code = "\n".join(block.code for block in python_blocks("api.md"))
+    imported = set(
+        re.findall(r"\w+", " ".join(re.findall(r"^from pincaption import (.*)$", code, re.MULTILINE)))
+    )
+    assert imported == set(pincaption.__all__) - {"__version__"}
+    table = (DOCS / "api.md").read_text(encoding="utf-8").partition("\n\n-")[0]
+    assert [name for name in pincaption.__all__ if f"`{name}`" not in table] == []
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,0 +1,482 @@
+"""What the command line does, as functions. `pincaption` exports them: `from pincaption import run`.
+
+The keyword arguments have the names and the defaults of the options of the command. Where a function takes a
+store, it takes the path of one, or a connection from `open_store`; a path is opened and closed again. Every
+error that a caller can do something about is a PincaptionError. Rooms are imported inside the functions: this
+module loads fast, and a program loads only what it calls.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from datetime import date
+from typing import TYPE_CHECKING, Literal
+
+from .common.terminal import OnStep, no_step
+
+if TYPE_CHECKING:
+    from .captioner.caption import Picture, PictureCaption
+    from .captioner.run import Result as RunResult
+    from .embed.checkpoint import TrainResult
+    from .embed.history import CurvePoint
+    from .embed.model import EmbeddingModel
+    from .eval.results import SampleResult, Score
+    from .export.write import ExportResult
+    from .filters.boards import BoardsResult
+    from .filters.queries import QueriesResult
+    from .ingest.batches import PinCounts
+    from .ingest.embeddings import VectorCounts
+    from .ingest.images import ImageCounts
+    from .store import Connection
+    from .store.stats import Coverage
+
+    Path = str | os.PathLike[str]
+    Store = Path | Connection
+    Sources = Path | Iterable[Path]
+
+
+def ingest_pins(
+    store: Store,
+    sources: Sources,
+    *,
+    kind: Literal["pin", "product"] | None = None,
+    image_root: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    sync: bool = False,
+    on_step: OnStep = no_step,
+) -> PinCounts:
+    """Reads tables of pins into the store, like `captioner ingest pins`. Makes a store that is missing.
+
+    `sources` is one or several files, folders, globs, or "-" for JSON Lines on standard input. `columns` maps
+    fields of a pin to columns of other names. With `sync`, pins that are in none of the sources are marked as
+    deleted. Bad rows are counted and kept in the table rejected_rows. Raises SourceError or StoreError.
+    """
+    from .ingest import pins
+
+    paths = _paths(sources)
+    # Before the store is made: a mistyped name must not leave an empty store behind.
+    pins.check_sources(paths, image_root=_text(image_root), columns=columns)
+    with _opened(store, create=True) as conn:
+        return pins.ingest_pins(
+            conn,
+            paths,
+            kind=kind,
+            image_root=_text(image_root),
+            columns=columns,
+            sync=sync,
+            on_step=on_step,
+        )
+
+
+def ingest_images(store: Store, folder: Path, *, on_step: OnStep = no_step) -> ImageCounts:
+    """Makes a pin of every image file below `folder`, like `captioner ingest images`.
+
+    The pin_id is the path below the folder. Makes a store that is missing. Raises SourceError or StoreError.
+    """
+    from .ingest import images
+    from .sources.rows import SourceError
+
+    if not os.path.isdir(os.path.expanduser(folder)):  # before the store is made, as above
+        raise SourceError(f"{os.fspath(folder)} is not a folder")
+    with _opened(store, create=True) as conn:
+        return images.ingest_images(conn, os.fspath(folder), on_step=on_step)
+
+
+def ingest_embeddings(
+    store: Store,
+    sources: Sources,
+    *,
+    name: str,
+    columns: Mapping[str, str] | None = None,
+    on_step: OnStep = no_step,
+) -> VectorCounts:
+    """Reads tables of vectors (pin_id, vector) into the store, like `captioner ingest embeddings`.
+
+    `name` is what the vectors are called in the store and in exports. All vectors of one name have the same
+    size. Bad rows are counted and kept in the table rejected_rows. Raises SourceError or StoreError.
+    """
+    from .ingest import embeddings
+
+    with _opened(store) as conn:
+        return embeddings.ingest_embeddings(conn, _paths(sources), name, columns=columns, on_step=on_step)
+
+
+def caption(
+    pictures: Iterable[Picture],
+    *,
+    model: str,
+    revision: str | None = None,
+    prompt: str = "",
+    batch_size: int | None = None,
+    min_new_tokens: int = 5,
+    max_new_tokens: int = 30,
+    num_beams: int = 1,
+    no_repeat_ngram: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    workers: int | None = None,
+) -> Iterator[PictureCaption]:
+    """Captions pictures without a store. Yields one `PictureCaption` per picture, in the order given.
+
+    A picture is a path, an address, the bytes of an image file, an image of Pillow, or a numpy array (uint8,
+    [height, width] or [height, width, 3 or 4]). Pictures are read lazily, a few batches ahead. One that
+    cannot be captioned does not stop the others: its `text` is None and its `reason` says why. `model` is
+    "builtin", a folder, or a name on the Hugging Face hub (at `revision`). `batch_size` None finds a good
+    size, `workers` threads read the pictures. Raises CheckpointError, or MemoryError if the model does not
+    fit into memory.
+    """
+    from .captioner.caption import caption
+    from .captioner.model import Decoding
+
+    return caption(
+        pictures,
+        model=model,
+        revision=revision,
+        prompt=prompt,
+        decoding=Decoding(min_new_tokens, max_new_tokens, num_beams, no_repeat_ngram),
+        device=device,
+        dtype=dtype,
+        batch_size=batch_size,
+        threads=workers,
+    )
+
+
+def run(
+    store: Store,
+    *,
+    model: str | None = None,
+    revision: str | None = None,
+    select: Literal["missing-description", "missing-text", "all"] = "missing-description",
+    prompt: str = "",
+    batch_size: int | None = None,
+    min_new_tokens: int = 5,
+    max_new_tokens: int = 30,
+    num_beams: int = 1,
+    no_repeat_ngram: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    workers: int | None = None,
+    limit: int | None = None,
+    retry_failed: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    on_batch: Callable[[int, int, int], None] = lambda done, total, batch: None,
+) -> RunResult:
+    """Captions the pins of a store that need it, like `captioner run`, on one device.
+
+    Captions that an earlier run made are not made again. `model` None is the model that the store used last.
+    `say` gets lines for people; `on_batch` is called with (done, total, batch size) after each commit. Ctrl-C
+    finishes the current batch, and the result is then `stopped`. Raises StoreError, CheckpointError, or
+    MemoryError if not even one picture fits.
+    """
+    from .captioner.plan import Options
+    from .captioner.run import run
+
+    options = Options(
+        model=model,
+        revision=revision,
+        select=select,
+        prompt=prompt,
+        batch_size=batch_size,
+        min_new_tokens=min_new_tokens,
+        max_new_tokens=max_new_tokens,
+        num_beams=num_beams,
+        no_repeat_ngram=no_repeat_ngram,
+        device=device,
+        dtype=dtype,
+        workers=workers,
+        limit=limit,
+        retry_failed=retry_failed,
+    )
+    with _opened(store) as conn:
+        return run(conn, options, say=say, on_batch=on_batch)
+
+
+def aggregate_boards(
+    store: Store,
+    *,
+    boards: Sources = (),
+    saves: Sources = (),
+    top: int = 10,
+    min_boards: int = 1,
+    max_board_share: float = 0.02,
+    min_chars: int = 2,
+    max_chars: int = 60,
+    max_words: int = 10,
+    generic_titles: Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    memory_limit: str | None = None,
+    rebuild: bool = False,
+    on_step: OnStep = no_step,
+) -> BoardsResult:
+    """Finds the titles of the boards to which people saved each pin, like `captioner aggregate boards`.
+
+    `boards` and `saves` are tables; what was read before is kept, and not read again. Without sources,
+    everything is ranked again with the options given. `columns` maps fields ("saves.pin_id") to columns.
+    Raises SourceError or StoreError.
+    """
+    from .filters import boards as room
+
+    options = room.BoardOptions(
+        top=top,
+        min_boards=min_boards,
+        max_board_share=max_board_share,
+        min_chars=min_chars,
+        max_chars=max_chars,
+        max_words=max_words,
+        generic_titles=_text(generic_titles),
+    )
+    with _opened(store) as conn:
+        return room.aggregate_boards(
+            conn,
+            boards=_paths(boards),
+            saves=_paths(saves),
+            options=options,
+            columns=columns,
+            memory_limit=memory_limit,
+            rebuild=rebuild,
+            on_step=on_step,
+        )
+
+
+def aggregate_queries(
+    store: Store,
+    *,
+    log: Sources = (),
+    as_of: date | None = None,
+    window_days: int = 730,
+    top: int = 20,
+    weights: Mapping[str, float] | None = None,
+    min_engagements: int = 1,
+    min_users: int = 1,
+    columns: Mapping[str, str] | None = None,
+    memory_limit: str | None = None,
+    rebuild: bool = False,
+    on_step: OnStep = no_step,
+) -> QueriesResult:
+    """Finds the queries that led people to each pin, like `captioner aggregate queries`.
+
+    `log` is tables of engagements; what was read before is kept, and not read again. Without sources,
+    everything is ranked again with the options given. `as_of` None is the newest day in the log. `weights`
+    changes or adds weights of actions (save=1, long_click=1, click=0.25). Raises SourceError, StoreError, or
+    OptionError for a weight that is not allowed.
+    """
+    from .filters import queries as room
+
+    options = room.QueryOptions(
+        as_of=as_of,
+        window_days=window_days,
+        top=top,
+        weights={**room.WEIGHTS, **(weights or {})},
+        min_engagements=min_engagements,
+        min_users=min_users,
+    )
+    with _opened(store) as conn:
+        return room.aggregate_queries(
+            conn,
+            log=_paths(log),
+            options=options,
+            columns=columns,
+            memory_limit=memory_limit,
+            rebuild=rebuild,
+            on_step=on_step,
+        )
+
+
+def coverage(store: Store) -> Coverage:
+    """Counts the pins that have text, captions, titles and queries, like `captioner stats`.
+
+    Does not write to the store. Raises StoreError.
+    """
+    from .store import stats
+
+    with _opened(store, read_only=True) as conn:
+        return stats.coverage(conn)
+
+
+def sample(
+    store: Store,
+    folder: Path,
+    *,
+    n: int = 200,
+    margin: float | None = None,
+    raters: int = 3,
+    stratify: str | None = None,
+    allocation: Literal["equal", "proportional"] = "equal",
+    duplicates: float = 0.05,
+    seed: int = 0,
+    gold: Path | None = None,
+    on_step: OnStep = no_step,
+) -> SampleResult:
+    """Draws captions for people to judge and writes a sheet per rater, like `captioner eval sample`.
+
+    `margin` replaces `n`: as many items as a 95% interval of ± `margin` needs (0.02 is two points). `gold` is
+    a table of items whose answers are known. The same seed on the same store gives the same sheets. Raises
+    StoreError, SampleError, SheetError (the folder holds something that would be lost) or SourceError.
+    """
+    from .eval.sample import sample
+
+    with _opened(store) as conn:
+        return sample(
+            conn,
+            os.fspath(folder),
+            n=n,
+            margin=margin,
+            raters=raters,
+            stratify=stratify,
+            allocation=allocation,
+            duplicates=duplicates,
+            seed=seed,
+            gold=_text(gold),
+            on_step=on_step,
+        )
+
+
+def score(
+    store: Store, sheets: Sources = (), *, sample_id: str | None = None, report: Path | None = None
+) -> Score:
+    """Reads filled sheets and says how good the captions are, like `captioner eval score`.
+
+    Without sheets, everything that the store has for `sample_id`, or for the newest sample, counts. `report`
+    is an HTML page to write as well. Raises StoreError, SheetError, SampleError or ReportError.
+    """
+    from .eval.score import score
+
+    with _opened(store) as conn:
+        return score(conn, _paths(sheets), sample_id=sample_id, report=_text(report))
+
+
+def export_features(
+    store: Store,
+    folder: Path,
+    *,
+    format: Literal["parquet", "jsonl"] = "parquet",
+    shards: int | None = None,
+    seed: int = 0,
+    recipe: str | None = None,
+    schema: Literal["store", "omnisearchsage"] = "store",
+    as_of: date | None = None,
+    pairs: bool = False,
+    test_from: date | None = None,
+    undated: Literal["refuse", "include", "drop"] = "refuse",
+    memory_limit: str | None = None,
+    on_step: OnStep = no_step,
+) -> ExportResult:
+    """Writes what a trainer reads to a folder, like `captioner export`. Replaces an earlier export there.
+
+    Each pin is one row of features, with the titles and queries known on the day `as_of`. With `pairs`, what
+    people did after that day is written too, from the day `test_from` on as the test split. The same store,
+    seed and options give the same bytes. Raises StoreError, or OptionError for options that contradict.
+    """
+    from .export.write import ExportOptions, export
+
+    options = ExportOptions(
+        format=format,
+        shards=shards,
+        seed=seed,
+        schema=schema,
+        recipe=recipe,
+        as_of=as_of,
+        pairs=pairs,
+        test_from=test_from,
+        undated=undated,
+        memory_limit=memory_limit,
+    )
+    with _opened(store) as conn:
+        return export(conn, os.fspath(folder), options, on_step=on_step)
+
+
+def train(
+    export: Path,
+    model: Path,
+    *,
+    encoder: str = "small",
+    revision: str | None = None,
+    fields: Sequence[str] | None = None,
+    epochs: float = 10,
+    batch: int = 256,
+    learning_rate: float = 1e-3,
+    mix: Mapping[str, float] | None = None,
+    correction: Literal["popularity", "conditional", "none"] = "popularity",
+    mask_known: bool = False,
+    compatible: Sequence[str] = (),
+    hashed: bool = False,
+    width: int | None = None,
+    dims: Sequence[int] | None = None,
+    workers: int = 1,
+    device: Literal["auto", "cpu"] = "auto",
+    every: int | None = None,
+    seed: int = 0,
+    on_step: OnStep = no_step,
+    on_point: Callable[[CurvePoint], None] = lambda point: None,
+) -> TrainResult:
+    """Trains a search embedding on an export with pairs, like `captioner embed train`.
+
+    Writes it to the folder `model`, from which `load_model` loads it. A training that was stopped continues
+    from its last checkpoint; one that is done is left alone. `mix` changes weights of tasks in a batch.
+    `on_point` gets each point of the learning curve. `workers` processes make the batches. Raises EmbedError.
+    """
+    from .embed.options import TrainOptions
+    from .embed.reader import FIELDS
+    from .embed.sizes import sizes_of
+    from .embed.training import train
+
+    options = TrainOptions(
+        encoder=encoder,
+        revision=revision,
+        sizes=sizes_of(encoder, width, tuple(sorted(set(dims))) if dims else None),
+        fields=FIELDS if fields is None else tuple(fields),
+        hashed=hashed,
+        epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+        mix=tuple((mix or {}).items()),
+        correction=correction,
+        mask_known=mask_known,
+        compatible=tuple(compatible),
+        every=every,
+        seed=seed,
+    )
+    return train(
+        os.fspath(export),
+        os.fspath(model),
+        options,
+        workers=workers,
+        device=None if device == "auto" else device,
+        on_step=on_step,
+        on_point=on_point,
+    )
+
+
+def load_model(folder: Path, *, device: str = "cpu") -> EmbeddingModel:
+    """Loads a model that `train` wrote, onto a device by torch's name.
+
+    `embed_queries(texts)` gives a tensor [texts, numbers], and `embed_items(export)` one for the items of an
+    export; the dot product of the two says how well they fit. Raises EmbedError.
+    """
+    from .embed.model import EmbeddingModel
+
+    return EmbeddingModel.load(os.fspath(folder)).to(device)
+
+
+@contextmanager
+def _opened(store: Store, *, create: bool = False, read_only: bool = False) -> Iterator[Connection]:
+    """The connection of a caller as it is, or one to the path of a caller, closed at the end of the block."""
+    from .store import open_store
+
+    if not isinstance(store, (str, os.PathLike)):
+        yield store
+        return
+    with closing(open_store(os.fspath(store), create=create, read_only=read_only)) as conn:
+        yield conn
+
+
+def _paths(sources: Sources) -> list[str]:
+    if isinstance(sources, (str, os.PathLike)):
+        return [os.fspath(sources)]
+    return [os.fspath(source) for source in sources]
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else os.fspath(path)
