@@ -1,11 +1,10 @@
-"""The real size, with random weights: the configuration of Salesforce/blip2-opt-2.7b in bfloat16 through
-`captioner run`.
+"""The real size with random weights: blip2-opt-2.7b in bfloat16 through `captioner run`.
 
-    python benchmarks/full_size.py [FOLDER]     needs 8 GB of disk, 10 GB of memory, and about half an hour on
-    two cores
+    python benchmarks/full_size.py [FOLDER]
 
-Shows that a checkpoint of that layout (sharded safetensors, 3.7 billion parameters) loads and captions;
-nothing about quality, for the weights are random and no published checkpoint was run.
+It needs 8 GB of disk, 10 GB of memory, and about half an hour on two cores. It shows that a checkpoint with
+the configuration of Salesforce/blip2-opt-2.7b (sharded safetensors, 3.7 billion parameters) loads and
+captions. It shows nothing about quality: the weights are random, and no published checkpoint was run.
 """
 
 from __future__ import annotations
@@ -23,15 +22,33 @@ from worker import word_tokenizer
 
 from pincaption.drawn import draw
 
+# Runs the command of its arguments and prints the most memory that the command took.
+WITH_PEAK_MEMORY = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(f"peak memory {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6:.1f} GB", flush=True)
+sys.exit(code)
+"""
+
 
 def save(folder: Path, device: str = "cpu", *, small: bool = False) -> None:
     """Writes the checkpoint; its weights are drawn on `device`. `small`: of the same layout, but tiny."""
     # The published configuration: the classes' defaults for vision and Q-Former are its values.
     tokenizer = word_tokenizer(50_261)
     text = {
-        "model_type": "opt", "vocab_size": 50304, "hidden_size": 2560, "word_embed_proj_dim": 2560, "ffn_dim": 10240, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "max_position_embeddings": 2048, "bos_token_id": 2, "pad_token_id": 1, "eos_token_id": 3, "prefix": "</s>",
-    }  # fmt: skip
+        "model_type": "opt",
+        "vocab_size": 50304,
+        "hidden_size": 2560,
+        "word_embed_proj_dim": 2560,
+        "ffn_dim": 10240,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "max_position_embeddings": 2048,
+        "bos_token_id": 2,
+        "pad_token_id": 1,
+        "eos_token_id": 3,
+        "prefix": "</s>",
+    }
     others = {}
     if small:
         narrow = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -70,9 +87,9 @@ def main() -> None:
         began = time.monotonic()
         save(work / "blip2-opt-2.7b-random")
         shards = sorted((work / "blip2-opt-2.7b-random").glob("*.safetensors"))
+        gigabytes = sum(path.stat().st_size for path in shards) / 1e9
         print(
-            f"saved {len(shards)} shards, {sum(p.stat().st_size for p in shards) / 1e9:.2f} GB, in {time.monotonic() - began:.0f} s",
-            flush=True,
+            f"saved {len(shards)} shards, {gigabytes:.2f} GB, in {time.monotonic() - began:.0f} s", flush=True
         )
         rng = random.Random(0)
         (work / "pictures").mkdir(exist_ok=True)
@@ -98,9 +115,10 @@ def main() -> None:
         ):
             print("$ captioner " + " ".join(w.replace(str(work), "WORK") for w in words), flush=True)
             began = time.monotonic()
-            script = "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]); print(f'peak memory {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6:.1f} GB', flush=True); sys.exit(code)"
             subprocess.run(
-                [sys.executable, "-c", script, captioner, *words], check=True, stderr=subprocess.STDOUT
+                [sys.executable, "-c", WITH_PEAK_MEMORY, captioner, *words],
+                check=True,
+                stderr=subprocess.STDOUT,
             )
             print(f"({time.monotonic() - began:.0f} s)", flush=True)
 

@@ -1,13 +1,13 @@
-"""How much of the model's speed `captioner run` delivers, and how much faster it is than the model card's
-loop.
+"""How fast `captioner run` is, compared with the bare model and with the loop of the model card.
 
     python benchmarks/worker.py                 speed: about 15 minutes on two cores
     python benchmarks/worker.py --memory        memory: 20,000 small pictures with the built-in checkpoint
     python benchmarks/worker.py --startup       --help, stats, and a run with nothing to do
 
-A random BLIP-2 of about 120 million parameters is saved and loaded like a real one; it never ends a caption
-early, so both sides do the same work. Photos come from ../shared/data where it exists, else they are drawn.
-Ratios within one run, medians over interleaved rounds: single times on shared machines mean little.
+A BLIP-2 of about 120 million random parameters is saved and loaded like a real one. It never ends a caption
+early, so both sides do the same work. The photos are those of ../shared/data if that exists; otherwise
+pictures are drawn. The results are ratios within one run, medians over interleaved rounds, because single
+times on a shared machine mean little.
 """
 
 from __future__ import annotations
@@ -52,21 +52,46 @@ TOKENS = 20  # new tokens, the default of `generate` that the model card's examp
 
 
 def save_model(folder: Path, queries: int = 32) -> None:
-    """A random BLIP-2 with parameters divided as in blip2-opt-2.7b: a quarter vision, most of the rest the
-    language model.
-    """
+    """Saves a BLIP-2 with random weights, a quarter of them in the vision model as in blip2-opt-2.7b."""
     torch.manual_seed(0)
     tokenizer = word_tokenizer(50_000)
+    vision = {
+        "hidden_size": 448,
+        "intermediate_size": 1792,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 7,
+        "image_size": 224,
+        "patch_size": 14,
+        "initializer_range": 0.02,
+    }
+    qformer = {
+        "hidden_size": 256,
+        "intermediate_size": 1024,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "encoder_hidden_size": 448,
+        "vocab_size": 4,
+    }
+    text = {
+        "model_type": "opt",
+        "vocab_size": len(tokenizer),
+        "hidden_size": 640,
+        "word_embed_proj_dim": 640,
+        "ffn_dim": 2560,
+        "num_hidden_layers": 10,
+        "num_attention_heads": 10,
+        "max_position_embeddings": 512,
+        "bos_token_id": 2,
+        "pad_token_id": 1,
+        "eos_token_id": 3,
+    }
     config = Blip2Config(
-        vision_config={"hidden_size": 448, "intermediate_size": 1792, "num_hidden_layers": 12, "num_attention_heads": 7, "image_size": 224, "patch_size": 14, "initializer_range": 0.02},
-        qformer_config={"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 6, "num_attention_heads": 4, "encoder_hidden_size": 448, "vocab_size": 4},
-        text_config={
-            "model_type": "opt", "vocab_size": len(tokenizer), "hidden_size": 640, "word_embed_proj_dim": 640, "ffn_dim": 2560, "num_hidden_layers": 10,
-            "num_attention_heads": 10, "max_position_embeddings": 512, "bos_token_id": 2, "pad_token_id": 1, "eos_token_id": 3,
-        },
+        vision_config=vision,
+        qformer_config=qformer,
+        text_config=text,
         num_query_tokens=queries,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-    )  # fmt: skip
+    )
     model = Blip2ForConditionalGeneration(config)
     torch.nn.init.normal_(model.query_tokens)
     model.save_pretrained(folder)
@@ -76,8 +101,9 @@ def save_model(folder: Path, queries: int = 32) -> None:
 
 
 def word_tokenizer(words: int) -> PreTrainedTokenizerFast:
-    """OPT's special tokens, a newline that ends a caption, and made-up words, so that random ids read like
-    text.
+    """A tokenizer with OPT's special tokens, a newline that ends captions, and `words` made-up words.
+
+    With it, the ids that a random model writes read like text.
     """
     vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "\n": 3} | {
         f"▁{word}": i + 4 for i, word in enumerate(_words(words))
@@ -100,7 +126,7 @@ def _words(n: int) -> list[str]:
 
 
 def copy_photos(folder: Path, n: int) -> None:
-    """`n` different JPEG files of photo size."""
+    """Writes `n` different JPEG files of the size of a photo."""
     folder.mkdir(parents=True)
     found = sorted(PHOTOS.glob("*.jpg"))[:n]
     for path in found:

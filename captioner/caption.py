@@ -26,8 +26,9 @@ from .worker import MAX_PIXELS, SECONDS_PER_IMAGE, Worker
 # A path or an address (http, https, s3, gs, ...), the bytes of an image file, or pixels.
 Picture = str | PathLike[str] | bytes | Image.Image | np.ndarray
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-# What Pillow can save as PNG. Pictures in other modes are converted first.
-_PNG_MODES = {"1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA"}
+# The modes of Pillow that its PNG and its TIFF can hold. Pictures in other modes are converted first.
+_PNG_MODES = {"1", "L", "LA", "I;16", "P", "RGB", "RGBA"}
+_TIFF_MODES = {"I", "F"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ class _GivenPictures(Fetcher):
         if isinstance(picture, np.ndarray):
             picture = _from_array(picture)
         if isinstance(picture, Image.Image):
-            return _png(picture)
+            return _as_file(picture)
         raise ImageError("neither a path, an address, bytes, an image of Pillow nor a numpy array")
 
 
@@ -153,14 +154,16 @@ def _from_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array)
 
 
-def _png(picture: Image.Image) -> bytes:
-    """The picture as a PNG file, hardly compressed and without loss, so that it is decoded like any other."""
+def _as_file(picture: Image.Image) -> bytes:
+    """The picture as the bytes of an image file, without loss, so that it is decoded as any other file is."""
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode not in _PNG_MODES:
-        try:
-            picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
-        except ValueError as error:
-            raise ImageError(f"Pillow does not convert the mode {picture.mode} to RGB") from error
+    if picture.mode == "La":  # grey with premultiplied alpha; Pillow converts it to LA only
+        picture = picture.convert("LA")
+    if picture.mode not in _PNG_MODES | _TIFF_MODES:
+        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     file = BytesIO()
-    picture.save(file, "PNG", compress_level=1)
+    if picture.mode in _TIFF_MODES:
+        picture.save(file, "TIFF")
+    else:
+        picture.save(file, "PNG", compress_level=1)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Drawn pictures with a label for every patch, for the training of the built-in checkpoint. Needs no torch."""
+"""Drawn pictures with a label for every patch, to train the built-in checkpoint with. Needs no torch."""
 
 from __future__ import annotations
 

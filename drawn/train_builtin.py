@@ -4,14 +4,14 @@
     python -m pincaption.drawn.train_builtin captioner/builtin --evaluate 1000
 
 It has the classes, files and conventions of Salesforce/blip2-opt-2.7b: a vision transformer, a Q-Former with
-query tokens, an OPT language model with a byte-level BPE tokenizer, and captions that end with a newline. Only
-the sizes differ.
+query tokens, an OPT language model with a byte-level BPE tokenizer, and captions that end with a newline.
+Only the sizes differ.
 
 The loss is the usual captioning loss, end to end, and two more that are possible because we know what covers
-which patch of a drawn picture. Linear heads on the vision tower predict the noun, the colour and the role (one
-of two, the left one, ...) of every patch, and the layout of the picture. Without noun and colour, learning
-takes hours. Without the role, the model still confused "left of" and "above" after 5,000 steps. The heads are
-thrown away after training. Combinations with `Scene.held_out` are never shown.
+which patch of a drawn picture. Linear heads on the vision tower predict the noun, the colour and the role
+(one of two, the left one, ...) of every patch, and the layout of the picture. Without noun and colour,
+learning takes hours. Without the role, the model still confused "left of" and "above" after 5,000 steps. The
+heads are thrown away after training. Combinations with `Scene.held_out` are never shown.
 """
 
 from __future__ import annotations

@@ -103,7 +103,8 @@ def test_unseen_combinations_are_described_exactly(builtin, scenes, gallery):
         for caption, _, _ in wrong
     )
     assert len(wrong) <= 0.05 * PICTURES, (
-        f"{1 - len(wrong) / PICTURES:.1%} exactly right; wrong by kind: {kinds}; the first (right, said, reason): {wrong[:5]}"
+        f"{1 - len(wrong) / PICTURES:.1%} exactly right; wrong by kind: {kinds}; "
+        f"the first (right caption, written caption, reason): {wrong[:5]}"
     )
 
 

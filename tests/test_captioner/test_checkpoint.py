@@ -423,7 +423,10 @@ class TestHub:
             HF_HUB_OFFLINE="1",
         )
         assert said[:3] == [found] * 3
-        end = "is not on this machine and the hub does not give it (HF_HUB_OFFLINE is set): check the name and the network, or name a folder as the model"
+        end = (
+            "is not on this machine and the hub does not give it (HF_HUB_OFFLINE is set): "
+            "check the name and the network, or name a folder as the model"
+        )
         assert said[3:] == [
             f"org/name at revision {OTHER!r} {end}",
             f"org/name at revision 'v2' {end}",
@@ -575,7 +578,8 @@ for folder in sys.argv[1:]:
     for dtype in ("float32", "bfloat16"):
         model = Blip2(find_checkpoint(folder), dtype=dtype)
         side = model.preprocessing["width"]
-        texts = model.caption(np.zeros((2, side, side, 3), np.uint8), ["a photo of", ""], Decoding(num_beams=2, no_repeat_ngram=2))
+        pictures, decoding = np.zeros((2, side, side, 3), np.uint8), Decoding(num_beams=2, no_repeat_ngram=2)
+        texts = model.caption(pictures, ["a photo of", ""], decoding)
         assert len(texts) == 2
 assert not {"torchvision", "datasets", "pandas", "pyarrow"} & set(sys.modules)
 """

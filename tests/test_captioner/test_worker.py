@@ -434,7 +434,8 @@ from pincaption.captioner.find import find_checkpoint
 from pincaption.images.fetch import Fetcher
 from pincaption.captioner.worker import Worker
 from pincaption.store.claims import Pin
-worker = Worker(Blip2(find_checkpoint("builtin")), fetcher=Fetcher(timeout=300, allow_private=True), seconds_per_image=0.5)
+fetcher = Fetcher(timeout=300, allow_private=True)
+worker = Worker(Blip2(find_checkpoint("builtin")), fetcher=fetcher, seconds_per_image=0.5)
 print([row.reason for row in worker([Pin("p", sys.argv[1])])])
 """
         done = subprocess.run(
