@@ -59,7 +59,8 @@ def make_store(folder: Path, pins: int) -> Path:
         conn.execute("INSERT INTO recipes VALUES ('made-up', 'made-up', NULL, '', '', '{}', '{}', 'float32')")
         conn.executemany("INSERT INTO pins (pin_id, category, image, image_sha256) VALUES (?, ?, ?, ?)", rows)
         conn.executemany(
-            "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, 'made-up', 'ok', ?, ?, ?)",
+            "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, "
+            "'made-up', 'ok', ?, ?, ?)",
             captions,
         )
     conn.close()
@@ -90,7 +91,11 @@ def fill(sheets: Path) -> int:
 
 def timed(*arguments: str | Path) -> tuple[float, float, dict]:
     """Seconds, peak memory in MB and the JSON of a captioner command."""
-    code = "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], stdout=sys.stdout); print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(done.returncode)"
+    code = (
+        "import resource, subprocess, sys; done = subprocess.run(sys.argv[1:], stdout=sys.stdout); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); "
+        "sys.exit(done.returncode)"
+    )
     began = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-c", code, CAPTIONER, *map(str, arguments), "--json"],
@@ -117,7 +122,8 @@ def main() -> None:
         store = make_store(folder, arguments.items + arguments.items // 5)
         average = statistics.fmean(path.stat().st_size for path in (folder / "images").iterdir())
         print(
-            f"made {arguments.items + arguments.items // 5:,} pins with pictures of {average / 1000:.0f} kB in {time.perf_counter() - began:.0f} s"
+            f"made {arguments.items + arguments.items // 5:,} pins with pictures of {average / 1000:.0f} "
+            f"kB in {time.perf_counter() - began:.0f} s"
         )
         written, scored = [], []
         for i in range(arguments.rounds):
@@ -150,10 +156,14 @@ def main() -> None:
                 )
             )
             print(
-                f"round {i + 1}: written in {took[0]:.1f} s, {took[1]:.0f} MB at the peak, {len(took[2]['files'])} files, {html / 1e6:,.0f} MB of HTML; {rows:,} rows scored in {scored[-1][0]:.2f} s, {scored[-1][1]:.0f} MB"
+                f"round {i + 1}: written in {took[0]:.1f} s, {took[1]:.0f} MB at the peak, "
+                f"{len(took[2]['files'])} files, {html / 1e6:,.0f} MB of HTML; {rows:,} rows scored "
+                f"in {scored[-1][0]:.2f} s, {scored[-1][1]:.0f} MB"
             )
         print(
-            f"median: {arguments.items:,} items, {arguments.raters} raters: written in {statistics.median(t for t, _, _ in written):.1f} s (target 300), scored in {statistics.median(t for t, _, _ in scored):.2f} s (target 10)"
+            f"median: {arguments.items:,} items, {arguments.raters} raters: written in "
+            f"{statistics.median(t for t, _, _ in written):.1f} s (target 300), scored in "
+            f"{statistics.median(t for t, _, _ in scored):.2f} s (target 10)"
         )
         print(scored[-1][2]["sentence"])
 

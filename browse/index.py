@@ -59,7 +59,8 @@ _PINS = f"""
     SELECT pin_id, picture, kind, category, locale, status, reason,
         coalesce(nullif(rtrim(
             iif(title IS NULL AND description IS NULL, '', 'own text, ')
-            || iif(caption IS NULL, '', 'caption, ') || iif(titles IS NULL, '', 'board titles, ') || iif(queries IS NULL, '', 'queries, '),
+            || iif(caption IS NULL, '', 'caption, ') || iif(titles IS NULL, '', 'board titles, ')
+            || iif(queries IS NULL, '', 'queries, '),
             ', '), ''), 'none') AS texts,
         rejected_text, title, description, caption, titles, queries
     FROM (

@@ -1,4 +1,4 @@
-"""The gallery: what it says, that nothing of a stranger gets through, and that it needs nothing from outside."""
+"""The gallery: what it shows, that texts of strangers stay text, and that it needs nothing from outside."""
 
 import base64
 import hashlib
@@ -25,7 +25,8 @@ EVIL = (
 TAGS = frozenset(
     re.findall(
         r"\w+",
-        "html head meta title style body header h1 h2 p b strong code svg rect ul li nav a span main section figure img figcaption",
+        "html head meta title style body header h1 h2 p b strong code svg rect ul li nav a span main "
+        "section figure img figcaption",
     )
 )
 
@@ -73,7 +74,8 @@ def store(tmp_path):
     ingest_images(conn, photos)
     conn.execute("UPDATE pins SET title = 'A title alone' WHERE pin_id = 'titled.jpg'")
     conn.execute(
-        "UPDATE pins SET title = 'Blue thing', description = 'As written by a person', locale = 'en_GB' WHERE pin_id = 'native.jpg'"
+        "UPDATE pins SET title = 'Blue thing', description = 'As written by a person', locale = 'en_GB' "
+        "WHERE pin_id = 'native.jpg'"
     )
     yield conn
     conn.close()
@@ -122,8 +124,8 @@ def test_the_header_tells_coverage_and_the_model(store, tmp_path):
     text = " ".join(shows(tmp_path / "gallery.html").text.split())
     assert "My pins" in text
     assert (
-        "2 of 6 pins (33%) came with text of their own; captioner described 1 of the other 4, so 50% can now be found by words."
-        in text
+        "2 of 6 pins (33%) came with text of their own; captioner described 1 of the other 4, so 50% can "
+        "now be found by words." in text
     )
     assert "It also captioned 1 pin that had only a title." in text
     assert "33% with text of their own (2)" in text
@@ -182,8 +184,8 @@ def test_the_page_allows_itself_nothing_but_its_own_style_and_pictures(store, tm
     style = re.search(r"<style>(.*?)</style>", text, re.DOTALL)[1]
     digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
     assert (
-        policy
-        == f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+        policy == f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; "
+        "form-action 'none'"
     )
     assert "@import" not in style
     assert "url(" not in style

@@ -43,10 +43,12 @@ def store(tmp_path: Path) -> Path:
             "INSERT INTO board_titles SELECT pin_id, '[\"reading nook\"]', '[1]', '[2]' FROM pins LIMIT 7"
         )
         conn.execute(
-            "INSERT INTO captions (pin_id, recipe_id, status, text, reason, updated_at) SELECT pin_id, 'r', 'rejected', 'zigzag zigzag', 'repeats itself', '' FROM pins LIMIT 9"
+            "INSERT INTO captions (pin_id, recipe_id, status, text, reason, updated_at) SELECT pin_id, "
+            "'r', 'rejected', 'zigzag zigzag', 'repeats itself', '' FROM pins LIMIT 9"
         )
         conn.execute(
-            "UPDATE pins SET description = '<img src=http://evil.example/x.png onerror=alert(1)>' WHERE rowid = 1"
+            "UPDATE pins SET description = '<img src=http://evil.example/x.png onerror=alert(1)>' WHERE "
+            "rowid = 1"
         )
     conn.close()
     return tmp_path / "my.db"

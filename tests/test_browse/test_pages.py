@@ -117,7 +117,8 @@ def shop(tmp_path: Path) -> Path:
             )
         conn.execute("UPDATE pins SET title = 'Café mug', description = 'for tea' WHERE pin_id = 'own'")
         conn.execute(
-            "UPDATE pins SET title = 'IMG_1.JPG', has_title = 0, image = '/nowhere.jpg', image_sha256 = NULL WHERE pin_id = 'failed'"
+            "UPDATE pins SET title = 'IMG_1.JPG', has_title = 0, image = '/nowhere.jpg', image_sha256 = "
+            "NULL WHERE pin_id = 'failed'"
         )
         conn.execute(
             "UPDATE pins SET deleted_at = '2026-01-01', title = 'a deleted pin' WHERE pin_id = 'gone'"
@@ -448,9 +449,28 @@ def test_every_answer_forbids_what_is_not_from_here(visitor: Visitor) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/store/pins", "/store/file_digests", "/store/evidence_sources", "/store", "/browse", "/store?sql=select+1", "/_internal", "/_internal/databases", "/browse/pins_fts",
-     "/browse/no_picture", "/store/thumbnails", "/-/databases", "/-/versions", "/store.db", "/browse/pins.csv", "/-/static/app.css", "/store/captions?_where=1", "/etc/passwd",
-     "/-/thumbnail/../../etc/passwd.jpg", "/-/thumbnail/%2Fetc%2Fpasswd.jpg"],
+    [
+        "/store/pins",
+        "/store/file_digests",
+        "/store/evidence_sources",
+        "/store",
+        "/browse",
+        "/store?sql=select+1",
+        "/_internal",
+        "/_internal/databases",
+        "/browse/pins_fts",
+        "/browse/no_picture",
+        "/store/thumbnails",
+        "/-/databases",
+        "/-/versions",
+        "/store.db",
+        "/browse/pins.csv",
+        "/-/static/app.css",
+        "/store/captions?_where=1",
+        "/etc/passwd",
+        "/-/thumbnail/../../etc/passwd.jpg",
+        "/-/thumbnail/%2Fetc%2Fpasswd.jpg",
+    ],
 )  # fmt: skip
 def test_nothing_else_is_shown(visitor: Visitor, path: str) -> None:
     assert visitor.ask(path).status_code in (403, 404)

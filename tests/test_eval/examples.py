@@ -60,7 +60,8 @@ AGREEMENT = {
     # Figures: krippendorff's documentation (which cites p. 8) and three public test suites that cite the
     # paper; computed twice.
     "krippendorff-2011-four-observers": Agreement(
-        "Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, example C, pp. 4-8, https://repository.upenn.edu/asc_papers/43",
+        "Krippendorff 2011, Computing Krippendorff's Alpha-Reliability, example C, pp. 4-8, "
+        "https://repository.upenn.edu/asc_papers/43",
         FOUR_OBSERVERS,
         [1, 2, 3, 4, 5],
         {"alpha_nominal": 0.743, "alpha_ordinal": 0.815, "alpha_interval": 0.849},
@@ -86,7 +87,8 @@ AGREEMENT = {
     # Figures: krippendorff's documentation prints both to six places. One unit has no rating and one has a
     # single rating.
     "wikipedia-three-observers": Agreement(
-        "Wikipedia, Krippendorff's alpha, A computational example, https://en.wikipedia.org/wiki/Krippendorff%27s_alpha",
+        "Wikipedia, Krippendorff's alpha, A computational example, "
+        "https://en.wikipedia.org/wiki/Krippendorff%27s_alpha",
         THREE_OBSERVERS,
         [1, 2, 3, 4],
         {"alpha_nominal": 0.691358, "alpha_interval": 0.810845},
@@ -95,7 +97,8 @@ AGREEMENT = {
     # Figures: the vignette prints AC1 0.77544 and alpha 0.74342. One unit has a single rating: it counts for
     # chance, not for agreement.
     "irrcac-raw4raters": Agreement(
-        "Gwet 2019, irrCAC vignette Calculating Chance-corrected Agreement Coefficients, cac.raw4raters, https://cran.r-project.org/package=irrCAC",
+        "Gwet 2019, irrCAC vignette Calculating Chance-corrected Agreement Coefficients, cac.raw4raters, "
+        "https://cran.r-project.org/package=irrCAC",
         FOUR_OBSERVERS,
         [1, 2, 3, 4, 5],
         {"ac1": 0.77544, "alpha_nominal": 0.74342},
@@ -104,7 +107,8 @@ AGREEMENT = {
     # Figures: the vignette prints all four to seven places; its interval alpha is "Krippendorff's alpha"
     # under quadratic weights.
     "simplyagree-raw4raters": Agreement(
-        "Caldwell, SimplyAgree, vignette on reliability, agree_coef on the same ratings with quadratic weights, https://aaroncaldwell.us/SimplyAgree/",
+        "Caldwell, SimplyAgree, vignette on reliability, agree_coef on the same ratings with quadratic "
+        "weights, https://aaroncaldwell.us/SimplyAgree/",
         FOUR_OBSERVERS,
         [1, 2, 3, 4, 5],
         {"ac1": 0.7754441, "ac2": 0.9140007, "alpha_nominal": 0.7434211, "alpha_interval": 0.8491071},
@@ -147,7 +151,8 @@ AGREEMENT = {
     # The paradox that AC1 is for: 67.5% agree, Cohen's kappa is 0.022 (printed in the paper). AC1 and alpha:
     # computed twice, not read in the paper.
     "kappa-paradox-spine-surgeons": Agreement(
-        "Table 1 of https://pmc.ncbi.nlm.nih.gov/articles/PMC7222679 (kappa and its limitation, AC1), hypothetical: 200 MRIs, two surgeons",
+        "Table 1 of https://pmc.ncbi.nlm.nih.gov/articles/PMC7222679 (kappa and its limitation, AC1), "
+        "hypothetical: 200 MRIs, two surgeons",
         by_table([[130, 56], [9, 5]]),
         [1, 2],
         {"ac1": 0.53258, "alpha_nominal": -0.064},

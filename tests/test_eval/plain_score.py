@@ -73,7 +73,8 @@ def expected(conn: sqlite3.Connection, calls: Sequence[Sequence[Path]]) -> dict[
     captions = {stratum["stratum"]: stratum["captions"] for stratum in json.loads(strata)}
     items = {}
     for item, pin_id, stratum, weight, relevance, quality in conn.execute(
-        "SELECT item, pin_id, stratum, weight, gold_relevance, gold_quality FROM sample_items WHERE sample_id = ? ORDER BY item",
+        "SELECT item, pin_id, stratum, weight, gold_relevance, gold_quality FROM sample_items WHERE "
+        "sample_id = ? ORDER BY item",
         [sample_id],
     ):
         items[item] = Drawn(
@@ -172,7 +173,7 @@ def read(path: Path) -> dict[str, Row]:
 
 
 def taken_together(paths: Sequence[Path]) -> dict[str, Row]:
-    """The rows of several sheets; of two answers to the same question in the same row the later one counts."""
+    """The rows of several sheets. Of two answers to the same question in one row, the later one counts."""
     found: dict[str, Row] = {}
     for path in paths:
         for item_id, row in read(path).items():

@@ -61,7 +61,8 @@ def make_shop(
             )
             for recipe, text, moment in rows:
                 conn.execute(
-                    "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES (?, ?, 'ok', ?, ?, ?)",
+                    "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) "
+                    "VALUES (?, ?, 'ok', ?, ?, ?)",
                     [f"pin-{i}", recipe, text, digest, moment],
                 )
     conn.close()

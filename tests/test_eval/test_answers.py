@@ -193,7 +193,8 @@ def test_answers_that_contradict_are_refused(shop: Path, tmp_path: Path) -> None
     a, b = written(tmp_path / "a.csv", filled(shop)), written(tmp_path / "b.csv", filled(shop, 1, "not"))
     assert (
         refused(shop, a, b)
-        == f"Error: {a}, row 2 says 'relevant' and {b}, row 2 says 'not' for the same item, and neither says that it is later: leave out one of the two\n"
+        == f"Error: {a}, row 2 says 'relevant' and {b}, row 2 says 'not' for the same item, and neither "
+        "says that it is later: leave out one of the two\n"
     )
 
 
@@ -202,7 +203,8 @@ def test_an_edited_item_id_is_refused_with_its_row(shop: Path, tmp_path: Path) -
     rows[5]["item_id"] = "bbbbbbbbbbbb"
     sample = rows[0]["sample"]
     assert refused(shop, written(tmp_path / "edited.csv", rows)) == (
-        f"Error: {tmp_path}/edited.csv, row 7: bbbbbbbbbbbb is no item_id of sample {sample}: was it edited? The sheet as it was written has the right one\n"
+        f"Error: {tmp_path}/edited.csv, row 7: bbbbbbbbbbbb is no item_id of sample {sample}: was it "
+        "edited? The sheet as it was written has the right one\n"
     )
     rows[5]["item_id"] = rows[2]["item_id"]
     assert "row 7 has the same item_id as row 4" in refused(shop, written(tmp_path / "twice.csv", rows))
@@ -252,7 +254,8 @@ def test_sheets_that_hold_answers_are_not_written_over(shop: Path, tmp_path: Pat
     written(tmp_path / "sheets" / "rater-2.csv", filled(shop, 2))
     assert (
         captioner(*again).stderr
-        == f"Error: {tmp_path}/sheets/rater-2.csv holds answers already: they would be lost; name another folder, or move the file\n"
+        == f"Error: {tmp_path}/sheets/rater-2.csv holds answers already: they would be lost; name "
+        "another folder, or move the file\n"
     )
     assert "is a sheet of another sample" in captioner(*again, "--seed", 1).stderr
     assert sqlite3.connect(shop).execute("SELECT count(*) FROM samples").fetchone() == (1,)

@@ -49,7 +49,7 @@ def answer(sheets: Path, relevance: dict[str, list[str]], **more: str) -> None:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """Twelve hostile captions with pictures, judged by three: one is bad, one disputed, one cannot be judged."""
+    """Twelve hostile captions, judged by three: one is bad, one disputed, one cannot be judged."""
     make_shop(
         tmp_path / "my.db", HOSTILE, pictures=tmp_path / "images", categories=["mugs", "mugs", "<i>lamps</i>"]
     )
@@ -289,7 +289,8 @@ def test_a_comparison(tmp_path: Path) -> None:
     assert found["sign_test"] == pytest.approx(0.0015439, abs=1e-6)
     assert found["shares"]["first"]["share"] == pytest.approx(20 / 30)
     assert found["sentence"] == (
-        "Where raters saw a difference, the captions of model of recipe-a are preferred to those of model of recipe-b for 83.3% of the pictures (95% interval 64.1% to 93.3%;"
+        "Where raters saw a difference, the captions of model of recipe-a are preferred to those of "
+        "model of recipe-b for 83.3% of the pictures (95% interval 64.1% to 93.3%;"
         " sign test on 20 to 4 items: p = 0.0015); 6 of 30 showed none. 3 people judged 30 pictures."
     )
     assert "Which captions are better?" in (tmp_path / "report.html").read_text()

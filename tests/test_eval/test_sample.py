@@ -46,9 +46,13 @@ def test_equal_allocation_by_stratum_and_the_weights_that_follow(shop: Path, tmp
         "rugs": (20, 20, 1.0),
     }
     conn = sqlite3.connect(shop)
-    assert conn.execute("SELECT stratum, count(*), sum(weight) FROM sample_items GROUP BY 1 ORDER BY 2 DESC, 1").fetchall() == [
-        ("lamps", 27, pytest.approx(120)), ("mugs", 27, pytest.approx(200)), (None, 26, pytest.approx(60)), ("rugs", 20, pytest.approx(20)),
-    ]  # fmt: skip
+    weights = "SELECT stratum, count(*), sum(weight) FROM sample_items GROUP BY 1 ORDER BY 2 DESC, 1"
+    assert conn.execute(weights).fetchall() == [
+        ("lamps", 27, pytest.approx(120)),
+        ("mugs", 27, pytest.approx(200)),
+        (None, 26, pytest.approx(60)),
+        ("rugs", 20, pytest.approx(20)),
+    ]
 
 
 def test_proportional_allocation() -> None:
@@ -74,7 +78,10 @@ def test_every_rater_gets_all_items_and_hidden_repeats_in_an_order_of_their_own(
     assert [len(order) for order in orders] == [110, 110, 110]
     assert all(set(order) == set(range(1, 101)) for order in orders)
     assert len({tuple(dict.fromkeys(order)) for order in orders}) == 3
-    again = "SELECT b.position - a.position FROM sheet_rows a JOIN sheet_rows b USING (rater, item) WHERE b.is_repeat AND NOT a.is_repeat"
+    again = (
+        "SELECT b.position - a.position FROM sheet_rows a JOIN sheet_rows b USING (rater, item) "
+        "WHERE b.is_repeat AND NOT a.is_repeat"
+    )
     # a repeat comes when the first answer is forgotten
     assert min(distance for (distance,) in conn.execute(again)) > 20
     # no id tells which is one
@@ -105,7 +112,8 @@ def test_who_has_a_sheet_and_the_source_of_captioner_cannot_find_the_repeats(
         [
             row
             for (row,) in conn.execute(
-                "SELECT pin_id FROM sheet_rows JOIN sample_items USING (sample_id, item) WHERE sample_id = ? ORDER BY position",
+                "SELECT pin_id FROM sheet_rows JOIN sample_items USING (sample_id, item) WHERE sample_id "
+                "= ? ORDER BY position",
                 [s["sample_id"]],
             )
         ]
@@ -120,7 +128,8 @@ def test_a_sample_of_a_store_that_has_changed_is_another_one(shop: Path, tmp_pat
     drawn_pins = [pin for (pin,) in sqlite3.connect(shop).execute("SELECT pin_id FROM sample_items")]
     conn = sqlite3.connect(shop)
     conn.execute(
-        f"UPDATE captions SET status = 'rejected', reason = 'too long' WHERE rowid % 2 = 0 AND pin_id NOT IN ({', '.join('?' * 5)})",
+        "UPDATE captions SET status = 'rejected', reason = 'too long' WHERE rowid % 2 = 0 AND pin_id "
+        f"NOT IN ({', '.join('?' * 5)})",
         drawn_pins,
     )
     conn.commit()
@@ -167,10 +176,12 @@ def test_a_margin_takes_the_place_of_n(shop: Path, tmp_path: Path) -> None:
 def test_what_is_not_in_the_frame_is_told_beside(shop: Path, tmp_path: Path) -> None:
     conn = sqlite3.connect(shop)
     conn.execute(
-        "UPDATE captions SET status = 'rejected', reason = 'too long' WHERE pin_id IN ('pin-1', 'pin-2', 'pin-3', 'pin-4')"
+        "UPDATE captions SET status = 'rejected', reason = 'too long' WHERE pin_id IN ('pin-1', 'pin-2', "
+        "'pin-3', 'pin-4')"
     )
     conn.execute(
-        "UPDATE captions SET status = 'failed', text = NULL, reason = 'image file not found' WHERE pin_id = 'pin-5'"
+        "UPDATE captions SET status = 'failed', text = NULL, reason = 'image file not found' WHERE "
+        "pin_id = 'pin-5'"
     )
     conn.execute("UPDATE pins SET deleted_at = '2026-01-01' WHERE pin_id = 'pin-6'")
     conn.commit()
@@ -219,7 +230,8 @@ def test_a_long_sheet_comes_in_parts(tmp_path: Path) -> None:
         ),
         (
             ["--stratify", "category", "--n", 3],
-            "category has 4 values, more than 3 items could tell anything about: use --n 8 or more, or another column",
+            "category has 4 values, more than 3 items could tell anything about: use --n 8 or more, or "
+            "another column",
         ),
         (["--gold", "gold.csv"], "no such file: gold.csv"),
     ],
@@ -295,7 +307,8 @@ def test_comparisons_take_pins_that_two_recipes_captioned_differently(tmp_path: 
         "recipe-b",
     )
     assert wrong.stderr.startswith(
-        "Error: several recipes are called 'recipe'; the store's: recipe-a (model of recipe-a, 20 captions); recipe-b"
+        "Error: several recipes are called 'recipe'; the store's: recipe-a (model of recipe-a, 20 "
+        "captions); recipe-b"
     )
     assert (
         captioner("eval", "compare", tmp_path / "my.db", tmp_path / "other", "--recipe", "recipe-a").exit_code

@@ -89,7 +89,8 @@ def make_store(path: Path, rng: random.Random, pins: int) -> Shop:
                 "deleted_at": rng.choice([None] * 9 + ["2026-01-01"]),
             }
             conn.execute(
-                f"INSERT INTO pins ({', '.join(pin)}, has_title, has_description) VALUES ({', '.join('?' * len(pin))}, {int(pin['title'] is not None)}, 0)",
+                f"INSERT INTO pins ({', '.join(pin)}, has_title, has_description) VALUES "
+                f"({', '.join('?' * len(pin))}, {int(pin['title'] is not None)}, 0)",
                 list(pin.values()),
             )
             texts, newest, tried = [], None, False
@@ -112,7 +113,8 @@ def make_store(path: Path, rng: random.Random, pins: int) -> Shop:
                     moment,
                 ]
                 conn.execute(
-                    "INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, "
+                    "updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
                     row,
                 )
                 if status == "ok" and fresh:

@@ -178,7 +178,8 @@ def test_captions_of_strangers_are_shown_as_they_are(rater: Rater, sheets: Path)
         shown.append(rater.text("#caption-0"))
         assert rater.page.locator("#caption-0 *").count() == 0
         assert rater.page.evaluate(
-            "document.getElementById('picture').complete && document.getElementById('picture').naturalWidth > 0"
+            "document.getElementById('picture').complete && "
+            "document.getElementById('picture').naturalWidth > 0"
         )
         rater.press("ArrowRight")
     assert sorted(set(shown)) == sorted(HOSTILE)
@@ -233,7 +234,8 @@ def test_guidelines_are_one_key_away_and_names_are_there_for_screen_readers(rate
     assert page.get_by_role("img", name="Picture 1 of").is_visible()
     assert page.get_by_role("textbox", name="Comment").is_visible()
     unnamed = page.evaluate(
-        "[...document.querySelectorAll('button, input, textarea')].filter(e => !(e.labels?.length || e.textContent.trim() || e.ariaLabel)).map(e => e.outerHTML)"
+        "[...document.querySelectorAll('button, input, textarea')].filter(e => !(e.labels?.length || "
+        "e.textContent.trim() || e.ariaLabel)).map(e => e.outerHTML)"
     )
     assert unnamed == []
 
