@@ -370,6 +370,7 @@ def export_features(
     seed and options give the same bytes. Raises StoreError, or OptionError for options that contradict.
     """
     from .export.write import ExportOptions, export
+    from .store import is_writable
 
     options = ExportOptions(
         format=format,
@@ -383,8 +384,10 @@ def export_features(
         undated=undated,
         memory_limit=memory_limit,
     )
-    with _opened(store) as conn:
-        return export(conn, os.fspath(folder), options, on_step=on_step)
+    # A store that cannot be written can still be exported. Then the table `runs` does not record the export.
+    writable = not isinstance(store, (str, os.PathLike)) or is_writable(os.fspath(store))
+    with _opened(store, read_only=not writable) as conn:
+        return export(conn, os.fspath(folder), options, record=writable, on_step=on_step)
 
 
 def train(

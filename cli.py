@@ -15,7 +15,7 @@ from .commands.demo import demo
 from .commands.doctor import doctor
 from .commands.embed import embed
 from .commands.eval import evaluate
-from .commands.export import add_export
+from .commands.export import export
 from .commands.ingest import ingest
 from .commands.run import run
 from .commands.stats import stats
@@ -45,7 +45,7 @@ cli.add_command(ingest)
 cli.add_command(run)
 cli.add_command(aggregate)
 cli.add_command(evaluate)
-add_export(cli)
+cli.add_command(export)
 cli.add_command(stats)
 cli.add_command(browse)
 cli.add_command(embed)

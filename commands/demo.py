@@ -16,7 +16,7 @@ from ..common.terminal import progress, say, wrapped
 from .verbs import command, finish
 
 if TYPE_CHECKING:
-    from ..captioner.run import Options, RunCounts
+    from ..captioner.run import RunCounts
     from ..store import Connection
     from ..store.stats import Coverage
 
@@ -78,26 +78,23 @@ def make_demo(
     on_progress: Callable[[int, int, int], None] = lambda done, total, batch: None,
     *,
     pins: int = 300,
-    options: Options | None = None,
+    limit: int | None = None,
 ) -> DemoResult:
     """Draws pins into `folder`, ingests them into demo.db and captions those without a description.
 
     Then it aggregates board titles and queries, and writes gallery.html and sheets/. What an earlier call did
-    is not done again, so that a call after an interruption does the rest. `say` gets lines for people;
-    `on_progress` is called with (done, total, batch size) after each batch. Raises what the steps raise:
-    CheckpointError, StoreError, SourceError, and FileExistsError for a folder with other people's images.
+    is not done again, so that a call after an interruption does the rest. `limit` is the largest number of
+    pins to caption. `say` gets lines for people; `on_progress` is called with (done, total, batch size) after
+    each batch. Raises what the steps raise: CheckpointError, StoreError, SourceError, and FileExistsError for
+    a folder with other people's images.
     """
+    from .. import api
     from ..browse.gallery import is_current, write_gallery
-    from ..captioner.run import Options, run, warnings
+    from ..captioner.run import warnings
     from ..drawn.world import make_world
-    from ..eval.sample import sample
-    from ..filters.boards import aggregate_boards
-    from ..filters.queries import aggregate_queries
-    from ..ingest.pins import ingest_pins
     from ..store import open_store
     from ..store.aggregates import last_run
     from ..store.recipes import BUILTIN
-    from ..store.stats import coverage
 
     folder = Path(folder)
     store, gallery, sheets = folder / "demo.db", folder / "gallery.html", folder / "sheets"
@@ -106,27 +103,25 @@ def make_demo(
         say(f"drew {pins} pins, boards, saves and a query log into {folder}")
     with closing(open_store(store, create=True)) as conn:
         table = folder / "pins.parquet"
-        ingested = 0 if _has_all(conn, table) else ingest_pins(conn, [str(table)])["pins"]
+        ingested = 0 if _has_all(conn, table) else api.ingest_pins(conn, table)["pins"]
         if ingested:
             say(f"ingested {ingested} pins into {store}")
-        result = run(conn, options or Options(model=BUILTIN), say=say, on_batch=on_progress)
+        result = api.run(conn, model=BUILTIN, limit=limit, say=say, on_batch=on_progress)
         if last_run(conn, "boards") is None:
-            counts = aggregate_boards(
-                conn, boards=[str(folder / "boards.parquet")], saves=[str(folder / "saves")]
-            )
+            boards = api.aggregate_boards(conn, boards=folder / "boards.parquet", saves=folder / "saves")
             say(
-                f"{counts['rows_read']:,} boards and saves gave {counts['titles']:,} board titles for "
-                f"{counts['rows_written']:,} pins"
+                f"{boards['rows_read']:,} boards and saves gave {boards['titles']:,} board titles for "
+                f"{boards['rows_written']:,} pins"
             )
         if last_run(conn, "queries") is None:
-            query_counts = aggregate_queries(conn, log=[str(folder / "log")])
+            queries = api.aggregate_queries(conn, log=folder / "log")
             say(
-                f"{query_counts['rows_read']:,} rows of the query log gave "
-                f"{query_counts['queries']:,} queries for {query_counts['rows_written']:,} pins"
+                f"{queries['rows_read']:,} rows of the query log gave {queries['queries']:,} queries for "
+                f"{queries['rows_written']:,} pins"
             )
-        covered = coverage(conn)
+        covered = api.coverage(conn)
         if not sheets.exists() and covered["caption"]:
-            sample(conn, sheets, n=40, raters=2, stratify="kind")
+            api.sample(conn, sheets, n=40, raters=2, stratify="kind")
             say(f"wrote sheets on which two people can judge 40 captions to {sheets}")
         if not is_current(conn, gallery):
             shown = write_gallery(conn, gallery, title=TITLE)
@@ -150,9 +145,10 @@ def _has_all(conn: Connection, table: Path) -> bool:
     """Whether the store has all pins of `table`, with their images where they are now."""
     import pyarrow.parquet as pq
 
+    from ..store.pins import images_of_pins
+
     rows = pq.read_table(table, columns=["pin_id", "image"]).to_pylist()
-    images = dict(conn.execute("SELECT pin_id, image FROM pins"))
-    base = table.absolute().parent
+    images, base = images_of_pins(conn), table.absolute().parent
     return all(images.get(row["pin_id"]) == os.path.normpath(base / row["image"]) for row in rows)
 
 

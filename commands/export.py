@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,7 @@ import click
 
 from ..common.errors import OptionError
 from ..common.terminal import plural, say, steps
-from .verbs import verb
+from .verbs import command, finish
 
 if TYPE_CHECKING:
     from ..export.manifest import CheckResult
@@ -21,103 +19,94 @@ if TYPE_CHECKING:
 DAY = click.DateTime(["%Y-%m-%d"])
 
 
-def add_export(cli: click.Group) -> None:
-    """Adds the command to the others."""
+@command("export")
+@click.argument("arguments", nargs=-1, metavar="STORE OUT_DIR")
+@click.option(
+    "--format",
+    type=click.Choice(["parquet", "jsonl"]),
+    default="parquet",
+    show_default=True,
+    help="Format of the files. jsonl is for people who want to read them.",
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(1, 100_000),
+    metavar="N",
+    help="Files of features to write. [default: one per 250,000 pins]",
+)
+@click.option(
+    "--seed", type=int, metavar="N", default=0, show_default=True, help="Decides the order of the rows."
+)
+@click.option(
+    "--recipe", metavar="ID", help="Take the captions of this recipe instead of the current captions."
+)
+@click.option(
+    "--schema",
+    type=click.Choice(["store", "omnisearchsage"]),
+    default="store",
+    show_default=True,
+    help="Names of the text columns: those of the store, or of the OmniSearchSage code.",
+)
+@click.option("--as-of", type=DAY, metavar="DATE", help="Titles and queries as they were known on this day.")
+@click.option(
+    "--pairs",
+    is_flag=True,
+    help="Also write what people did after --as-of: query-pin and query-query pairs.",
+)
+@click.option("--test-from", type=DAY, metavar="DATE", help="Pairs of this day and later are the test split.")
+@click.option(
+    "--undated",
+    type=click.Choice(["refuse", "include", "drop"]),
+    default="refuse",
+    show_default=True,
+    help="With --as-of: what to do with saves that have no date.",
+)
+@click.option(
+    "--memory-limit", metavar="SIZE", help="With --as-of: memory for the counting, for instance 500MB."
+)
+@click.option("--check", metavar="OUT_DIR", help="Instead of exporting, compare an export with its manifest.")
+def export(
+    arguments: tuple[str, ...],
+    as_of: datetime | None,
+    test_from: datetime | None,
+    check: str | None,
+    as_json: bool,
+    **options: Any,
+) -> Any:
+    """Write what a trainer reads: one row per pin, shuffled, in shards of Parquet with a manifest and a
+    data card.
 
-    @verb(cli, "export")
-    @click.argument("arguments", nargs=-1, metavar="STORE OUT_DIR")
-    @click.option(
-        "--format",
-        "format_",
-        type=click.Choice(["parquet", "jsonl"]),
-        default="parquet",
-        show_default=True,
-        help="jsonl is for people who want to read it.",
-    )
-    @click.option(
-        "--shards",
-        type=click.IntRange(1, 100_000),
-        metavar="N",
-        help="Files to write. [default: one for 250,000 pins]",
-    )
-    @click.option(
-        "--seed", type=int, metavar="N", default=0, show_default=True, help="Of the order of the rows."
-    )
-    @click.option(
-        "--recipe", metavar="ID", help="Take the captions of this recipe in place of the current ones."
-    )
-    @click.option(
-        "--schema",
-        type=click.Choice(["store", "omnisearchsage"]),
-        default="store",
-        show_default=True,
-        help="Names of the text columns.",
-    )
-    @click.option(
-        "--as-of", type=DAY, metavar="DATE", help="Titles and queries as they were known on this day."
-    )
-    @click.option(
-        "--pairs", is_flag=True, help="Also what people did after --as-of: query-pin and query-query pairs."
-    )
-    @click.option(
-        "--test-from", type=DAY, metavar="DATE", help="Pairs of this day and later are the split test."
-    )
-    @click.option(
-        "--undated",
-        type=click.Choice(["refuse", "include", "drop"]),
-        default="refuse",
-        show_default=True,
-        help="Saves without a date, with --as-of.",
-    )
-    @click.option("--memory-limit", metavar="SIZE", help="Of the counting for --as-of, for instance 500MB.")
-    @click.option(
-        "--check", metavar="OUT_DIR", help="In place of exporting: compare an export with its manifest."
-    )
-    def export(
-        arguments: tuple[str, ...],
-        format_: Any,
-        as_of: datetime | None,
-        test_from: datetime | None,
-        check: str | None,
-        as_json: bool,
-        **options: Any,
-    ) -> Any:
-        """Write what a trainer reads: one row per pin, shuffled, in shards of Parquet with a manifest and a
-        data card.
+    With --as-of and --pairs, nothing that happened after the day is in the features; what happened after it
+    is what to learn. The same store, seed and options give the same bytes. An earlier export is replaced once
+    the new one is complete.
 
-        With --as-of and --pairs nothing that was done after the day reaches a feature, and what was done
-        after it is what to learn. The same store, seed and options give the same bytes; an earlier export is
-        replaced when the new one is whole.
+    \b
+    captioner export my.db out/
+    captioner export my.db out/ --as-of 2026-06-01 --pairs --test-from 2026-06-24
+    captioner export --check out/
+    """
+    if check is not None:
+        if arguments:
+            raise click.UsageError("--check takes only the export: captioner export --check OUT_DIR")
+        return _check(check, as_json)
+    if len(arguments) != 2:
+        raise click.UsageError("name a store and a folder to write into: captioner export STORE OUT_DIR")
+    from .. import api
+    from ..store import is_writable
 
-        \b
-        captioner export my.db out/
-        captioner export my.db out/ --as-of 2026-06-01 --pairs --test-from 2026-06-24
-        captioner export --check out/
-        """
-        if check is not None:
-            if arguments:
-                raise click.UsageError("--check takes the export alone: captioner export --check OUT_DIR")
-            return _check(check, as_json)
-        if len(arguments) != 2:
-            raise click.UsageError("name a store and a folder to write into: captioner export STORE OUT_DIR")
-        from ..export.write import ExportOptions
-        from ..export.write import export as write_export
-        from ..store import is_writable, open_store
-
-        store, folder = arguments
-        try:
-            chosen = ExportOptions(format=format_, as_of=_day(as_of), test_from=_day(test_from), **options)
-        except OptionError as error:
-            raise click.UsageError(str(error)) from None
-        record = is_writable(store)  # a store that cannot be written can be exported too
-        conn = open_store(store, read_only=not record)
+    store, folder = arguments
+    try:
         with steps({"reading": "pins", "writing": "files"}) as on_step:
-            result = write_export(conn, folder, chosen, record=record, on_step=on_step)
-        if not record:
-            say(f"{store} cannot be written: this export is not recorded among its runs")
-        if not as_json:
-            _print(result)
-        return result
+            result = api.export_features(
+                store, folder, as_of=_day(as_of), test_from=_day(test_from), on_step=on_step, **options
+            )
+    except OptionError as error:
+        raise click.UsageError(str(error)) from None
+    if not is_writable(store):
+        say(f"{store} cannot be written: this export is not recorded among its runs")
+    if not as_json:
+        _print(result)
+    return result
 
 
 def _day(moment: datetime | None) -> date | None:
@@ -144,8 +133,6 @@ def _check(folder: str, as_json: bool) -> CheckResult:
     from ..export.manifest import check_export
 
     result = check_export(Path(folder))
-    if as_json and not result["ok"]:
-        click.echo(json.dumps(result, ensure_ascii=False))
     if not as_json:
         for problem in result["problems"]:
             click.echo(problem)
@@ -153,5 +140,5 @@ def _check(folder: str, as_json: bool) -> CheckResult:
             files, pins = plural(result["files"], "file"), plural(result["rows"], "pin")
             click.echo(f"{folder} is as it was written: {files}, {pins}")
     if not result["ok"]:
-        sys.exit(1)
+        finish(result, as_json, 1)
     return result

@@ -18,6 +18,11 @@ def has_pin(conn: Connection, pin_id: str) -> bool:
     return conn.execute("SELECT 1 FROM pins WHERE pin_id = ?", [pin_id]).fetchone() is not None
 
 
+def images_of_pins(conn: Connection) -> dict[str, str | None]:
+    """Where the image of each pin is, by pin_id. Includes deleted pins."""
+    return {row[0]: row[1] for row in conn.execute("SELECT pin_id, image FROM pins")}
+
+
 def count_created_after(conn: Connection, day: str) -> int:
     """How many pins were created after a day (2026-05-31) and are not deleted."""
     created_later = "deleted_at IS NULL AND substr(created_at, 1, 10) > ?"

@@ -5,9 +5,13 @@ from __future__ import annotations
 import sqlite3
 
 _SENTENCES = {
-    sqlite3.SQLITE_BUSY: "the store is locked by another process that is writing to it: try again when it is done",
+    sqlite3.SQLITE_BUSY: (
+        "the store is locked by another process that is writing to it: try again when it is done"
+    ),
     sqlite3.SQLITE_READONLY: "the store cannot be written: the file and its folder must be writable to you",
-    sqlite3.SQLITE_FULL: "the disk is full: what was committed is kept, make room and run the same command again",
+    sqlite3.SQLITE_FULL: (
+        "the disk is full: what was committed is kept, make room and run the same command again"
+    ),
 }
 _SENTENCES[sqlite3.SQLITE_LOCKED] = _SENTENCES[sqlite3.SQLITE_BUSY]
 

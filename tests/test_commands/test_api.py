@@ -121,7 +121,7 @@ ONLY_THERE = {
     "score": {"ratings"},  # scores a table in place of a store
 }
 # What the command line calls otherwise.
-OTHER_NAMES = {"arguments": "folder", "format_": "format"}
+OTHER_NAMES = {"arguments": "folder"}
 NO_VALUE = (None, (), "", "auto", False)  # nothing was chosen
 
 

@@ -2,8 +2,6 @@
 
 import hashlib
 import re
-import subprocess
-import sys
 from collections import Counter
 from datetime import date
 from pathlib import Path
@@ -11,12 +9,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pincaption.captioner.checkpoint import CheckpointError
-from pincaption.captioner.find import find_checkpoint
 from pincaption.drawn.world import make_world
 from pincaption.images.decode import ImageError, decode
 from pincaption.ingest.placeholders import says_nothing
-from pincaption.store.recipes import BUILTIN
 
 PINS = 60
 
@@ -153,60 +148,3 @@ def test_queries_fit_what_the_pins_show_over_thirty_days(world):
 def test_popularity_is_uneven(world):
     counts = sorted(Counter(row["pin_id"] for row in rows(world / "log")).values(), reverse=True)
     assert sum(counts[: PINS // 10]) > 0.25 * sum(counts)
-
-
-def builtin_is_there() -> bool:
-    try:
-        find_checkpoint(BUILTIN)
-    except CheckpointError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not builtin_is_there(), reason="the built-in checkpoint is not there")
-def test_demo_does_everything_once_and_nothing_twice(tmp_path):
-    from pincaption.commands.demo import make_demo
-
-    said = []
-    first = make_demo(tmp_path / "demo", said.append, pins=24)
-    assert first["drew"]
-    assert first["ingested"] == 24
-    assert first["coverage"]["pins"] == 24
-    assert first["run"]["selected"] == 12
-    assert first["run"]["failed"] == 2
-    assert first["run"]["shared"] >= 1
-    assert first["run"]["remaining"] == 0
-    assert Path(first["gallery"]).read_text().startswith("<!doctype html>")
-    before = {
-        p: p.stat().st_mtime_ns
-        for p in (tmp_path / "demo").rglob("*")
-        if p.is_file() and not p.name.startswith("demo.db")
-    }
-
-    code = f"""if True:
-        import sys
-        from pathlib import Path
-        from pincaption.commands.demo import make_demo
-        again = make_demo(Path({str(tmp_path / "demo")!r}), print, pins=24)
-        assert not again["drew"] and again["ingested"] == 0 and again["run"]["selected"] == 0, again
-        assert "torch" not in sys.modules"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, ""), done.stderr
-    assert {p: p.stat().st_mtime_ns for p in before} == before
-
-
-@pytest.mark.skipif(not builtin_is_there(), reason="the built-in checkpoint is not there")
-def test_demo_goes_on_where_it_was_killed(tmp_path):
-    from pincaption.captioner.run import Options
-    from pincaption.commands.demo import make_demo
-
-    part = make_demo(tmp_path / "demo", pins=24, options=Options(model=BUILTIN, limit=5))
-    assert part["run"]["selected"] == 5
-    assert part["run"]["remaining"] == 7
-    (tmp_path / "demo/gallery.html").unlink()
-    rest = make_demo(tmp_path / "demo", pins=24)
-    assert not rest["drew"]
-    assert rest["ingested"] == 0
-    assert rest["run"]["selected"] == 7
-    assert rest["run"]["remaining"] == 0
-    assert (tmp_path / "demo/gallery.html").exists()
