@@ -64,7 +64,7 @@ class Pin:
     captions: dict[str, Caption] = field(default_factory=dict)  # by recipe_id
 
 
-digests = st.sampled_from(["one", "two"])
+digests = st.sampled_from(["one", "one", "one", "two"])
 captions = st.builds(
     Caption,
     status=st.sampled_from(["ok", "ok", "ok", "rejected", "failed"]),
@@ -78,15 +78,17 @@ pins = st.builds(
     has_title=st.booleans(),
     description=st.sampled_from([None, "N/A", "made of oak"]),
     has_description=st.booleans(),
-    image_sha256=st.none() | digests,
+    image_sha256=st.sampled_from(["one", "one", "one", "two", None]),
     deleted=st.sampled_from([False, False, False, True]),
     prompt=st.sampled_from([None, "", "a drawing of"]),
     kind=st.sampled_from(["pin", "product"]),
     titles=st.sampled_from([None, [], ["tea time"]]),
     queries=st.sampled_from([None, [], ["mug"]]),
-    captions=st.dictionaries(st.sampled_from(sorted(RECIPES)), captions),
+    captions=st.fixed_dictionaries({}, optional=dict.fromkeys(sorted(RECIPES), captions)),
 )
-stores = st.lists(pins, max_size=20).map(lambda rows: {f"pin {i}": pin for i, pin in enumerate(rows)})
+# Mostly many pins: then one example shows many cases.
+rows = st.lists(pins, max_size=2) | st.lists(pins, min_size=12, max_size=20)
+stores = rows.map(lambda rows: {f"pin {i}": pin for i, pin in enumerate(rows)})
 
 
 # The reference.
