@@ -83,11 +83,11 @@ Times are UTC in ISO 8601, lists are JSON arrays in rank order, scores have six 
 
 | view | one row per | what it is good for |
 |---|---|---|
-| [enriched_features](#enriched_features) | pin | everything about a pin side by side, lists as JSON arrays |
+| [enriched_features](#enriched_features) | pin | everything about a pin in one row, lists as JSON arrays |
 | [board_title_ranks](#board_title_ranks) | pin and board title | counting, joining and filtering by title |
 | [engaged_query_ranks](#engaged_query_ranks) | pin and query | the same, by query |
 
-Pins that had no text of their own and have a caption now:
+Pins without a text of their own that have a caption:
 
 ```sql
 SELECT pin_id, caption

@@ -1,6 +1,4 @@
-"""The one store: a SQLite file with pins, captions, board titles, engaged queries and everything about how
-they came to be.
-"""
+"""The store: a SQLite file with pins, their captions, board titles and engaged queries, and every run."""
 
 from .connection import Connection, StoreError, is_writable, one_moment, open_store, transaction
 from .features import EnrichedFeatures

@@ -182,8 +182,8 @@ class Claims:
         recipes = [recipe for recipe in map(self._recipe_of, prompts) if recipe.recipe_id in used]
         self.conn.executemany(
             """
-            INSERT OR IGNORE INTO recipes VALUES (
-                :recipe_id, :model, :revision, :weights_digest, :prompt, :decoding, :preprocessing, :dtype)""",
+            INSERT OR IGNORE INTO recipes VALUES (:recipe_id, :model, :revision, :weights_digest, :prompt,
+                :decoding, :preprocessing, :dtype)""",
             [recipe.row() | {"recipe_id": recipe.recipe_id} for recipe in recipes],
         )
 

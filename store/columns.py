@@ -1,11 +1,9 @@
-"""The columns of features that a trainer reads of a pin."""
+"""The columns of a pin that a trainer reads, in an export and in EnrichedFeatures."""
 
 from __future__ import annotations
 
-# What a trainer reads of a pin, in this order. Lists are never null: a pin without titles has an empty one.
+# A pin without titles or queries has empty lists here, never null.
 LISTS = ("board_titles", "board_title_counts", "engaged_queries", "engaged_query_scores")
-# How the published OmniSearchSage code names the text fields (FACTS, section 1).
-OMNISEARCHSAGE = {"board_titles": "board_title", "engaged_queries": "navboost", "caption": "image_caption"}
 COLUMNS = (
     "pin_id",
     "kind",
@@ -18,3 +16,5 @@ COLUMNS = (
     "category",
     "locale",
 )
+# What the published code of OmniSearchSage calls these columns (FACTS, section 1).
+OMNISEARCHSAGE = {"board_titles": "board_title", "engaged_queries": "navboost", "caption": "image_caption"}

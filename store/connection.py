@@ -17,13 +17,13 @@ from .schema import MIGRATION_SET, MIGRATIONS
 
 # How long a writer waits for another one: writing the result of 80 million saves takes a minute.
 BUSY_SECONDS = 300
-# SQLite's page cache is 2 MB by default. Pins arrive in any order of their ids, so with so little memory every
-# other pin would be read from the disk.
+# SQLite's page cache is 2 MB by default. Pins arrive in any order of their ids, so with so little memory
+# every other pin would be read from the disk.
 CACHE_KIB = 65_536
 
 Connection = sqlite3.Connection
-# How SQLite opens a file: "mode=ro" does not write the file, "mode=rwc" makes it, and "immutable=1" also needs
-# no files beside it, but assumes that nobody writes to it meanwhile.
+# How SQLite opens a file: "mode=ro" does not write to it, "mode=rwc" makes it if it is missing. "immutable=1"
+# does not write to it either, needs no files beside it, and assumes that nobody writes to it meanwhile.
 Mode = Literal["mode=ro", "mode=rwc", "immutable=1"]
 
 
@@ -40,8 +40,8 @@ def open_store(path: str | Path, *, create: bool = False, read_only: bool = Fals
     """Opens a store, in autocommit mode: write inside `transaction`.
 
     `create` makes a missing store. Migrations that the store has not seen are applied.
-    `read_only` writes nothing and applies no migration. It also opens a store on a read-only disk, or one that
-    belongs to another user. Tables that a store of an older version lacks are then empty.
+    `read_only` writes nothing and applies no migration. It also opens a store on a read-only disk, or one
+    that belongs to another user. Tables that a store of an older version lacks are then empty.
     Raises StoreError for a missing file, a file that is not a store, and a store of a newer version.
     """
     path = Path(path)
@@ -119,7 +119,7 @@ def uri(path: Path, mode: Mode) -> str:
 
 
 def is_writable(path: str | Path) -> bool:
-    """Whether this user may write to a store: to the file, and to its folder, where SQLite keeps files too."""
+    """Whether this user may write to the file of a store, and to its folder, where SQLite keeps files too."""
     return os.access(path, os.W_OK) and os.access(Path(path).absolute().parent, os.W_OK)
 
 
@@ -141,8 +141,8 @@ def read_only_mode(path: Path) -> Mode:
     wal = path.with_name(f"{path.name}-wal")
     if wal.exists() and wal.stat().st_size:
         raise StoreError(
-            f"{path} cannot be read where it is: its newest rows are still in {wal.name}, and SQLite would have to"
-            f" write beside them. Copy both files into a folder of your own and use the copy"
+            f"{path} cannot be read where it is: its newest rows are still in {wal.name}, and SQLite would"
+            " have to write beside them. Copy both files into a folder of your own and use the copy"
         )
     return "immutable=1"
 
@@ -179,7 +179,7 @@ def _stand_in_for_missing_tables(conn: Connection, path: Path) -> None:
 
 def _migrate(conn: Connection, path: Path, create: bool) -> None:
     if _pending(conn, path, create):
-        # Not imported at the top: with pandas installed, this import takes longer than all of `captioner stats`.
+        # Not imported at the top: with pandas installed, this import takes longer than `captioner stats`.
         from sqlite_utils import Database
         from sqlite_utils.migrations import Migrations
 
@@ -195,7 +195,7 @@ def _migrate(conn: Connection, path: Path, create: bool) -> None:
 
 
 def _pending(conn: Connection, path: Path, create: bool) -> bool:
-    """Whether migrations have to be applied. Raises StoreError if this is not a store and may not become one."""
+    """Whether migrations have to be applied. Raises StoreError if this is no store and may not become one."""
     if not create or _applied(conn):
         return bool(missing_migrations(conn, path))
     ours = " ".join(MIGRATIONS.values())

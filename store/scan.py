@@ -1,8 +1,7 @@
-"""Whole tables out of SQLite as Arrow, column by column, as fast as SQLite can read them in the order in
-which they stand.
+"""Reads whole tables of SQLite as Arrow tables, fast, in the order in which the rows are stored.
 
-SQLite hands out each column of some ten thousand rows as one text, NUL between the cells: a Python object for
-every cell would cost more than everything else, and so would looking up every pin in every table.
+SQLite returns each column of 20,000 rows as one text with NUL between the cells. A Python object for every
+cell would take longer than all the rest.
 """
 
 from __future__ import annotations
@@ -29,63 +28,67 @@ def scan(
     *,
     blobs: Sequence[str] = (),
 ) -> Iterator[pa.Table]:
-    """Tables of `columns` {name: SQL} of the rows for which `where` holds, as text, `blobs` as bytes.
+    """Arrow tables of at most 20,000 rows of a table for which `where` holds, with its `parameters`.
 
-    SQLite reads ahead in a thread of its own.
+    `columns` is {name: SQL}; each becomes a column of text, those named in `blobs` become bytes. A thread
+    reads ahead.
     """
     first, last = conn.execute(
         f"SELECT coalesce(min(rowid), 1), coalesce(max(rowid), 0) FROM {table}"
     ).fetchone()
-    together = ", ".join(
+    joined = ", ".join(
         f"CAST(group_concat(coalesce({sql}, CAST(x'ff' AS TEXT)), char(0)) AS BLOB)"
         for sql in columns.values()
     )
     rest = f"FROM {table} WHERE rowid BETWEEN ? AND ? AND {where}"
 
     def read(start: int, n: int = ROWS_AT_ONCE) -> list[list[Any]]:
+        """[[number of rows, cells of the first column, ...], ...] of the rowids from `start` on."""
         cursor = conn.cursor()
         cursor.row_factory = None
         values = [start, start + n - 1, *parameters]
         if not blobs:
             try:
-                row = cursor.execute(f"SELECT count(*), {together} {rest}", values).fetchone()
+                row = cursor.execute(f"SELECT count(*), {joined} {rest}", values).fetchone()
             except sqlite3.DataError:
-                # together they are longer than a text of SQLite may be (1,000,000,000 bytes)
+                # The joined text is longer than SQLite allows (1,000,000,000 bytes): read fewer rows at once.
                 return (
                     [*read(start, n // 2), *read(start + n // 2, n - n // 2)]
                     if n > 1
-                    else [singly(cursor, values)]
+                    else [cell_by_cell(cursor, values)]
                 )
             if all((cell or b"").count(b"\0") + 1 == row[0] for cell in row[1:]) or not row[0]:
                 return [list(row)]
-        return [singly(cursor, values)]  # some text holds NUL itself
+        return [cell_by_cell(cursor, values)]  # a cell has a NUL of its own
 
-    def singly(cursor: sqlite3.Cursor, values: Sequence[Any]) -> list[Any]:
+    def cell_by_cell(cursor: sqlite3.Cursor, values: Sequence[Any]) -> list[Any]:
         rows = cursor.execute(f"SELECT {', '.join(columns.values())} {rest}", values).fetchall()
         return [len(rows), *zip(*rows, strict=True)]
 
-    def made(found: list[Any]) -> pa.Table:
-        return pa.table(
-            {
-                name: pa.array(cells, pa.binary()) if name in blobs else _texts(cells)
-                for name, cells in zip(columns, found[1:], strict=True)
-            }
-        )
+    def tables(parts: list[list[Any]]) -> Iterator[pa.Table]:
+        for n, *cells in parts:
+            if n:
+                yield pa.table(
+                    {
+                        name: pa.array(column, pa.binary()) if name in blobs else _texts(column)
+                        for name, column in zip(columns, cells, strict=True)
+                    }
+                )
 
     with ThreadPoolExecutor(1) as thread:
         waiting = deque[Any]()
         for start in range(first, last + 1, ROWS_AT_ONCE):
             waiting.append(thread.submit(read, start))
             if len(waiting) > 2:
-                yield from (made(found) for found in waiting.popleft().result() if found[0])
+                yield from tables(waiting.popleft().result())
         while waiting:
-            yield from (made(found) for found in waiting.popleft().result() if found[0])
+            yield from tables(waiting.popleft().result())
 
 
 def _texts(column: Any) -> pa.Array:
-    """A column as SQLite handed it out, together or singly.
+    """A column of text from the cells of SQLite, which come joined as bytes or one by one.
 
-    A cell that is the byte 255 alone, which no text holds, stands for null.
+    In joined cells the byte 255, which is never part of UTF-8, stands for null.
     """
     if not isinstance(column, bytes):
         return pa.array(column, pa.string())
@@ -96,5 +99,5 @@ def _texts(column: Any) -> pa.Array:
     cells = pc.if_else(pc.equal(cells, b"\xff"), None, cells)
     try:
         return cells.cast(pa.string())
-    except pa.ArrowInvalid:  # no UTF-8: somebody else has written to the store
+    except pa.ArrowInvalid:  # not UTF-8: another program has written to the store
         return pa.array([cell and cell.decode(errors="replace") for cell in cells.to_pylist()], pa.string())

@@ -1,15 +1,15 @@
-"""The store's tables and views, as migrations, and how a store is opened.
+"""The tables and views of the store, as migrations.
 
-SQLite in WAL mode: one writer and any number of readers at a time, safe against kill -9 and power loss
-(`synchronous=FULL`: a committed batch is on the disk). Plain tables that Datasette and the sqlite3 shell show
-well.
+Plain tables that Datasette and the sqlite3 shell show well. docs/schema.md, which is made from this file,
+describes each of them.
 """
 
 from __future__ import annotations
 
 MIGRATION_SET = "pincaption"
 
-# Each entry is one migration and is never changed once released; a change to the schema is a new entry.
+# Each entry is one migration. It is never changed once it is released, its comments included, because SQLite
+# keeps the text of a table in the file. A change to the schema is a new entry.
 MIGRATIONS: dict[str, str] = {
     "0001_pins_and_captions": """
     CREATE TABLE pins (

@@ -1,11 +1,11 @@
-"""How much of a store can be found by text: coverage, counted."""
+"""Coverage: how many pins have text of which kind."""
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any, TypedDict, cast
 
 from . import rules
+from .connection import Connection
 
 _TEXTS = f"""
     WITH pin AS MATERIALIZED (
@@ -14,17 +14,23 @@ _TEXTS = f"""
             {rules.has_description()} AS description,
             EXISTS (SELECT 1 FROM captions c WHERE c.pin_id = p.pin_id AND {rules.is_valid()}) AS caption,
             EXISTS (SELECT 1 FROM board_titles b WHERE b.pin_id = p.pin_id AND b.titles <> '[]') AS boards,
-            EXISTS (SELECT 1 FROM engaged_queries q WHERE q.pin_id = p.pin_id AND q.queries <> '[]') AS queries
+            EXISTS (SELECT 1 FROM engaged_queries q
+                WHERE q.pin_id = p.pin_id AND q.queries <> '[]') AS queries
         FROM pins p WHERE p.deleted_at IS NULL)
-    SELECT count(*) AS pins, coalesce(sum(product), 0) AS products, coalesce(sum(title), 0) AS title, coalesce(sum(description), 0) AS description,
-        coalesce(sum(title OR description), 0) AS native_text, coalesce(sum(caption), 0) AS caption,
+    SELECT count(*) AS pins,
+        coalesce(sum(product), 0) AS products,
+        coalesce(sum(title), 0) AS title,
+        coalesce(sum(description), 0) AS description,
+        coalesce(sum(title OR description), 0) AS native_text,
+        coalesce(sum(caption), 0) AS caption,
         coalesce(sum(caption AND NOT title AND NOT description), 0) AS only_caption,
-        coalesce(sum(boards), 0) AS board_titles, coalesce(sum(queries), 0) AS engaged_queries,
+        coalesce(sum(boards), 0) AS board_titles,
+        coalesce(sum(queries), 0) AS engaged_queries,
         coalesce(sum(title OR description OR caption OR boards OR queries), 0) AS any_text,
         coalesce(sum(NOT description AND NOT caption), 0) AS waiting
     FROM pin"""
-# The newest row of each pin that was tried and has no caption that holds.
-_WITHOUT = f"""
+# Pins that were tried and have no current caption, counted by what their newest row says.
+_TRIED = f"""
     SELECT c.status, c.reason, NOT {rules.has_description()} AS undescribed, count(*) AS n
     FROM captions c CROSS JOIN pins p ON p.pin_id = c.pin_id
     WHERE p.deleted_at IS NULL AND (c.status <> 'ok' OR {rules.is_stale()})
@@ -33,9 +39,11 @@ _WITHOUT = f"""
     GROUP BY 1, 2, 3"""
 _SHARED_IMAGES = """
     SELECT count(*), coalesce(sum(n), 0) FROM (
-        SELECT count(*) AS n FROM pins WHERE deleted_at IS NULL AND image IS NOT NULL GROUP BY coalesce(image_sha256, image) HAVING count(*) > 1)"""
+        SELECT count(*) AS n FROM pins WHERE deleted_at IS NULL AND image IS NOT NULL
+        GROUP BY coalesce(image_sha256, image) HAVING count(*) > 1)"""
 _MODELS = """
-    SELECT r.recipe_id, r.model, r.dtype, r.prompt, count(*) AS captions FROM captions c JOIN recipes r USING (recipe_id)
+    SELECT r.recipe_id, r.model, r.dtype, r.prompt, count(*) AS captions
+    FROM captions c JOIN recipes r USING (recipe_id)
     WHERE c.status = 'ok' GROUP BY r.recipe_id ORDER BY captions DESC, r.recipe_id"""
 
 
@@ -79,11 +87,11 @@ class Coverage(TypedDict):
     models: dict[str, ModelCoverage]  # by recipe_id
 
 
-def coverage(conn: sqlite3.Connection) -> Coverage:
+def coverage(conn: Connection) -> Coverage:
     """Counts the pins that have text of each kind. Pins that are deleted do not count."""
     counts: dict[str, Any] = dict(conn.execute(_TEXTS).fetchone()) | {"rejected": 0, "failed": 0, "stale": 0}
     reasons: dict[str, dict[str, int]] = {"rejected": {}, "failed": {}}
-    for status, reason, undescribed, n in conn.execute(_WITHOUT):
+    for status, reason, undescribed, n in conn.execute(_TRIED):
         counts["stale" if status == "ok" else status] += n
         counts["waiting"] -= n if undescribed else 0
         if status != "ok":
@@ -101,11 +109,9 @@ def coverage(conn: sqlite3.Connection) -> Coverage:
     return cast(Coverage, counts)
 
 
-def tried_in_vain(conn: sqlite3.Connection) -> dict[str, int]:
-    """{"rejected", "failed", "stale"}: pins that were tried and have no caption that holds, counted as in
-    `coverage`.
-    """
+def tried_in_vain(conn: Connection) -> dict[str, int]:
+    """Counts pins that were tried and have no current caption: {"rejected", "failed", "stale"}."""
     counts = {"rejected": 0, "failed": 0, "stale": 0}
-    for status, _, _, n in conn.execute(_WITHOUT):
+    for status, _, _, n in conn.execute(_TRIED):
         counts["stale" if status == "ok" else status] += n
     return counts

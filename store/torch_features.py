@@ -83,7 +83,7 @@ class IterableFeatures(IterableDataset[dict[str, Any]]):
         return sum(len(block) for block in self._blocks()[self.rank :: self.world_size])
 
     def _blocks(self) -> list[range]:
-        # Blocks of a small store are smaller, so that all ranks and workers get about the same number of rows.
+        # A small store has smaller blocks, so that all ranks and workers get about the same number of rows.
         n = len(self.features)
         size = max(1, min(BLOCK, n // (8 * self.world_size)))
         blocks = [range(start, min(start + size, n)) for start in range(0, n, size)]

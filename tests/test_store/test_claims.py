@@ -24,7 +24,8 @@ IN_ANOTHER_PROCESS = """
 import sys
 from pincaption.store import open_store
 from pincaption.store.claims import Caption, Claims, Recipe
-work = Claims(open_store(sys.argv[1]), Recipe("some/model", "main", "abc", "", {"num_beams": 1}, {"width": 32}, "float32"))
+recipe = Recipe("some/model", "main", "abc", "", {"num_beams": 1}, {"width": 32}, "float32")
+work = Claims(open_store(sys.argv[1]), recipe)
 """
 
 
@@ -32,7 +33,9 @@ def add_pins(store: sqlite3.Connection, *pins: tuple, n: int = 0) -> None:
     """(pin_id, title, description), or `n` pins without either."""
     rows = [*pins, *((f"{i:06}", None, None) for i in range(n))]
     store.executemany(
-        "INSERT INTO pins (pin_id, title, description, image) VALUES (?1, ?2, ?3, '/images/' || ?1 || '.jpg')",
+        """
+        INSERT INTO pins (pin_id, title, description, image)
+        VALUES (?1, ?2, ?3, '/images/' || ?1 || '.jpg')""",
         rows,
     )
 
@@ -116,7 +119,7 @@ def test_two_runs_on_one_connection_do_not_disturb_each_other(store: sqlite3.Con
     assert {pin.recipe_id for pin in first.claim(2)}.isdisjoint({pin.recipe_id for pin in second.claim(2)})
 
 
-def test_a_pin_that_arrives_during_a_run_is_taken_up_too(store: sqlite3.Connection) -> None:
+def test_a_pin_that_arrives_during_a_run_is_captioned_too(store: sqlite3.Connection) -> None:
     add_pins(store, n=1)
     work = Claims(store, RECIPE)
     work.commit([ok(pin) for pin in work.claim(5)])
@@ -125,7 +128,7 @@ def test_a_pin_that_arrives_during_a_run_is_taken_up_too(store: sqlite3.Connecti
     assert [(pin.pin_id, pin.prompt) for pin in work.claim(5)] == [("new", "a new prompt")]
 
 
-def test_what_is_done_is_done_and_what_is_stale_is_taken_up_again(store: sqlite3.Connection) -> None:
+def test_captioned_pins_are_done_until_their_image_changes(store: sqlite3.Connection) -> None:
     add_pins(store, n=7)
     assert len(all_of(Claims(store, RECIPE))) == 7
     assert Claims(store, RECIPE).claim(10) == []
@@ -203,7 +206,7 @@ def test_a_commit_is_all_or_nothing(store: sqlite3.Connection) -> None:
     assert work.count() == 0
 
 
-def test_what_was_made_of_an_image_that_was_replaced_meanwhile_is_dropped(store: sqlite3.Connection) -> None:
+def test_a_caption_of_an_image_that_was_replaced_meanwhile_is_dropped(store: sqlite3.Connection) -> None:
     add_pins(store, n=2)
     work = Claims(store, RECIPE)
     pins = work.claim(2)
@@ -255,7 +258,7 @@ def test_claims_of_a_killed_process_are_void_at_once(store: sqlite3.Connection, 
         assert ids(work.claim(9)) == ["000000", "000001", "000002"]
 
 
-def test_a_process_id_that_was_given_to_another_process_protects_nothing(store: sqlite3.Connection) -> None:
+def test_a_process_id_that_another_process_has_now_protects_no_claim(store: sqlite3.Connection) -> None:
     add_pins(store, n=1)
     work = Claims(store, RECIPE)
     work.claim(1)
@@ -276,7 +279,7 @@ def test_claims_of_another_host_hold_until_their_lease_ends(
     assert len(work.claim(1)) == free
 
 
-def test_every_commit_prolongs_the_leases_of_what_is_still_in_hand(store: sqlite3.Connection) -> None:
+def test_every_commit_renews_the_leases_of_the_other_claims(store: sqlite3.Connection) -> None:
     add_pins(store, n=2)
     work = Claims(store, RECIPE)
     first, _ = work.claim(2)
@@ -293,7 +296,7 @@ def test_many_processes_share_the_work_and_no_pin_is_done_twice(
         IN_ANOTHER_PROCESS + "import hashlib; sys.stdin.readline()\n"
         "while pins := work.claim(50):\n"
         "    print(*(pin.pin_id for pin in pins))\n"
-        "    hashlib.sha256(bytes(5_000_000))\n"  # what a model would take time for
+        "    hashlib.sha256(bytes(5_000_000))\n"  # takes time, as a model does
         "    work.commit([Caption(p.pin_id, p.recipe_id, 'ok', 'a dog', image_sha256='x') for p in pins])\n"
     )
     processes = [

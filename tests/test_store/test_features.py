@@ -1,5 +1,5 @@
-"""`EnrichedFeatures`: the store as a PyTorch dataset, beside a writer, split over workers and ranks, taken up
-again where it stopped.
+"""EnrichedFeatures: the store as a PyTorch dataset, while others write, split over workers and ranks, and
+continued where it stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def store(tmp_path: Path) -> Path:
     return fill(tmp_path / "my.db", 2000)
 
 
-def as_they_are(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def unchanged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
@@ -59,7 +59,7 @@ def test_map_style_through_a_data_loader(store: Path, workers: int) -> None:
         batch_size=64,
         shuffle=True,
         num_workers=workers,
-        collate_fn=as_they_are,
+        collate_fn=unchanged,
     )
     assert Counter(row["pin_id"] for batch in loader for row in batch) == Counter(expected(store).keys())
 
@@ -69,18 +69,18 @@ def test_map_style_through_a_data_loader(store: Path, workers: int) -> None:
 def test_iterable_every_row_once_over_ranks_and_workers(
     store: Path, ranks: int, workers: int, shuffle: bool
 ) -> None:
-    found: Counter[str] = Counter()
+    pin_ids: Counter[str] = Counter()
     for rank in range(ranks):
         part = EnrichedFeatures(store, columns=["pin_id"]).iterable(
             shuffle=shuffle, rank=rank, world_size=ranks
         )
         rows = [row["pin_id"] for row in DataLoader(part, batch_size=None, num_workers=workers)]
         assert len(rows) == len(part)
-        found.update(rows)
-    assert found == Counter(expected(store).keys())
+        pin_ids.update(rows)
+    assert pin_ids == Counter(expected(store).keys())
 
 
-def test_a_position_is_kept_and_taken_up_again(store: Path) -> None:
+def test_reading_continues_at_a_saved_position(store: Path) -> None:
     def make() -> Any:
         return EnrichedFeatures(store, columns=["pin_id"]).iterable(shuffle=True, seed=3)
 
@@ -94,7 +94,7 @@ def test_a_position_is_kept_and_taken_up_again(store: Path) -> None:
         again = make()
         again.load_state_dict(state)
         assert first + [row["pin_id"] for row in again] == whole
-        assert [row["pin_id"] for row in again] == whole  # the next epoch begins at the beginning
+        assert [row["pin_id"] for row in again] == whole  # the next pass reads all rows
 
 
 def test_epochs_differ_and_seeds_agree(store: Path) -> None:
@@ -108,7 +108,7 @@ def test_epochs_differ_and_seeds_agree(store: Path) -> None:
         features.iterable(rank=2, world_size=2)
 
 
-def test_captioning_goes_on_beside_it(store: Path) -> None:
+def test_captioning_may_go_on_meanwhile(store: Path) -> None:
     features = EnrichedFeatures(store, columns=["pin_id", "caption"])
     writer, stop = open_store(store), threading.Event()
 
@@ -127,21 +127,21 @@ def test_captioning_goes_on_beside_it(store: Path) -> None:
     finally:
         stop.set()
         thread.join()
-    assert len(rows) == 5 * 1999  # the pins that there were at the beginning
+    assert len(rows) == 5 * 1999  # the pins that the store had when the dataset was made
     with transaction(writer):
         writer.execute("DELETE FROM captions WHERE pin_id = 'pin 2'")
         writer.execute("UPDATE pins SET deleted_at = '2026-01-01' WHERE pin_id = 'pin 2'")
-    assert features[2] == {"pin_id": "pin 2", "caption": None}  # deleted meanwhile: its place stays
+    assert features[2] == {"pin_id": "pin 2", "caption": None}  # a deleted pin keeps its place
 
 
-def test_ranks_of_a_small_store_get_much_the_same(tmp_path: Path) -> None:
+def test_ranks_of_a_small_store_get_about_the_same_number_of_rows(tmp_path: Path) -> None:
     features = EnrichedFeatures(fill(tmp_path / "small.db", 601), columns=["pin_id"])
     parts = [len(features.iterable(rank=rank, world_size=4)) for rank in range(4)]
     assert sum(parts) == 600
     assert max(parts) - min(parts) <= 20
 
 
-def test_a_position_that_was_just_taken_up_is_the_same_position_and_belongs_to_its_rows(store: Path) -> None:
+def test_a_loaded_position_is_saved_unchanged_and_fits_its_own_rows_only(store: Path) -> None:
     features = EnrichedFeatures(store, columns=["pin_id"])
     reading = features.iterable(shuffle=True, seed=1)
     rows = iter(reading)
@@ -156,7 +156,7 @@ def test_a_position_that_was_just_taken_up_is_the_same_position_and_belongs_to_i
         features.iterable(rank=1)
 
 
-def test_what_cannot_be_read_is_refused(store: Path) -> None:
+def test_wrong_columns_and_unknown_recipes_are_refused(store: Path) -> None:
     for columns in ("title", []):
         with pytest.raises(StoreError, match="columns is a list of names"):
             EnrichedFeatures(store, columns=columns)

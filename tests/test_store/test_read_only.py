@@ -68,7 +68,8 @@ def older(path: Path) -> Path:
         conn.executescript(
             "CREATE TABLE _sqlite_migrations"
             " (id INTEGER PRIMARY KEY, migration_set TEXT, name TEXT, applied_at TEXT);"
-            f"INSERT INTO _sqlite_migrations VALUES (1, '{MIGRATION_SET}', '{name}', '2026');{MIGRATIONS[name]}"
+            f"INSERT INTO _sqlite_migrations VALUES (1, '{MIGRATION_SET}', '{name}', '2026');"
+            f"{MIGRATIONS[name]}"
             "INSERT INTO pins (pin_id, title) VALUES ('1', 'Oak table'); PRAGMA journal_mode = WAL;"
         )
     return path

@@ -37,8 +37,8 @@ def test_the_id_of_a_recipe_depends_on_all_of_its_fields_and_on_nothing_else() -
     others = [
         replace(RECIPE, **change)
         for change in (
-            {"model": "other"}, {"revision": None}, {"weights_digest": "abd"}, {"prompt": "a photo of"}, {"dtype": "float16"},
-            {"decoding": {"num_beams": 2}}, {"preprocessing": {"width": 64}},
+            {"model": "other"}, {"revision": None}, {"weights_digest": "abd"}, {"prompt": "a photo of"},
+            {"dtype": "float16"}, {"decoding": {"num_beams": 2}}, {"preprocessing": {"width": 64}},
         )
     ]  # fmt: skip
     assert len({recipe.recipe_id for recipe in [RECIPE, *others]}) == 8

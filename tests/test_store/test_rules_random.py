@@ -207,8 +207,8 @@ def insert(conn: sqlite3.Connection, pins: dict[str, Pin]) -> None:
     )
     for pin_id, pin in pins.items():
         conn.execute(
-            "INSERT INTO pins (pin_id, title, has_title, description, has_description, image_sha256, deleted_at,"
-            " prompt, kind) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO pins (pin_id, title, has_title, description, has_description, image_sha256,"
+            " deleted_at, prompt, kind) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 pin_id,
                 pin.title,

@@ -1,4 +1,4 @@
-"""What is kept about each command that was run."""
+"""What the table `runs` keeps about each command."""
 
 import json
 import sqlite3

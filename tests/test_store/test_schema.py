@@ -1,4 +1,4 @@
-"""Opening a store: what is made, what is refused and with which words."""
+"""Opening a store: what is made, what is refused with which sentence, and what the view shows."""
 
 import os
 import sqlite3
@@ -68,7 +68,9 @@ def _foreign_pins(path: Path) -> None:
 def _newer(path: Path) -> None:
     conn = open_store(path, create=True)
     conn.execute(
-        "INSERT INTO _sqlite_migrations (migration_set, name, applied_at) VALUES ('pincaption', '0999_teleport', '2030')"
+        """
+        INSERT INTO _sqlite_migrations (migration_set, name, applied_at)
+        VALUES ('pincaption', '0999_teleport', '2030')"""
     )
     conn.close()
 
@@ -87,7 +89,7 @@ def _newer(path: Path) -> None:
         (_newer, True, r"was written by a newer version of captioner \(0999_teleport\): upgrade captioner"),
     ],
 )
-def test_what_is_no_store_is_refused_and_left_as_it_was(
+def test_a_file_that_is_not_a_store_is_refused_and_left_as_it_was(
     tmp_path: Path, make, create: bool, message: str
 ) -> None:
     path = tmp_path / "a.db"
@@ -122,7 +124,7 @@ def test_a_store_in_a_missing_folder_names_the_folder(tmp_path: Path) -> None:
         (0o000, 0o644, "you may not look into the folder"),
     ],
 )
-def test_a_store_without_permissions_is_refused_with_the_mend(
+def test_a_store_without_permissions_is_refused_and_the_sentence_says_what_to_do(
     tmp_path: Path, folder_mode: int, file_mode: int, message: str
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -132,18 +134,18 @@ def test_a_store_without_permissions_is_refused_with_the_mend(
         Path(folder).chmod(folder_mode)
         script = (
             "import os, sys; from pincaption.store import StoreError, open_store\n"
-            # imports what it needs while it may still read the code
+            # imports everything while it may still read the code
             f"open_store({str(tmp_path / 'other.db')!r}, create=True)\n"
             "try: os.setgid(65534), os.setuid(65534)\n"
             "except OSError: sys.exit(77)\n"
             f"try: open_store({str(path)!r}).execute('SELECT count(*) FROM pins')\n"
             "except StoreError as error: print(error)"
         )
-        found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-        if found.returncode == 77:
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        if done.returncode == 77:
             pytest.skip("root of this container cannot become somebody else")
-        assert found.returncode == 0, found.stderr
-        assert message in found.stdout
+        assert done.returncode == 0, done.stderr
+        assert message in done.stdout
 
 
 def test_many_processes_may_make_the_same_store_at_once(tmp_path: Path) -> None:
@@ -187,7 +189,9 @@ def add(store: sqlite3.Connection, *captions: tuple[str, str, str, str | None, s
             "INSERT OR IGNORE INTO recipes VALUES (?, 'm', NULL, 'w', '', '{}', '{}', 'float32')", [recipe_id]
         )
         store.execute(
-            "INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, updated_at) VALUES ('1', ?, ?, ?, ?, ?, ?)",
+            """
+            INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, updated_at)
+            VALUES ('1', ?, ?, ?, ?, ?, ?)""",
             [
                 recipe_id,
                 status,
@@ -231,7 +235,7 @@ def add(store: sqlite3.Connection, *captions: tuple[str, str, str, str | None, s
         "one",
         "the newest",
         "of an earlier image",
-        "newest that holds",
+        "the newest valid one",
         "rejected and failed do not count",
         "a tie has one answer",
     ],
@@ -246,10 +250,12 @@ def test_the_view_shows_the_newest_caption_of_the_image_that_the_pin_has(
     ]
 
 
-def test_the_view_hides_deleted_pins_and_texts_that_say_nothing(store: sqlite3.Connection) -> None:
+def test_the_view_hides_deleted_pins_and_placeholder_texts(store: sqlite3.Connection) -> None:
     store.execute("INSERT INTO pins (pin_id, deleted_at) VALUES ('gone', '2026-01-01')")
     store.execute(
-        "INSERT INTO pins (pin_id, title, description, has_title, has_description) VALUES ('1', 'Oak table', 'N/A', 1, 0)"
+        """
+        INSERT INTO pins (pin_id, title, description, has_title, has_description)
+        VALUES ('1', 'Oak table', 'N/A', 1, 0)"""
     )
     assert [
         tuple(row) for row in store.execute("SELECT pin_id, title, description FROM enriched_features")
@@ -258,10 +264,14 @@ def test_the_view_hides_deleted_pins_and_texts_that_say_nothing(store: sqlite3.C
 
 def test_board_titles_and_queries_are_shown_in_long_form_too(store: sqlite3.Connection) -> None:
     store.execute(
-        """INSERT INTO board_titles VALUES ('not a pin yet', '["tea", "tea time"]', '[5, 2]', '[1.5, 0.25]')"""
+        """
+        INSERT INTO board_titles
+        VALUES ('not a pin yet', '["tea", "tea time"]', '[5, 2]', '[1.5, 0.25]')"""
     )
     store.execute(
-        """INSERT INTO engaged_queries VALUES ('1', '["mug"]', '[3]', '[2.5]', '["2026-01-01"]', '["2026-02-01"]')"""
+        """
+        INSERT INTO engaged_queries
+        VALUES ('1', '["mug"]', '[3]', '[2.5]', '["2026-01-01"]', '["2026-02-01"]')"""
     )
     assert [tuple(row) for row in store.execute("SELECT * FROM board_title_ranks ORDER BY rank")] == [
         ("not a pin yet", 1, "tea", 5, 1.5),
@@ -277,10 +287,17 @@ def test_board_titles_and_queries_are_shown_in_long_form_too(store: sqlite3.Conn
     [
         "INSERT INTO pins (pin_id) VALUES ('')",
         "INSERT INTO pins (pin_id) VALUES (NULL)",
-        "INSERT INTO captions (pin_id, recipe_id, status, text, updated_at) VALUES ('1', 'r', 'ok', 'a dog', 'now')",
-        "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at) VALUES ('1', 'r', 'ok', '', 'x', 'now')",
+        # a caption without the digest of its image, and an empty one
+        """
+        INSERT INTO captions (pin_id, recipe_id, status, text, updated_at)
+        VALUES ('1', 'r', 'ok', 'a dog', 'now')""",
+        """
+        INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at)
+        VALUES ('1', 'r', 'ok', '', 'x', 'now')""",
         "INSERT INTO captions (pin_id, recipe_id, status, updated_at) VALUES ('1', 'r', 'failed', 'now')",
-        "INSERT INTO captions (pin_id, recipe_id, status, reason, updated_at) VALUES ('1', 'r', 'lost', 'why', 'now')",
+        """
+        INSERT INTO captions (pin_id, recipe_id, status, reason, updated_at)
+        VALUES ('1', 'r', 'lost', 'why', 'now')""",
         "INSERT INTO board_titles VALUES ('1', 'tea', '[]', '[]')",
     ],
 )

@@ -1,4 +1,4 @@
-"""Coverage, against a slow count in Python over random stores."""
+"""Coverage, compared with a slow count in Python over random stores."""
 
 import sqlite3
 from collections import Counter
@@ -13,7 +13,7 @@ from pincaption.store.stats import coverage
 TEXTS = st.sampled_from([None, ("N/A", 0), ("Oak table", 1)])
 IMAGES = st.sampled_from([None, "a.jpg", "b.jpg"])
 DIGESTS = st.sampled_from([None, "x", "y"])
-# what came out and when
+# the outcome, and when it was written
 CAPTION = st.tuples(
     st.sampled_from(
         ["ok x", "ok y", "rejected empty", "rejected too short", "failed no image", "failed timed out"]
@@ -46,7 +46,10 @@ def write(conn: sqlite3.Connection, pins: list[dict[str, Any]]) -> None:
         for i, pin in enumerate(pins):
             title, description = pin["title"] or (None, 0), pin["description"] or (None, 0)
             conn.execute(
-                "INSERT INTO pins (pin_id, kind, title, has_title, description, has_description, image, image_sha256, deleted_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                """
+                INSERT INTO pins (pin_id, kind, title, has_title, description, has_description,
+                    image, image_sha256, deleted_at)
+                VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""",
                 [
                     str(i),
                     pin["kind"],
@@ -61,7 +64,9 @@ def write(conn: sqlite3.Connection, pins: list[dict[str, Any]]) -> None:
                 status, _, rest = outcome.partition(" ")
                 values = ("a dog", None, rest) if status == "ok" else (None, rest, None)
                 conn.execute(
-                    "INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    """
+                    INSERT INTO captions (pin_id, recipe_id, status, text, reason, image_sha256, updated_at)
+                    VALUES (?, ?, ?, ?, ?, ?, ?)""",
                     [str(i), recipe_id, status, *values, str(when)],
                 )
             if pin["boards"]:
@@ -74,7 +79,7 @@ def write(conn: sqlite3.Connection, pins: list[dict[str, Any]]) -> None:
 
 
 def counted_slowly(pins: list[dict[str, Any]]) -> dict[str, Any]:
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {"rejected": Counter(), "failed": Counter()}
     images: Counter[str] = Counter()
     for pin in pins:
@@ -83,29 +88,29 @@ def counted_slowly(pins: list[dict[str, Any]]) -> dict[str, Any]:
         title, description = pin["title"] == ("Oak table", 1), pin["description"] == ("Oak table", 1)
         caption = any(outcome == f"ok {pin['image_sha256']}" for outcome, _ in pin["captions"].values())
         boards, queries = pin["boards"] == '["tea"]', pin["queries"] == '["mug"]'
-        found["pins"] += 1
-        found["products"] += pin["kind"] == "product"
-        found["title"] += title
-        found["description"] += description
-        found["native_text"] += title or description
-        found["caption"] += caption
-        found["only_caption"] += caption and not title and not description
-        found["board_titles"] += boards
-        found["engaged_queries"] += queries
-        found["any_text"] += title or description or caption or boards or queries
-        found["waiting"] += not description and not pin["captions"]
+        counts["pins"] += 1
+        counts["products"] += pin["kind"] == "product"
+        counts["title"] += title
+        counts["description"] += description
+        counts["native_text"] += title or description
+        counts["caption"] += caption
+        counts["only_caption"] += caption and not title and not description
+        counts["board_titles"] += boards
+        counts["engaged_queries"] += queries
+        counts["any_text"] += title or description or caption or boards or queries
+        counts["waiting"] += not description and not pin["captions"]
         if pin["captions"] and not caption:
             _, newest = min(pin["captions"].items(), key=lambda item: (-item[1][1], item[0]))
             status, _, reason = newest[0].partition(" ")
-            found["stale" if status == "ok" else status] += 1
+            counts["stale" if status == "ok" else status] += 1
             if status != "ok":
                 reasons[status][reason] += 1
         if pin["image"]:
             images[pin["image_sha256"] or pin["image"]] += 1
     shared = [n for n in images.values() if n > 1]
     return {
-        **found,
-        "reasons": {status: dict(counts) for status, counts in reasons.items()},
+        **counts,
+        "reasons": {status: dict(of_status) for status, of_status in reasons.items()},
         "shared_images": len(shared),
         "pins_sharing_images": sum(shared),
     }
@@ -117,28 +122,28 @@ def counted_slowly(pins: list[dict[str, Any]]) -> dict[str, Any]:
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(pins=st.lists(PIN, max_size=6))
-def test_the_counts_are_those_of_a_slow_look_at_every_pin(
+def test_the_counts_equal_a_slow_count_over_every_pin(
     store: sqlite3.Connection, pins: list[dict[str, Any]]
 ) -> None:
     store.execute("PRAGMA synchronous = OFF")
     for table in ("captions", "recipes", "pins", "board_titles", "engaged_queries"):
         store.execute(f"DELETE FROM {table}")
     write(store, pins)
-    found = coverage(store)
+    counts = coverage(store)
     expected = counted_slowly(pins)
     assert {
-        name: value for name, value in found.items() if value and name not in ("rejected_rows", "models")
+        name: value for name, value in counts.items() if value and name not in ("rejected_rows", "models")
     } == {name: value for name, value in expected.items() if value}
 
 
 def test_an_empty_store_counts_nothing(store: sqlite3.Connection) -> None:
-    found = coverage(store)
-    assert found.pop("reasons") == {"rejected": {}, "failed": {}}
-    assert found.pop("models") == {}
-    assert set(found.values()) == {0}
+    counts = coverage(store)
+    assert counts.pop("reasons") == {"rejected": {}, "failed": {}}
+    assert counts.pop("models") == {}
+    assert set(counts.values()) == {0}
 
 
-def test_models_and_rejected_rows_are_counted_and_the_commonest_reason_comes_first(
+def test_models_and_rejected_rows_are_counted_and_the_most_common_reason_comes_first(
     store: sqlite3.Connection,
 ) -> None:
     rejected = {
@@ -154,7 +159,7 @@ def test_models_and_rejected_rows_are_counted_and_the_commonest_reason_comes_fir
     outcomes = ["rejected too short", "rejected empty", "rejected empty", "ok x"]
     write(store, [rejected | {"captions": {"r1": (outcome, 1)}} for outcome in outcomes])
     store.execute("INSERT INTO rejected_rows (source, line, reason) VALUES ('a.csv', 1, 'no pin_id')")
-    found = coverage(store)
-    assert list(found["reasons"]["rejected"].items()) == [("empty", 2), ("too short", 1)]
-    assert found["models"] == {"r1": {"model": "m", "dtype": "float32", "prompt": "", "captions": 1}}
-    assert found["rejected_rows"] == 1
+    counts = coverage(store)
+    assert list(counts["reasons"]["rejected"].items()) == [("empty", 2), ("too short", 1)]
+    assert counts["models"] == {"r1": {"model": "m", "dtype": "float32", "prompt": "", "captions": 1}}
+    assert counts["rejected_rows"] == 1
