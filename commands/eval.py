@@ -79,7 +79,10 @@ def evaluate() -> None:
     metavar="FILE",
     help="Table of items whose answers are known: pin_id, [caption], relevance, quality.",
 )
-def sample(store: str, folder: str, gold: str | None, as_json: bool, **options: Any) -> dict[str, Any]:
+@click.option("--dry-run", is_flag=True, help="Only say what would be drawn. The store may be read-only.")
+def sample(
+    store: str, folder: str, gold: str | None, dry_run: bool, as_json: bool, **options: Any
+) -> dict[str, Any]:
     """Draw captions for people to judge, and write a sheet per rater.
 
     A sheet in OUT_DIR is one HTML file that opens without network or server, and the same as a table for
@@ -93,9 +96,9 @@ def sample(store: str, folder: str, gold: str | None, as_json: bool, **options: 
     from ..eval.stored import seconds_per_item
     from ..store import open_store
 
-    conn = open_store(store)
+    conn = open_store(store, read_only=dry_run)
     with steps({"pictures": "pictures", "sheets": "files"}) as on_step:
-        result = draw_sample(conn, folder, gold=gold, on_step=on_step, **_chosen(options))
+        result = draw_sample(conn, folder, gold=gold, dry_run=dry_run, on_step=on_step, **_chosen(options))
     if not as_json:
         print_sample(result, store, seconds_per_item(conn), options)
     return dict(result)

@@ -54,6 +54,9 @@ def print_sample(
     click.echo(wrapped(f"a share is then known to about ± {100 * result['margin']:.1f} points or better"))
     for reason, n in result["without_picture"].items():
         click.echo(wrapped(f"warning: no picture to show for {plural(n, 'item')}: {reason}"), err=True)
+    if not result["files"]:
+        click.echo("nothing was written, because of --dry-run")
+        return
     sheets = [name for name in result["files"] if name.endswith(".html") and name != "guidance.html"]
     listed = ", ".join(sheets[:4]) + (f", ... ({len(sheets)} files)" if len(sheets) > 4 else "")
     click.echo(f"sample {result['sample_id']}, written to {result['folder']}:")

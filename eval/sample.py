@@ -28,6 +28,7 @@ def sample(
     duplicates: float = 0.05,
     gold: str | Path | None = None,
     seed: int = 0,
+    dry_run: bool = False,
     on_step: OnStep = lambda what, done, total: None,
 ) -> SampleResult:
     """Draws current captions at random, records the sample in the store and writes a sheet for each rater.
@@ -35,11 +36,15 @@ def sample(
     `margin` (a share: 0.02 is 2 points) replaces `n`. `stratify` is one of kind, category, locale,
     native_text and caption_recipe. `gold` names a table of items whose answers are known. See `SampleOptions`
     for the rest. The sheets are HTML files and CSV tables in `folder`. The same seed on the same store gives
-    the same sheets. Raises SampleError, SheetError (`folder` holds something that would be lost) or
+    the same sheets. With `dry_run`, nothing is recorded or written: the result says what would be drawn.
+    Raises SampleError, SheetError (`folder` holds something that would be lost) or
     SourceError (`gold` cannot be read); OSError if the folder cannot be written.
     """
     options = SampleOptions(n, margin, raters, stratify, allocation, duplicates, seed)
     drawn = draw(conn, options, gold=read_gold(conn, gold) if gold is not None else ())
+    if dry_run:
+        nothing = WrittenSheets(files=[], without_picture={})
+        return _result(drawn, Path(folder), nothing, stored.seconds_per_item(conn))
     return _write(conn, drawn, Path(folder), on_step)
 
 

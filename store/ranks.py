@@ -122,7 +122,10 @@ def _by_pin(reader: Iterable[pa.RecordBatch]) -> Iterator[Iterable[PinRow]]:
 
 
 def _arrays(batch: pa.RecordBatch, firsts: Any) -> Iterable[PinRow]:
-    """The rows of all pins but the last, which may go on in the next batch. `firsts` are the rows of rank 1."""
+    """The rows of all pins but the last, which may go on in the next batch.
+
+    `firsts` are the places of the rows of rank 1.
+    """
     return zip(*(_concatenated(column, firsts).to_pylist() for column in batch.columns[1:]), strict=True)
 
 

@@ -142,6 +142,22 @@ def test_commands_that_read_work_on_a_read_only_disk(folder: Path, tmp_path: Pat
     done = on_a_read_only_disk(folder, sys.executable, "-c", script)
     assert (done.returncode, done.stdout) == (0, "Oak table\n"), done.stderr
 
+    with closing(open_store(store)) as conn:
+        conn.execute("UPDATE pins SET image_sha256 = 'x' WHERE pin_id = '1'")
+        conn.execute("INSERT INTO recipes VALUES ('r', 'm', NULL, 'w', '', '{}', '{}', 'float32')")
+        conn.execute(
+            "INSERT INTO captions (pin_id, recipe_id, status, text, image_sha256, updated_at)"
+            " VALUES ('1', 'r', 'ok', 'a dog', 'x', '2026-01-01')"
+        )
+    sample = ("eval", "sample", str(store), str(tmp_path / "sheets"), "--json")
+    done = on_a_read_only_disk(folder, *CAPTIONER, *sample, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    planned = json.loads(done.stdout)
+    assert (planned["items"], planned["files"]) == (1, [])
+    assert not (tmp_path / "sheets").exists()
+    drawn = subprocess.run([*CAPTIONER, *sample], capture_output=True, text=True, check=True)
+    assert json.loads(drawn.stdout)["sample_id"] == planned["sample_id"]
+
     done = on_a_read_only_disk(folder, *CAPTIONER, "ingest", "pins", str(store), "-")
     assert done.returncode == 1
     assert f"the folder {folder} must be writable to you" in done.stderr
