@@ -51,7 +51,7 @@ def captioner(*arguments: Any) -> Result:
 
 
 def fill(path: Path, pins: int) -> Path:
-    """A store in which every column is missing somewhere, and texts hold whatever breaks formats."""
+    """A store in which each column is empty somewhere, and texts have characters that break file formats."""
     conn = open_store(path, create=True)
     with transaction(conn):
         for recipe in ("old", "new"):
@@ -105,7 +105,7 @@ def fill(path: Path, pins: int) -> Path:
 
 
 def expected(path: Path) -> dict[str, dict[str, Any]]:
-    """The view, row by row, decoded by Python's own json."""
+    """The rows of the view, decoded by Python's own json."""
     conn = sqlite3.connect(path)
     conn.row_factory = sqlite3.Row
     found = {}
@@ -138,7 +138,7 @@ def test_every_pin_of_the_view_once_with_all_that_it_has(store: Path, tmp_path: 
     for row in rows:
         scores = row.pop("engaged_query_scores")
         assert scores == pytest.approx(wanted[row["pin_id"]].pop("engaged_query_scores"), rel=1e-6)
-        # "\x01" alone stands for nothing in the export: no text of people is that.
+        # A text that is "\x01" alone becomes null in the export. Nobody writes such a text.
         assert row == {
             name: value for name, value in wanted[row["pin_id"]].items() if name != "engaged_query_scores"
         }
@@ -164,7 +164,7 @@ def test_an_empty_store_gives_an_empty_export(tmp_path: Path) -> None:
     assert captioner("export", "--check", tmp_path / "out").exit_code == 0
 
 
-def test_one_line_in_datasets_pandas_polars_and_duckdb(store: Path, tmp_path: Path) -> None:
+def test_datasets_pandas_polars_and_duckdb_load_it_in_one_line(store: Path, tmp_path: Path) -> None:
     captioner("export", store, tmp_path / "out", "--shards", 2)
     out = str(tmp_path / "out")
     import datasets
@@ -177,7 +177,7 @@ def test_one_line_in_datasets_pandas_polars_and_duckdb(store: Path, tmp_path: Pa
     assert polars.read_parquet(f"{out}/features/*.parquet").height == 99
 
 
-def test_the_manifest_says_what_is_there_and_check_believes_nothing(store: Path, tmp_path: Path) -> None:
+def test_check_compares_every_file_with_the_manifest(store: Path, tmp_path: Path) -> None:
     captioner("export", store, tmp_path / "out", "--shards", 4, "--seed", 5)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert (manifest["rows"], manifest["seed"], manifest["as_of"], manifest["recipe"]) == (
@@ -186,7 +186,7 @@ def test_the_manifest_says_what_is_there_and_check_believes_nothing(store: Path,
         None,
         "current",
     )
-    assert [f["rows"] for f in manifest["files"]] == [24, 25, 25, 25]  # even
+    assert [f["rows"] for f in manifest["files"]] == [24, 25, 25, 25]
     assert [c["name"] for c in manifest["columns"]] == COLUMNS
     assert manifest["recipes"] == {"new": 39, "old": 40}
     assert manifest["store_schema_version"] == len(manifest["store_migrations"])
@@ -280,7 +280,7 @@ def test_one_recipe_in_place_of_the_current_captions(store: Path, tmp_path: Path
     )
 
 
-def test_the_names_of_omnisearchsage(store: Path, tmp_path: Path) -> None:
+def test_columns_may_have_the_names_of_omnisearchsage(store: Path, tmp_path: Path) -> None:
     captioner("export", store, tmp_path / "out", "--schema", "omnisearchsage")
     assert set(exported(tmp_path / "out")[0]) >= {
         "title",
@@ -291,7 +291,7 @@ def test_the_names_of_omnisearchsage(store: Path, tmp_path: Path) -> None:
     }
 
 
-def test_vectors_come_along_as_lists_of_fixed_size(store: Path, tmp_path: Path) -> None:
+def test_vectors_are_exported_as_lists_of_fixed_size(store: Path, tmp_path: Path) -> None:
     (tmp_path / "v.jsonl").write_text(
         "".join(json.dumps({"pin_id": f"pin {i}", "vector": [i, 0.5, -1]}) + "\n" for i in range(0, 100, 2))
     )
@@ -311,7 +311,7 @@ def test_vectors_come_along_as_lists_of_fixed_size(store: Path, tmp_path: Path) 
     assert {row["pin_id"]: row["pinsage"] for row in lines} == found
 
 
-def test_what_is_no_export_is_never_replaced(store: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_an_export_is_never_replaced(store: Path, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     result = captioner("export", store, tmp_path / "mine")
@@ -354,7 +354,7 @@ def test_killed_at_any_moment_a_reader_sees_the_old_export_or_the_new_one(
     assert done.exit_code == 0, done.output
     after = {str(p.relative_to(out)): p.read_bytes() for p in out.rglob("*") if p.is_file()}
     assert now in (before, after)
-    assert not list(tmp_path.glob(".*"))  # what the killed one left is gone
+    assert not list(tmp_path.glob(".*"))  # the folder of the killed process is gone
     assert captioner("export", "--check", out).exit_code == 0
 
 
@@ -375,13 +375,13 @@ def test_only_leftovers_of_the_same_target_are_cleared_away(tmp_path: Path) -> N
 def test_an_export_behind_a_link_stays_behind_it(tmp_path: Path) -> None:
     store = fill(tmp_path / "my.db", 20)
     (tmp_path / "link").symlink_to("real")
-    for _ in range(2):  # nothing there yet, and an earlier one
+    for _ in range(2):  # first without an earlier export, then with one
         assert captioner("export", store, tmp_path / "link").exit_code == 0
         assert (tmp_path / "link").is_symlink()
         assert (tmp_path / "real" / "manifest.json").exists()
 
 
-def test_what_somebody_put_beside_an_export_is_not_lost(tmp_path: Path) -> None:
+def test_files_that_somebody_added_to_an_export_are_not_lost(tmp_path: Path) -> None:
     store, out = fill(tmp_path / "my.db", 20), tmp_path / "out"
     assert captioner("export", store, out).exit_code == 0
     (out / "notes.txt").write_text("mine")
@@ -395,16 +395,14 @@ def test_what_somebody_put_beside_an_export_is_not_lost(tmp_path: Path) -> None:
     ] == [0]
 
 
-def test_the_folder_that_one_stands_in_is_not_swapped_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_working_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = fill(tmp_path / "my.db", 20)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert "name a folder inside it" in captioner("export", store, ".").stderr
 
 
-def test_few_files_may_be_open(tmp_path: Path) -> None:
+def test_an_export_works_where_few_files_may_be_open(tmp_path: Path) -> None:
     store = fill(tmp_path / "my.db", 600)
     code = f"""
 import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
@@ -416,7 +414,7 @@ sys.argv = ["captioner", "export", {str(store)!r}, {str(tmp_path / "out")!r}]; m
     assert len(pd.read_parquet(tmp_path / "out" / "features")) == 599
 
 
-def test_texts_longer_together_than_sqlite_allows_are_read_in_parts(store: Path) -> None:
+def test_texts_that_are_together_longer_than_sqlite_allows_are_read_in_parts(store: Path) -> None:
     conn = open_store(store)
     whole = [
         row
@@ -443,7 +441,7 @@ def test_vectors_of_two_sizes_under_one_name_are_refused(store: Path, tmp_path: 
     assert not (tmp_path / "out").exists()
 
 
-def test_check_misses_the_card_and_counts_the_rows(store: Path, tmp_path: Path) -> None:
+def test_check_finds_a_missing_card_and_counts_the_rows(store: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert captioner("export", store, out).exit_code == 0
     (out / "README.md").unlink()

@@ -1,5 +1,6 @@
-"""Board titles and engaged queries in plain Python, slowly, straight from the formulas of the design: what
-the aggregator is held against.
+"""Board titles and engaged queries in plain Python: a slow reference, straight from the formulas.
+
+The tests compare the aggregations with it.
 """
 
 import math
@@ -76,10 +77,10 @@ def personal(text: str) -> bool:
 
 
 def title_reason(raw: str | None, options: TitleChoice) -> str | None:
-    """Why no board may bring this title, whatever the other boards are called; None when one may."""
+    """Why a title is dropped, whatever other boards are called; None if it is not."""
     title = normalise(raw or "")
     if title == "" or all(character in "\ufe0e\ufe0f\u20e3 " for character in title):
-        # titles of emoji alone: the issue goes beyond the formula
+        # a title of emoji alone counts as empty, which the formula does not say
         return "empty"
     if personal(raw or ""):
         return "personal"
@@ -95,7 +96,7 @@ def title_reason(raw: str | None, options: TitleChoice) -> str | None:
 
 
 def known_boards(boards: Iterable[Board]) -> dict[str, str | None]:
-    """board_id -> raw title: the last row wins."""
+    """board_id -> raw title. The last row of a board counts."""
     known: dict[str, str | None] = {}
     for board_id, raw in boards:
         known[board_id] = raw

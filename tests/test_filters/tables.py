@@ -1,4 +1,4 @@
-"""`captioner aggregate` in tests: the commands, tables of every form, and what then stands in the store."""
+"""Helpers for tests of `captioner aggregate`: run a command, write a table, read the results."""
 
 import csv
 import gzip
@@ -47,7 +47,7 @@ def counts(*arguments: object, stdin: str | bytes | None = None) -> dict[str, An
 
 
 def refused(*arguments: object, code: int = 1, stdin: str | bytes | None = None) -> str:
-    """What is said, in one sentence on standard error, where nothing could be done."""
+    """The one sentence on standard error of a command that could do nothing."""
     result = captioner(*arguments, stdin=stdin)
     assert (result.exit_code, result.stdout) == (code, ""), result.stderr
     *usage, said = result.stderr.splitlines()
@@ -57,7 +57,7 @@ def refused(*arguments: object, code: int = 1, stdin: str | bytes | None = None)
 
 
 def write(path: Path, columns: Columns) -> Path:
-    """A table in the form that its name says."""
+    """A table in the format of the file's name."""
     if path.suffix == ".parquet":
         pq.write_table(pa.table(columns), path)
         return path
@@ -130,7 +130,7 @@ def rejected(store: Path) -> list[tuple[str, int, str]]:
 
 
 def shown(output: str) -> dict[str, str]:
-    """label -> number of a table of counts."""
+    """label -> number, of a printed table of counts."""
     return {
         match[1].strip(): match[2]
         for line in output.splitlines()

@@ -1,5 +1,6 @@
-"""`aggregate boards` and `aggregate queries` against the slow reference: random rows, options, forms of file
-and orders of increments.
+"""`aggregate boards` and `aggregate queries` compared with the slow reference.
+
+Rows, options, file formats and the order in which sources arrive are random.
 """
 
 import csv
@@ -56,7 +57,7 @@ BOARD_COLUMNS, SAVE_COLUMNS, LOG_COLUMNS = (
 )
 UNSAID = "nobody ever called a board this"
 
-# --- what is drawn ---
+# --- random values ---
 
 WORDS = [
     "tea",
@@ -189,8 +190,8 @@ TEXT = st.one_of(PHRASE, PHRASE, st.sampled_from(ODD), ANY)
 
 PINS = st.sampled_from(["p", "q", "1", "01", "é/ü.jpg"])
 BOARD_IDS = st.sampled_from(["a", "é", "1", "01", "NULL", "b"])
-# Days from today: the edges of the windows below, seen from each as-of date, and days that are still to come
-# (not tomorrow: a test may run over midnight).
+# Days from today: the edges of the windows below, seen from each as-of date, and days in the future. Not
+# tomorrow, as a test may run over midnight.
 DAYS = st.sampled_from([0, -1, -2, -3, -4, -729, -730, -731, -732, 2, 3, 40])
 COUNTS = st.sampled_from([1, 1, 1, 2, 3, 5, 40, 0])  # 0: a bad row
 USERS = st.sampled_from([None, "", "u", "v", "7", "07"])
@@ -199,7 +200,7 @@ TITLE_CHOICES = st.builds(
     TitleChoice,
     top=st.sampled_from([10, 10, 3, 2, 1]),
     min_boards=st.sampled_from([1, 1, 1, 2, 3]),
-    max_board_share=st.sampled_from([0.02, 0.5, 0.001]),  # of fewer than 1,000 boards: nothing
+    max_board_share=st.sampled_from([0.02, 0.5, 0.001]),  # has no effect with fewer than 1,000 boards
     min_chars=st.sampled_from([2, 2, 1, 4]),
     max_chars=st.sampled_from([60, 60, 61, 7]),
     max_words=st.sampled_from([10, 10, 11, 2, 1]),
@@ -220,9 +221,7 @@ WEIGHTS = st.sampled_from(
 
 @dataclass(frozen=True)
 class Step:
-    """What happens before a run of the aggregator, and what it is given: options, and the names of files in
-    their order.
-    """
+    """What changes before a run of the aggregator, and what it gets: options and files, in order."""
 
     writes: dict[str, int]  # name -> which of the pool's contents
     passed: list[str]
@@ -238,9 +237,7 @@ class Plan:
 
 
 def steps(names: list[str], options: st.SearchStrategy[Any]) -> st.SearchStrategy[list[Step]]:
-    """The first step writes all files and passes at least one; later ones may do as little as change the
-    options.
-    """
+    """The first step writes all files and reads at least one. Later steps may change only the options."""
 
     removed = st.sets(st.sampled_from(names), max_size=2)
     first = st.builds(
@@ -311,9 +308,9 @@ def log_plans(draw: st.DrawFn) -> Plan:
 
 
 def content_of(form: str, columns: Sequence[str], rows: Sequence[Row]) -> bytes:
-    """A file of that form, the same bytes for the same rows.
+    """A file in the given format. The same rows give the same bytes.
 
-    Counts that are all 1 and users of whom none is known are left out with their column.
+    A column is left out if it holds nothing but counts of 1, or nothing but unknown users.
     """
     kind, _, dates = form.partition("-")
     table = {name: [row[i] for row in rows] for i, name in enumerate(columns)}
@@ -351,9 +348,7 @@ def content_of(form: str, columns: Sequence[str], rows: Sequence[Row]) -> bytes:
 
 @dataclass
 class Sources:
-    """The files of one kind in a folder, and what of them was read: the contributions, by path in the order
-    of first reading.
-    """
+    """The files of one kind in a folder, and what was read of each, in the order of first reading."""
 
     folder: Path
     columns: Sequence[str]
@@ -375,21 +370,21 @@ class Sources:
             del self.on_disk[name]
 
     def give(self, names: Sequence[str]) -> list[str]:
-        """The paths of those of the files that exist; from now on they count as read."""
+        """The paths of those files that exist. From now on they count as read."""
         names = [name for name in names if name in self.on_disk]
         for name in names:
             self.read[name] = (self.path(name).read_bytes(), self.on_disk[name])
         return [str(self.path(name)) for name in names]
 
     def rows(self) -> list[Any]:
-        """All contributions in the order of reading; identical contents count once, where the first is."""
+        """Everything that counts, in reading order. Identical contents count once, in the first place."""
         once: dict[bytes, Sequence[Row]] = {}
         for content, rows in self.read.values():
             once.setdefault(content, rows)
         return [row for rows in once.values() for row in rows]
 
     def copied_to(self, folder: Path) -> list[str]:
-        """The paths of new files with all that counts as read now."""
+        """The paths of new files with everything that counts as read now."""
         folder.mkdir(exist_ok=True)
         paths = [folder / self.path(name).name for name in self.read]
         for path, (content, _) in zip(paths, self.read.values(), strict=True):
@@ -404,7 +399,7 @@ def new_store(folder: Path, name: str = "pins.db") -> sqlite3.Connection:
 
 
 def table(conn: sqlite3.Connection, name: str) -> dict[str, list[tuple[Any, ...]]]:
-    """pin_id -> one tuple a rank, of one of the tables of JSON arrays."""
+    """pin_id -> a tuple per rank, of one of the tables of JSON arrays."""
     return {
         pin_id: list(zip(*map(json.loads, arrays), strict=True))
         for pin_id, *arrays in conn.execute(f"SELECT * FROM {name}")
@@ -433,7 +428,7 @@ def columns_of(conn: sqlite3.Connection, name: str) -> list[str]:
 
 
 def board_options(folder: Path, choice: TitleChoice) -> BoardOptions:
-    """The list of titles that say nothing always lies in the same file, which is never empty."""
+    """The list of titles that say nothing is always in the same file, and is never empty."""
     path = folder / "generic.txt"
     path.write_text("".join(f"{title}\n" for title in [UNSAID, *sorted(choice.generic)]), encoding="utf-8")
     values = {name: value for name, value in asdict(choice).items() if name != "generic"}
@@ -445,7 +440,7 @@ def query_options(choice: QueryChoice) -> QueryOptions:
 
 
 def play(plan: Plan, sources: dict[str, Sources]) -> Iterator[tuple[Step, dict[str, list[str]]]]:
-    """Write, hand out what the aggregator is to be given, and take away, step by step."""
+    """For each step: changes the files, yields what the aggregator gets, and removes files."""
     kind_of = {name: name.partition("-")[0] for name in plan.forms}
     for step in plan.steps:
         for name, which in step.writes.items():
@@ -455,7 +450,7 @@ def play(plan: Plan, sources: dict[str, Sources]) -> Iterator[tuple[Step, dict[s
             for kind, files in sources.items()
         }
         if any(files.read for files in sources.values()):
-            # before that there is nothing to aggregate, which is an error
+            # until then there is nothing to aggregate, which is an error
             yield step, given
         for name in step.gone:
             sources[kind_of[name]].remove(name)
@@ -494,7 +489,7 @@ def test_a_new_store_and_a_rebuilt_one_have_the_same_board_titles(plan: Plan) ->
         sources = board_sources(Path(name), plan)
         for step, given_paths in play(plan, sources):
             aggregate_boards(conn, **given_paths, options=board_options(Path(name), step.options))
-        assume(any(files.read for files in sources.values()))  # of nothing, nothing can be made anew
+        assume(any(files.read for files in sources.values()))  # a rebuild without sources is an error
         expected = titles_of(conn)
         copies = {kind: files.copied_to(Path(name, "copies")) for kind, files in sources.items()}
         options = board_options(Path(name), plan.steps[-1].options)
@@ -512,7 +507,7 @@ def give_boards(
     saves: list[Save],
     choice: TitleChoice,
 ) -> None:
-    """One more file of each kind."""
+    """Writes one more file of each kind."""
     paths = folder / f"boards-{name}.parquet", folder / f"saves-{name}.parquet"
     paths[0].write_bytes(content_of("parquet", BOARD_COLUMNS, boards))
     paths[1].write_bytes(content_of("parquet", SAVE_COLUMNS, saves))
@@ -538,9 +533,7 @@ def give_boards(
 def test_a_title_of_too_many_boards_is_dropped(
     tmp_path: Path, store: sqlite3.Connection, share: float, known: int, uses: int, passes: bool
 ) -> None:
-    """Boards without a title, or with one that was dropped, are known too; the words of a dropped title count
-    no more.
-    """
+    """A board without a title, or with a dropped one, is a known board too. Its words do not count."""
     common: list[Board] = [(f"c{i}", ["Kitchen Ideas", "kitchen ideas!!"][i % 2]) for i in range(uses)]
     others: list[Board] = [
         (f"o{i}", [None, "♡", f"kitchen {i}", "me@example.com"][i % 4]) for i in range(known - uses)
@@ -609,9 +602,9 @@ def test_boards_of_the_same_normalised_title_pass_or_not_by_their_raw_title(
 def test_a_rewritten_file_keeps_its_place_in_the_order_of_reading(
     tmp_path: Path, store: sqlite3.Connection
 ) -> None:
-    """The last row of a board wins: that of the file read later, whatever happens to the earlier one.
+    """The last row of a board counts: that of the file that was read later, even if the earlier one changes.
 
-    Of two identical files only the first has a place.
+    Of two identical files, only the first has a place.
     """
     sources = Sources(tmp_path, BOARD_COLUMNS, dict.fromkeys(BOARD_FILES, "csv"))
     saves = tmp_path / "saves.csv"
@@ -663,7 +656,7 @@ def test_a_new_store_and_a_rebuilt_one_have_the_same_engaged_queries(plan: Plan)
         log = Sources(Path(name), LOG_COLUMNS, plan.forms)
         for step, given_paths in play(plan, {"log": log}):
             aggregate_queries(conn, **given_paths, options=query_options(step.options))
-        assume(log.read)  # of nothing, nothing can be made anew
+        assume(log.read)  # a rebuild without sources is an error
         expected = queries_of(conn)
         copies, options = log.copied_to(Path(name, "copies")), query_options(plan.steps[-1].options)
         aggregate_queries(new, log=copies, options=options)

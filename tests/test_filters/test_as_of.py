@@ -1,5 +1,6 @@
-"""Features as of a day and the pairs after it: compared with a store that never heard of what came later, and
-with a count by hand.
+"""Features as of a day, and the pairs after it.
+
+The features are compared with those of a store that never got later rows, and the pairs with a count by hand.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ def by_pin(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_features_are_those_of_a_store_that_never_heard_of_later_days(tmp_path: Path, seed: int) -> None:
+def test_features_are_those_of_a_store_that_never_got_later_rows(tmp_path: Path, seed: int) -> None:
     world = make_world(seed)
     options = ["--min-users", 2, "--window-days", 9] if seed % 2 else []
     store = make_store(tmp_path / "now", world, *options)
@@ -194,15 +195,15 @@ def test_a_leak_that_is_planted_does_not_reach_the_features(tmp_path: Path) -> N
     assert "leaked" not in features
     assert "leaked query" in (tmp_path / "out" / "pairs" / "train-00000.jsonl").read_text()
     captioner("export", store, tmp_path / "all", "--format", "jsonl")
-    # the same look finds it where it may be
+    # the same search finds it where it is allowed
     assert "leaked title" in (tmp_path / "all" / "features" / "part-00000.jsonl").read_text()
-    # Nothing of the real tables was touched.
+    # The real tables are unchanged.
     assert sqlite3.connect(store).execute(
         "SELECT count(*) FROM board_titles WHERE titles LIKE '%leaked%'"
     ).fetchone() != (0,)
 
 
-def test_saves_without_dates_are_refused_unless_told_otherwise(tmp_path: Path) -> None:
+def test_saves_without_dates_are_refused_by_default(tmp_path: Path) -> None:
     world = make_world(1)
     for row in world["saves"][:100]:
         del row["saved_at"]
@@ -240,7 +241,7 @@ def test_the_same_seed_gives_the_same_pairs_and_another_one_another_order(tmp_pa
     assert json.loads((tmp_path / "a" / "manifest.json").read_text())["as_of"] == str(DAY)
 
 
-def test_options_that_make_no_sense_together(tmp_path: Path) -> None:
+def test_options_that_contradict_one_another_are_wrong_usage(tmp_path: Path) -> None:
     store = make_store(tmp_path / "now", make_world(3))
     for options in (
         ["--pairs"],

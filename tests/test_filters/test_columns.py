@@ -1,4 +1,4 @@
-"""The columns of boards, saves and logs: their names, and their types."""
+"""The columns of boards, saves and query logs: their names and types."""
 
 import sqlite3
 from contextlib import closing
@@ -108,7 +108,7 @@ def test_map_names_the_columns_of_all_tables_or_of_one(tmp_path: Path, db: Path)
         ),
     ],
 )
-def test_a_mistyped_map_is_said_and_nothing_is_read(
+def test_a_mistyped_map_is_an_error_and_nothing_is_read(
     db: Path, boards: Path, saves: Path, log: Path, kind: str, pair: str, code: int, said: str
 ) -> None:
     sources = ["--boards", boards, "--saves", saves] if kind == "boards" else ["--log", log]
@@ -117,7 +117,7 @@ def test_a_mistyped_map_is_said_and_nothing_is_read(
         assert conn.execute("SELECT count(*) FROM evidence").fetchone() == (0,)
 
 
-def test_a_mapped_column_that_no_json_row_has_is_said(tmp_path: Path, db: Path) -> None:
+def test_a_mapped_column_that_no_json_row_has_is_an_error(tmp_path: Path, db: Path) -> None:
     log = write(tmp_path / "log.jsonl", log_table(("1", "mug", "save", "2024-05-01")))
     assert "no row has 'who' (--map user_id=who)" in refused(
         "aggregate", "queries", db, "--log", log, "--map", "user_id=who"
@@ -157,7 +157,7 @@ def test_a_mapped_column_that_no_json_row_has_is_said(tmp_path: Path, db: Path) 
         ),
     ],
 )
-def test_a_missing_column_is_said_before_anything_is_read(
+def test_a_missing_column_is_an_error_before_anything_is_read(
     tmp_path: Path, db: Path, ending: str, kind: str, option: str, table: Columns, said: str
 ) -> None:
     path = write(tmp_path / f"table.{ending}", table)
@@ -265,9 +265,7 @@ def test_large_numbers_are_exact_in_parquet_and_csv(tmp_path: Path, db: Path) ->
 
 @pytest.mark.parametrize("order", ["abc", "bca", "cab", "ab"])
 def test_parquet_files_of_one_run_may_have_different_types(tmp_path: Path, db: Path, order: str) -> None:
-    """One writer's ids are numbers, another's texts; a count fits into a byte on one day and not on the
-    other.
-    """
+    """Ids are numbers in one file and texts in another. Only in one file, every count fits into a byte."""
     ids = {"a": pa.array([7], pa.int32()), "b": pa.array(["07"]), "c": pa.array([2**40], pa.int64())}
     n = {"a": pa.array([1], pa.int8()), "b": pa.array([1000], pa.int64()), "c": pa.array([200], pa.uint8())}
     for name in ids:
@@ -285,7 +283,7 @@ def test_parquet_files_of_one_run_may_have_different_types(tmp_path: Path, db: P
     assert engagements(db) == {found[name][0]: {"mug": found[name][1]} for name in sorted(order)}
 
 
-def test_ids_that_only_look_alike_are_different_pins(tmp_path: Path, db: Path) -> None:
+def test_ids_that_differ_slightly_are_different_pins(tmp_path: Path, db: Path) -> None:
     ids = ["7", "07", "7.0", " 7", "7e0", "٧", "7\u200b"]
     for ending in ("csv", "jsonl", "parquet"):
         write(tmp_path / f"saves.{ending}", saves_table(*((pin, ending) for pin in ids)))
@@ -294,7 +292,7 @@ def test_ids_that_only_look_alike_are_different_pins(tmp_path: Path, db: Path) -
     assert {pin: len(found) for pin, found in titles(db).items()} == dict.fromkeys(sorted(ids), 3)
 
 
-def test_columns_of_other_names_do_no_harm(tmp_path: Path, db: Path) -> None:
+def test_columns_of_other_names_are_ignored(tmp_path: Path, db: Path) -> None:
     names = ["source", "line", "bad", "content", "filename", "place", "code", "Query", "COUNT", "pin_id "]
     log = write(
         tmp_path / "log.parquet",
@@ -304,7 +302,7 @@ def test_columns_of_other_names_do_no_harm(tmp_path: Path, db: Path) -> None:
     assert engagements(db) == {"1": {"mug": 1}}
 
 
-def test_a_column_may_have_the_name_of_one_of_duckdb(tmp_path: Path, db: Path) -> None:
+def test_a_column_may_have_a_name_that_duckdb_uses(tmp_path: Path, db: Path) -> None:
     log = write(
         tmp_path / "log.parquet", log_table(("1", "mug", "save", "2024-05-01")) | {"file_row_number": [7]}
     )

@@ -1,6 +1,4 @@
-"""What the aggregations have read: nothing is read twice, and neither a crash nor another process can spoil
-the result.
-"""
+"""What the aggregations have read: nothing is read twice, and no crash or other process spoils the result."""
 
 import os
 import shutil
@@ -37,8 +35,8 @@ def write_log(path: Path, *queries: str, pin: str = "p") -> Path:
     return path
 
 
-def made(path: Path, ns: int) -> None:
-    """Sets when a file was changed."""
+def set_changed_at(path: Path, ns: int) -> None:
+    """Sets the time at which a file was changed."""
     os.utime(path, ns=(ns, ns))
 
 
@@ -50,8 +48,8 @@ def partials_of(conn: sqlite3.Connection) -> Path:
     return Path(conn.execute("PRAGMA database_list").fetchone()["file"] + ".partials")
 
 
-def named(conn: sqlite3.Connection) -> set[str]:
-    """The files that ought to be in STORE.partials."""
+def listed_files(conn: sqlite3.Connection) -> set[str]:
+    """The files that should be in STORE.partials."""
     return {row[0] for row in conn.execute("SELECT file FROM evidence UNION SELECT file FROM partials")} | {
         "lock"
     }
@@ -60,41 +58,41 @@ def named(conn: sqlite3.Connection) -> set[str]:
 # --- nothing is read twice ---
 
 
-def test_a_source_of_the_same_size_and_time_is_not_looked_into(
-    tmp_path: Path, store: sqlite3.Connection
-) -> None:
+def test_a_source_of_the_same_size_and_time_is_not_opened(tmp_path: Path, store: sqlite3.Connection) -> None:
     log = write_log(tmp_path / "log.csv", "mug")
     then = time.time_ns() - HOUR
-    made(log, then)
+    set_changed_at(log, then)
     aggregate_queries(store, log=[str(log)], options=MAY)
-    made(write_log(log, "cup"), then)
+    set_changed_at(write_log(log, "cup"), then)
     counts = aggregate_queries(store, log=[str(log)], options=MAY)
     assert (counts["rows_read"], counts["sources"], counts["unchanged"], counts["pins"]) == (0, 0, 1, 0)
     assert queries_of(store) == {"p": '["mug"]'}
 
 
-def test_a_source_that_had_just_been_changed_is_looked_into(
+def test_a_source_that_had_just_been_changed_is_opened_again(
     tmp_path: Path, store: sqlite3.Connection
 ) -> None:
-    """It may have been changed again within one tick of the clock, after it was read."""
+    """It may have been changed again within one tick of the clock after it was read."""
     log = write_log(tmp_path / "log.csv", "mug")
     soon = time.time_ns() + HOUR
-    made(log, soon)
+    set_changed_at(log, soon)
     aggregate_queries(store, log=[str(log)], options=MAY)
-    made(write_log(log, "cup"), soon)
+    set_changed_at(write_log(log, "cup"), soon)
     assert aggregate_queries(store, log=[str(log)], options=MAY)["rows_read"] == 1
     assert queries_of(store) == {"p": '["cup"]'}
 
 
-def test_a_source_that_was_touched_is_not_read_anew(tmp_path: Path, store: sqlite3.Connection) -> None:
+def test_a_source_with_a_new_time_and_the_same_bytes_is_not_read_again(
+    tmp_path: Path, store: sqlite3.Connection
+) -> None:
     log = write_log(tmp_path / "log.csv", "mug")
-    made(log, time.time_ns() - 2 * HOUR)
+    set_changed_at(log, time.time_ns() - 2 * HOUR)
     aggregate_queries(store, log=[str(log)], options=MAY)
     then = time.time_ns() - HOUR
-    made(log, then)
+    set_changed_at(log, then)
     counts = aggregate_queries(store, log=[str(log)], options=MAY)
     assert (counts["rows_read"], counts["sources"], counts["unchanged"], counts["pins"]) == (0, 0, 1, 0)
-    made(write_log(log, "cup"), then)  # by now the new time is known, too
+    set_changed_at(write_log(log, "cup"), then)  # by now the new time is known
     assert aggregate_queries(store, log=[str(log)], options=MAY)["unchanged"] == 1
     assert queries_of(store) == {"p": '["mug"]'}
 
@@ -102,7 +100,7 @@ def test_a_source_that_was_touched_is_not_read_anew(tmp_path: Path, store: sqlit
 def test_a_source_is_read_anew_for_other_columns(tmp_path: Path, store: sqlite3.Connection) -> None:
     log = tmp_path / "log.csv"
     log.write_text("pin_id,query,first,action,date\np,mug,cup,save,2024-05-01\n")
-    made(log, time.time_ns() - HOUR)
+    set_changed_at(log, time.time_ns() - HOUR)
     aggregate_queries(store, log=[str(log)], options=MAY)
     for columns, query in (({"query": "first"}, "cup"), ({}, "mug")):
         assert aggregate_queries(store, log=[str(log)], options=MAY, columns=columns)["rows_read"] == 1
@@ -155,7 +153,7 @@ def test_sources_may_be_deleted_once_they_were_read(tmp_path: Path, store: sqlit
         aggregate_queries(store, log=[str(log)])
 
 
-def test_a_store_takes_its_partials_along(tmp_path: Path, store: sqlite3.Connection) -> None:
+def test_a_store_can_be_copied_with_its_partials(tmp_path: Path, store: sqlite3.Connection) -> None:
     aggregate_queries(store, log=[str(write_log(tmp_path / "log.csv", "mug"))], options=MAY)
     store.close()
     shutil.move(tmp_path / "pins.db", tmp_path / "moved.db")
@@ -166,7 +164,7 @@ def test_a_store_takes_its_partials_along(tmp_path: Path, store: sqlite3.Connect
 
 
 @pytest.mark.parametrize("missing", ["*", "*-log.parquet", "*-queries-codes.parquet", "*-core.parquet"])
-def test_partials_that_are_missing_are_said_and_mended_by_a_rebuild(
+def test_missing_partials_are_an_error_that_a_rebuild_mends(
     tmp_path: Path, store: sqlite3.Connection, missing: str
 ) -> None:
     log = write_log(tmp_path / "log.csv", "mug")
@@ -188,10 +186,10 @@ def test_partials_that_are_missing_are_said_and_mended_by_a_rebuild(
     assert queries_of(store) == {"p": '["mug"]'}
     aggregate_queries(store, log=[str(log)], options=MAY, rebuild=True)
     assert queries_of(store) == {"p": '["mug"]'}
-    assert set(os.listdir(partials_of(store))) == named(store)
+    assert set(os.listdir(partials_of(store))) == listed_files(store)
 
 
-def test_a_place_where_no_folder_can_be_made_is_said(tmp_path: Path, store: sqlite3.Connection) -> None:
+def test_a_place_where_no_folder_can_be_made_is_an_error(tmp_path: Path, store: sqlite3.Connection) -> None:
     (tmp_path / "pins.db.partials").write_text("a file")
     with pytest.raises(StoreError, match=r"pins\.db\.partials cannot be (made|written): "):
         aggregate_queries(store, log=[str(write_log(tmp_path / "log.csv", "mug"))])
@@ -201,18 +199,18 @@ def test_files_of_what_was_replaced_are_removed(tmp_path: Path, store: sqlite3.C
     log = tmp_path / "log.csv"
     for query in ("mug", "cup", "tea"):
         aggregate_queries(store, log=[str(write_log(log, query))], options=MAY)
-        assert set(os.listdir(partials_of(store))) == named(store)
+        assert set(os.listdir(partials_of(store))) == listed_files(store)
     assert len(list(partials_of(store).glob("*-log.parquet"))) == 1
 
 
-def test_leftovers_go_with_the_next_run_whatever_it_does(tmp_path: Path, store: sqlite3.Connection) -> None:
+def test_the_next_run_deletes_leftovers_whatever_it_does(tmp_path: Path, store: sqlite3.Connection) -> None:
     boards = tmp_path / "boards.csv"
     boards.write_text("board_id,title\na,Tea\n")
     aggregate_boards(store, boards=[str(boards)])
     (partials_of(store) / "boards-000099-000099-saves.parquet").write_bytes(b"half a file")
     (partials_of(store) / "scratch").mkdir()
     aggregate_boards(store, options=BoardOptions(top=3))
-    assert set(os.listdir(partials_of(store))) == named(store)
+    assert set(os.listdir(partials_of(store))) == listed_files(store)
 
 
 # --- other processes ---
@@ -228,8 +226,9 @@ AGGREGATE: dict[str, Callable[..., dict[str, Any]]] = {
 
 @dataclass
 class Big:
-    """Files of 300,000 saves and a log of 60,000 rows, a store that has aggregated a part of them, and what
-    the tables come to in the end.
+    """Files of 300,000 saves and a log of 60,000 rows, and a store that has aggregated a part of them.
+
+    It also has the tables that all of it should give.
     """
 
     folder: Path
@@ -238,7 +237,7 @@ class Big:
 
     @property
     def sources(self) -> dict[str, dict[str, list[str]]]:
-        """Of each aggregation: what is new to the store."""
+        """For each aggregation, the sources that are new to the store."""
         return {
             name: {kind: [str(self.folder / f"{kind}.parquet")] for kind in kinds}
             for name, kinds in KINDS.items()
@@ -246,7 +245,7 @@ class Big:
 
     @property
     def all_sources(self) -> dict[str, dict[str, list[str]]]:
-        """Of each aggregation: what the store knows, and what is new."""
+        """For each aggregation, the sources that the store knows and those that are new."""
         return {
             name: {
                 kind: [str(self.folder / f"{kind}-old.parquet"), str(self.folder / f"{kind}.parquet")]
@@ -256,14 +255,14 @@ class Big:
         }
 
     def arguments(self, name: str, rebuild: bool = False) -> list[str]:
-        """For the command line."""
+        """Sources as arguments of the command line."""
         sources = self.all_sources if rebuild else self.sources
         return [
             part for kind, paths in sources[name].items() for path in paths for part in (f"--{kind}", path)
         ] + ["--rebuild"] * rebuild
 
     def store_in(self, folder: Path) -> Path:
-        """A store of one's own that has the old results."""
+        """A copy of the store, with the old results."""
         shutil.copytree(self.folder / "pins.db.partials", folder / "pins.db.partials")
         return Path(shutil.copy(self.folder / "pins.db", folder / "pins.db"))
 
@@ -379,7 +378,7 @@ def test_a_run_that_fails_leaves_the_results_as_they_were(tmp_path: Path, big: B
         with pytest.raises(KeyboardInterrupt):
             AGGREGATE[name](conn, **big.sources[name], on_step=stop)
         assert table(conn, name) == big.old[name]
-        AGGREGATE[name](conn)  # what was read is kept
+        AGGREGATE[name](conn)  # the rows that were read are kept
         assert table(conn, name) == big.new[name]
 
 
@@ -411,7 +410,7 @@ def new_files(partials: Path, before: set[str]) -> set[str]:
     return set(os.listdir(partials)) - before
 
 
-MOMENTS: dict[str, tuple[str, bool, Moment]] = {  # of which aggregation, with --rebuild or not
+MOMENTS: dict[str, tuple[str, bool, Moment]] = {  # (aggregation, with --rebuild or not)
     "reading begins": ("boards", False, lambda partials, before, conn: (partials / "scratch").exists()),
     "a first file is written": (
         "boards",
@@ -433,7 +432,7 @@ MOMENTS: dict[str, tuple[str, bool, Moment]] = {  # of which aggregation, with -
 
 @pytest.fixture
 def started() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Processes that a test starts; none of them outlives it."""
+    """Processes that a test starts. They end with the test."""
     processes: list[subprocess.Popen[bytes]] = []
     yield processes
     for process in processes:
@@ -446,7 +445,7 @@ def test_a_process_that_is_killed_spoils_nothing(
     tmp_path: Path, big: Big, moment: str, started: list[subprocess.Popen[bytes]]
 ) -> None:
     name, rebuild, reached = MOMENTS[moment]
-    for attempt in range(20):  # on a busy machine the moment may be over before this process gets to look
+    for attempt in range(20):  # on a busy machine the moment may have passed before this process checks
         folder = tmp_path / str(attempt)
         folder.mkdir()
         path = big.store_in(folder)
@@ -486,8 +485,8 @@ aggregate_{name}(open_store({str(path)!r}), **{sources!r}, rebuild={rebuild}, on
 
 
 def after_a_kill(path: Path, big: Big, name: str) -> None:
-    """The store is sound and has the old results; the next run gives those of a run that nobody disturbed,
-    and cleans up.
+    """The store is intact and has the old results. The next run gives the results of an undisturbed run, and
+    cleans up.
     """
     with closing(open_store(path)) as conn:
         assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
@@ -495,11 +494,11 @@ def after_a_kill(path: Path, big: Big, name: str) -> None:
         AGGREGATE[name](conn, **big.sources[name])
         assert table(conn, name) == big.new[name]
         assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-        assert set(os.listdir(f"{path}.partials")) == named(conn)
+        assert set(os.listdir(f"{path}.partials")) == listed_files(conn)
 
 
 def test_explain_says_that_rows_were_read_since(tmp_path: Path, big: Big) -> None:
-    """A run that is killed after it has read and before it has ranked."""
+    """A run is killed after it has read and before it has ranked."""
     path = big.store_in(tmp_path)
     log = write_log(tmp_path / "log.csv", "mug", pin="p1")
     script = f"""import os

@@ -12,7 +12,7 @@ from .tables import boards_table, captioner, counts, fits, log_table, refused, s
 
 
 def explained(store: Path, pin: str, part: str) -> dict[str, Any]:
-    """title or query (None: it is not shown) -> what `explain` says of it."""
+    """title or query (None: it is not shown) -> its entry in the output of `explain`."""
     found = counts("aggregate", "explain", store, pin)[part]
     return {
         entry["title" if part == "boards" else "query"]: entry

@@ -43,14 +43,14 @@ def test_an_option_that_makes_no_sense_is_wrong_usage(db: Path, arguments: list[
 
 
 @pytest.mark.parametrize("weight", ["save=-1", "save=nan", "save=inf", "save=1000001", "save=0.0000001"])
-def test_a_weight_that_cannot_be_is_said(db: Path, log: Path, weight: str) -> None:
+def test_an_impossible_weight_is_an_error(db: Path, log: Path, weight: str) -> None:
     said = captioner("aggregate", "queries", db, "--log", log, "--weight", weight)
     assert (said.exit_code in (1, 2), said.stdout) == (True, "")
     assert "it must be between 0 and a million, with at most 6 decimals" in said.stderr
     assert queries(db) == {}
 
 
-def test_a_weight_that_cannot_be_is_wrong_usage(db: Path, log: Path) -> None:
+def test_an_impossible_weight_is_wrong_usage(db: Path, log: Path) -> None:
     refused("aggregate", "queries", db, "--log", log, "--weight", "save=-1", code=2)
 
 
@@ -70,7 +70,7 @@ def test_a_share_that_is_no_number_is_wrong_usage(db: Path, boards: Path) -> Non
         *(size for size in ("-1", "none", "")),
     ],
 )
-def test_a_memory_limit_that_is_no_size_is_said(db: Path, boards: Path, size: str) -> None:
+def test_a_memory_limit_that_is_not_a_size_is_an_error(db: Path, boards: Path, size: str) -> None:
     assert (
         refused("aggregate", "boards", db, "--boards", boards, "--memory-limit", size)
         == f"--memory-limit {size} is not a size such as 500MB or 4GB"
@@ -78,7 +78,7 @@ def test_a_memory_limit_that_is_no_size_is_said(db: Path, boards: Path, size: st
 
 
 @pytest.mark.parametrize("size", ["0MB", "1KB", "1MB"])
-def test_a_memory_limit_that_is_too_small_is_said_with_the_mend(
+def test_a_memory_limit_that_is_too_small_is_an_error_with_advice(
     db: Path, boards: Path, saves: Path, size: str
 ) -> None:
     assert "--memory-limit" in refused(
@@ -86,7 +86,7 @@ def test_a_memory_limit_that_is_too_small_is_said_with_the_mend(
     )
 
 
-def test_memory_limits_that_are_sizes_are_taken(db: Path, boards: Path, saves: Path) -> None:
+def test_memory_limits_that_are_sizes_are_accepted(db: Path, boards: Path, saves: Path) -> None:
     for size in ("500MB", "1GB", "0.5GiB", "600 MB"):
         counts(
             "aggregate",
@@ -145,7 +145,7 @@ def test_a_file_of_generic_titles_replaces_the_list(
 ) -> None:
     arguments = ["aggregate", "boards", db, "--boards", boards, "--saves", saves]
     counts(*arguments)
-    assert titles(db)["1"] == ["kitchen ideas", "tea time"]  # My Stuff is on the list that comes along
+    assert titles(db)["1"] == ["kitchen ideas", "tea time"]  # My Stuff is on the built-in list
     (tmp_path / "list.txt").write_text(
         "\ufeff# what we skip\n\nＴＥＡ time!!\n   Something else\n", encoding="utf-8"
     )
@@ -160,7 +160,7 @@ def test_a_file_of_generic_titles_replaces_the_list(
     ("name", "why"),
     [("none.txt", "No such file or directory"), (".", "Is a directory"), ("latin.txt", "it is not UTF-8")],
 )
-def test_a_file_of_generic_titles_that_cannot_be_read_is_said(
+def test_a_file_of_generic_titles_that_cannot_be_read_is_an_error(
     tmp_path: Path, db: Path, boards: Path, name: str, why: str
 ) -> None:
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
@@ -171,7 +171,7 @@ def test_a_file_of_generic_titles_that_cannot_be_read_is_said(
     )
 
 
-def test_weights_say_what_an_action_counts(tmp_path: Path, db: Path) -> None:
+def test_weights_decide_how_much_an_action_counts(tmp_path: Path, db: Path) -> None:
     rows = [
         ("1", "mug", "save", "2024-05-01"),
         ("1", "cup", "click", "2024-05-01"),

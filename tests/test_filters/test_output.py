@@ -1,4 +1,4 @@
-"""`captioner aggregate`: what is shown on a terminal and as JSON, and what stands in the store then."""
+"""The output of `captioner aggregate`, on a terminal and as JSON, and the rows that are in the store then."""
 
 import json
 import os
@@ -182,7 +182,7 @@ def test_the_runs_are_kept_with_their_arguments_and_counts(db: Path, boards: Pat
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What is drawn on a terminal."""
+    """What a command draws on a terminal."""
     folder = tmp_path_factory.mktemp("terminal")
     open_store(folder / "my.db", create=True).close()
     saves = write(folder / "saves.csv", saves_table(("1", "a")))
@@ -202,7 +202,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> str:
         while True:
             try:
                 shown += os.read(screen, 65536)
-            except OSError:  # the end, as Linux says it
+            except OSError:  # how Linux reports the end
                 break
     os.close(screen)
     assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""The slow reference, against what the design says in words and what was computed by hand."""
+"""The slow reference, compared with the words of the design and with results computed by hand."""
 
 import math
 from datetime import date
@@ -86,7 +86,7 @@ def test_personal_data(text: str) -> None:
     ],
 )
 def test_no_personal_data(text: str) -> None:
-    """By the letter of the pattern: at most one character between two digits, small letters."""
+    """The pattern is taken literally: at most one character between two digits, and lower case."""
     assert not personal(text)
 
 

@@ -1,4 +1,4 @@
-"""Rows of boards, saves and logs that are none: each costs itself alone, and is kept with its reason."""
+"""Bad rows of boards, saves and logs: no other row suffers, and each is kept with its reason."""
 
 from collections.abc import Iterable
 from datetime import date
@@ -56,7 +56,7 @@ BAD_LOG_REASONS = {
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "tsv.gz", "parquet"])
-def test_bad_rows_of_a_log_are_counted_and_kept_with_their_line_and_stop_nothing(
+def test_bad_rows_of_a_log_are_counted_and_kept_with_their_line(
     tmp_path: Path, db: Path, ending: str
 ) -> None:
     log = write(
@@ -148,14 +148,14 @@ def test_lines_that_are_no_rows_at_all_are_counted_and_kept(tmp_path: Path, db: 
 
 
 def spoilt(texts: Iterable[bytes]) -> pa.Array:
-    """Text as Arrow has it, without the promise that it is UTF-8."""
+    """Text as Arrow has it, but not necessarily UTF-8."""
     return pa.Array.from_buffers(
         pa.string(), len(binary := pa.array(list(texts), pa.binary())), binary.buffers()
     )
 
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_bytes_that_are_no_utf8_cost_their_row_alone(tmp_path: Path, db: Path, ending: str) -> None:
+def test_bytes_that_are_not_utf8_reject_only_their_row(tmp_path: Path, db: Path, ending: str) -> None:
     rows = [[b"1", b"mug", b"save", b"2024-05-01", b"u"] for _ in range(6)]
     for row, column in enumerate((0, 1, 2, 4), 1):
         rows[row][column] = b"caf\xe9"
@@ -184,7 +184,7 @@ def test_bytes_that_are_no_utf8_cost_their_row_alone(tmp_path: Path, db: Path, e
     assert engagements(db) == {"1": {"mug": 2}}
 
 
-def test_a_date_in_parquet_that_is_no_utf8_costs_its_row_alone(tmp_path: Path, db: Path) -> None:
+def test_a_date_in_parquet_that_is_not_utf8_rejects_only_its_row(tmp_path: Path, db: Path) -> None:
     log = write(
         tmp_path / "log.parquet",
         {
@@ -198,7 +198,7 @@ def test_a_date_in_parquet_that_is_no_utf8_costs_its_row_alone(tmp_path: Path, d
     assert queries(db) == {"1": ["mug"]}
 
 
-def test_a_count_in_parquet_beyond_int64_costs_its_row_alone(tmp_path: Path, db: Path) -> None:
+def test_a_count_in_parquet_beyond_int64_rejects_only_its_row(tmp_path: Path, db: Path) -> None:
     log = write(
         tmp_path / "log.parquet",
         log_table(("1", "mug", "save", "2024-05-01"), ("1", "cup", "save", "2024-05-01"))
@@ -217,8 +217,8 @@ def test_a_count_in_parquet_beyond_int64_costs_its_row_alone(tmp_path: Path, db:
         pytest.param(pa.array(["0000-01-01"]), id="the year 0 as text"),
     ],
 )
-def test_a_day_beyond_what_can_be_costs_its_row_alone(tmp_path: Path, db: Path, days: pa.Array) -> None:
-    """As it does in CSV and JSON, and in `ingest pins`."""
+def test_an_impossible_day_rejects_only_its_row(tmp_path: Path, db: Path, days: pa.Array) -> None:
+    """As in CSV and JSON, and in `ingest pins`."""
     log = write(
         tmp_path / "log.parquet", {"pin_id": ["1"], "query": ["mug"], "action": ["save"], "date": days}
     )
@@ -227,7 +227,7 @@ def test_a_day_beyond_what_can_be_costs_its_row_alone(tmp_path: Path, db: Path, 
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_an_id_of_blanks_of_any_kind_is_none(tmp_path: Path, db: Path, ending: str) -> None:
+def test_an_id_of_blanks_is_a_missing_id(tmp_path: Path, db: Path, ending: str) -> None:
     saves = write(
         tmp_path / f"saves.{ending}",
         saves_table(("1", "a"), *((blank, "a") for blank in ("\t", "\n", "\u00a0", "\u3000", " \u2003"))),
@@ -247,8 +247,8 @@ def test_an_id_with_a_nul_is_the_pin_that_ingest_makes_of_it(tmp_path: Path, db:
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv"])
-def test_a_user_who_cannot_be_told_costs_no_row(tmp_path: Path, db: Path, ending: str) -> None:
-    """user_id is optional."""
+def test_a_row_without_a_valid_user_counts(tmp_path: Path, db: Path, ending: str) -> None:
+    """A row without a valid user_id counts, as user_id is optional."""
     log = write(
         tmp_path / f"log.{ending}",
         log_table(

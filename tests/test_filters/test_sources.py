@@ -1,6 +1,4 @@
-"""The sources of `captioner aggregate`: forms of table, standard input, what was read before, what cannot be
-read.
-"""
+"""The sources of `captioner aggregate`: file formats, standard input, repeated reading, errors."""
 
 import json
 import os
@@ -149,7 +147,7 @@ def test_rebuild_forgets_what_was_read_before(
         counts("aggregate", "boards", db, "--boards", boards, "--saves", more, "--rebuild")["rows_read"] == 7
     )
     assert titles(db) == {"2": ["kitchen ideas"]}
-    assert set(queries(db)) == {"1", "9"}  # of the other aggregation nothing was said
+    assert set(queries(db)) == {"1", "9"}  # the other aggregation is untouched
     other = write(tmp_path / "other.csv", log_table(("2", "cup", "save", "2024-05-01")))
     assert counts("aggregate", "queries", db, "--log", other, "--rebuild")["rows_read"] == 1
     assert queries(db) == {"2": ["cup"]}
@@ -191,7 +189,7 @@ def test_paths_that_redaction_makes_equal_are_sources_of_their_own(tmp_path: Pat
     assert queries(db) == {"1": ["mug", "tea"]}
 
 
-def test_paths_that_are_no_text_are_sources_of_their_own(tmp_path: Path, db: Path) -> None:
+def test_paths_that_are_not_text_are_sources_of_their_own(tmp_path: Path, db: Path) -> None:
     for name, query in ((b"caf\xe8.csv", "mug"), (b"caf\xe9.csv", "tea")):
         write(tmp_path / os.fsdecode(name), log_table(("1", query, "save", "2024-05-01")))
     counts("aggregate", "queries", db, "--log", f"{tmp_path}/caf*.csv")
@@ -201,7 +199,7 @@ def test_paths_that_are_no_text_are_sources_of_their_own(tmp_path: Path, db: Pat
 # --- sources that cannot be read ---
 
 
-def test_a_missing_file_or_glob_or_an_empty_folder_is_said(tmp_path: Path, db: Path, saves: Path) -> None:
+def test_a_missing_file_or_glob_or_an_empty_folder_is_an_error(tmp_path: Path, db: Path, saves: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert (
         refused("aggregate", "boards", db, "--boards", "none.csv", "--saves", saves)
@@ -251,7 +249,7 @@ def test_a_truncated_parquet_file_is_one_sentence_and_nothing_of_it_is_kept(
         )
     assert (titles(db), counts("aggregate", "boards", db)) == before
     many_saves(path)
-    # the mend: copy it once more
+    # as the sentence advises: copy it once more
     assert counts("aggregate", "boards", db, "--saves", good, "--saves", path)["rows_read"] == 3001
 
 
@@ -265,7 +263,7 @@ def test_a_parquet_file_that_is_damaged_anywhere_is_one_sentence_that_names_it(
         at = len(data) * part // 23 + 4
         path.write_bytes(data[:at] + b"\xff\x81\x7f\xfe" + data[at + 4 :])
         result = captioner("aggregate", "boards", db, "--saves", path, "--rebuild")
-        if result.exit_code:  # else the damage changed an id: nothing can tell
+        if result.exit_code:  # otherwise the damage changed an id, which nobody can notice
             assert (result.exit_code, result.stdout, len(result.stderr.splitlines())) == (1, "", 1)
             said.append(result.stderr)
     with closing(sqlite3.connect(db)) as conn:

@@ -1,6 +1,4 @@
-"""The SQL of the aggregations means the same in Spark: transpiled, run on the same rows, it gives the rows
-that are in the store.
-"""
+"""The SQL of the aggregations gives the same rows in Spark, once it is transpiled, as in DuckDB."""
 
 import sqlite3
 import sys
@@ -57,7 +55,7 @@ def spark() -> Iterator[Any]:
 
 
 def make(spark: Any, name: str, parameters: dict[str, Any] | None = None) -> Any:
-    """The rows of a text, which later texts find by its name."""
+    """The rows of a SQL text. Later texts find them under its name."""
     frame = spark.sql(sqlglot.transpile(sql(name), read="duckdb", write="spark")[0], args=parameters)
     frame.cache().createOrReplaceTempView(name)
     return frame

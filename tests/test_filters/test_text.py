@@ -30,14 +30,14 @@ NORMALISED = {
     "Women’s Shoes": "women's shoes",
     "80's": "80's",
     "♡ Tea Time! ♡": "tea time",
-    # nothing, or nothing that is kept
+    # nothing, or only characters that are removed
     "": "",
     " \t\n\u3000": "",
     "!?…": "",
     "🍰🥧": "",
     "\u200b\ufeff\u00ad": "",
     "'": "",
-    # format characters vanish and join what they divided; other characters become one space between words
+    # format characters are removed, which joins what they divided; others become one space between words
     "no\u00adel": "noel",
     "می\u200cخواهم": "میخواهم",
     "\u200fשלום\u200e": "שלום",
@@ -45,7 +45,7 @@ NORMALISED = {
     "a-b_c/d": "a b c d",
     "tea\0time": "tea time",
     "\ud800tea\udfff": "tea",
-    # compatibility forms, case, and compatibility forms that case folding brings about
+    # compatibility forms, case, and compatibility forms that case folding gives
     "ＫＩＴＣＨＥＮ　Ⅳ": "kitchen iv",
     "ﬁne ﬂowers": "fine flowers",
     "½ № ①": "1 2 no 1",
@@ -58,7 +58,7 @@ NORMALISED = {
     "\u0958": "\u0915\u093c",
     "น้ำ": "น\u0e49\u0e4d\u0e32",
     "ﷺ": "صلى الله عليه وسلم",
-    # marks stay without what they stood on
+    # marks stay, even without the character below them
     "´a": "\u0301a",
     "1\ufe0f\u20e3": "1\ufe0f\u20e3",
     # apostrophes within a word: after a letter, mark or number, before a letter
@@ -250,7 +250,7 @@ def test_200_000_characters_take_linear_time(piece: str) -> None:
         start = time.thread_time()
         normalise(hostile)
         holds_personal_data(hostile)
-        # a tenth of a second as a rule, the longest ligature (18 letters) a second
+        # usually a tenth of a second; the longest ligature (18 letters) takes a second
         assert time.thread_time() - start < 5
 
 
@@ -268,9 +268,9 @@ def test_200_000_characters_take_linear_time(piece: str) -> None:
     ],
 )
 def test_marks_that_are_not_in_their_order_take_linear_time(marks: str) -> None:
-    """Python sorts them by insertion: 40,000 would take more than a second, 200,000 half a minute."""
+    """Python sorts them by insertion: 40,000 would take more than a second, and 200,000 half a minute."""
     took = []
-    for _ in range(3):  # Python may collect the garbage of all tests in one of them
+    for _ in range(3):  # Python may collect the garbage of all tests during one of them
         start = time.thread_time()
         normalise("a" + marks * 20_000)
         took.append(time.thread_time() - start)

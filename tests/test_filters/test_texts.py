@@ -1,4 +1,4 @@
-"""Titles and queries of all languages, and those with personal data, which reach no file."""
+"""Titles and queries of all languages, and those with personal data, which are written to no file."""
 
 import json
 import re
@@ -92,7 +92,7 @@ TRACES = re.compile(r"zoe.?secret|secret.?zoe|secret.?example|mail.?example|151.
 
 
 def everything_written(store: Path) -> str:
-    """All that is in the files of a store and in its partials, as text."""
+    """All texts in the files of a store and in its partials."""
     texts = [
         path.read_bytes().decode(errors="replace") for path in (store, Path(f"{store}-wal")) if path.exists()
     ]
