@@ -1,13 +1,14 @@
-"""Shows that two checkouts of this repository do the same: every command's JSON, exit code and tables, and the
-bytes of an export.
+"""Shows that two checkouts of this repository do the same: every command's JSON, exit code and tables, and
+the bytes of an export.
 
     git worktree add ../before HEAD~1
     python benchmarks/before.py ../before [--pins 100000] [--sentences]
 
-Runs the same commands with the code of both checkouts: on the demo, with rows and options that are wrong, and on
-made-up pins, boards, saves and a query log. Each checkout works in a folder of the same name, so that paths agree.
-Times and speeds are left out. Prints every difference; the exit code is 1 if there is one. `--sentences` also
-prints where the text for people differs, which may get plainer from one version to the next.
+Runs the same commands with the code of both checkouts: on the demo, with rows and options that are wrong, and
+on made-up pins, boards, saves and a query log. Each checkout works in a folder of the same name, so that
+paths agree. Times and speeds are left out. Prints every difference; the exit code is 1 if there is one.
+`--sentences` also prints where the text for people differs, which may get plainer from one version to the
+next.
 """
 
 from __future__ import annotations
@@ -34,9 +35,11 @@ from words import WORDS
 ROOT = Path(__file__).parents[1]
 # Keys of JSON and columns of tables that tell a time, a speed or a version.
 TIMES = {
-    "seconds", "images_per_second", "updated_at", "started_at", "finished_at", "made_at", "created_at", "at", "versions",
-    "written_at", "sampled_at", "rated_at", "exported_at", "process_id", "process_started", "leased_until",
-    "image_stamp", "deleted_at", "answered_at", "findings", "read_at", "pairs_per_second", "batch_size", "stamp", "mtime", "peak_memory", "pincaption",
+    "seconds", "images_per_second", "updated_at", "started_at", "finished_at", "made_at",
+    "created_at", "at", "versions", "written_at", "sampled_at", "rated_at", "exported_at",
+    "process_id", "process_started", "leased_until", "image_stamp", "deleted_at", "answered_at",
+    "findings", "read_at", "pairs_per_second", "batch_size", "stamp", "mtime", "peak_memory",
+    "pincaption",
 }  # fmt: skip
 
 # {w} is the folder that the commands work in. Some of these commands are wrong on purpose.
@@ -102,7 +105,7 @@ stats made.db --json
 aggregate explain made.db pin-000000007 --json
 eval sample made.db made-sheets --n 50 --json
 export made.db made-out --json
-export made.db made-pairs --as-of 2026-05-01 --pairs --test-from 2026-05-20 --shards 4 --undated include --json
+export made.db made-pairs --as-of 2026-05-01 --pairs --test-from 2026-05-20 --undated include --json
 """.strip().splitlines()
 
 
@@ -236,7 +239,9 @@ def shown(cell: Any) -> Any:
 
 
 def commands(checkout: Path, work: Path, n: int) -> dict[str, Any]:
-    """Runs everything in `work` with the code of `checkout`; what each command did, and what the folder then holds."""
+    """Runs everything in `work` with the code of `checkout`; what each command did, and what the folder then
+    holds.
+    """
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     inputs(work, n)

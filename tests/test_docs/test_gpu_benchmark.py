@@ -1,4 +1,6 @@
-"""benchmarks/gpu.py is run on a GPU for minutes at a time, seldom: at toy size every part of it runs on a CPU."""
+"""benchmarks/gpu.py is run on a GPU for minutes at a time, seldom: at toy size every part of it runs on a
+CPU.
+"""
 
 import os
 import re
