@@ -307,17 +307,19 @@ def sample(
     duplicates: float = 0.05,
     seed: int = 0,
     gold: Path | None = None,
+    dry_run: bool = False,
     on_step: OnStep = no_step,
 ) -> SampleResult:
     """Draws captions for people to judge and writes a sheet per rater, like `captioner eval sample`.
 
     `margin` replaces `n`: as many items as a 95% interval of ± `margin` needs (0.02 is two points). `gold` is
-    a table of items whose answers are known. The same seed on the same store gives the same sheets. Raises
-    StoreError, SampleError, SheetError (the folder holds something that would be lost) or SourceError.
+    a table of items whose answers are known. The same seed on the same store gives the same sheets. With
+    `dry_run`, nothing is written: the result says what would be drawn, also of a store that is read-only.
+    Raises StoreError, SampleError, SheetError (the folder holds something that would be lost) or SourceError.
     """
     from .eval.sample import sample
 
-    with _opened(store) as conn:
+    with _opened(store, read_only=dry_run) as conn:
         return sample(
             conn,
             os.fspath(folder),
@@ -329,6 +331,7 @@ def sample(
             duplicates=duplicates,
             seed=seed,
             gold=_text(gold),
+            dry_run=dry_run,
             on_step=on_step,
         )
 
