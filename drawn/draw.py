@@ -1,8 +1,8 @@
-"""Pictures that the project draws itself, with the caption that is exactly right for each.
+"""Draws pictures, each with the one caption that is exactly right.
 
-They train and test the built-in checkpoint and fill `captioner demo`: no third-party image is needed,
-and a wrong caption is wrong beyond doubt. A scene is what a picture shows; the same scene is drawn
-differently each time (position, size, rotation, light, texture).
+They are used to train and test the built-in checkpoint, and for `captioner demo`. So no image of a third
+party is needed, and there is no doubt whether a caption is wrong. A scene is what a picture shows. The same
+scene is drawn differently each time: position, size, rotation, light and texture change.
 """
 
 from __future__ import annotations
@@ -74,8 +74,9 @@ def _heart() -> Points:
     ]
 
 
-# Each thing is a list of (shade, outline) in a square from -1 to 1, y downwards, painted in order. The shade
-# multiplies the thing's colour, so that a thing has one colour only and the caption cannot be disputed.
+# Each thing is a list of polygons (shade, corners), which are painted in this order. Coordinates go from -1
+# to 1, y downwards. The colour of the thing is multiplied by the shade. So a thing has one colour only, and
+# its caption is beyond dispute.
 THINGS: dict[str, list[tuple[float, Points]]] = {
     "ball": [
         (1.0, _oval(0, 0, 0.95, 0.95)),
@@ -156,8 +157,9 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows: `count` times one thing, or two things and how they stand (the left or upper one
-    first).
+    """What a picture shows: `count` times the same thing, or two things and how they stand.
+
+    Of two things, the left or upper one comes first.
     """
 
     things: tuple[Thing, ...]
@@ -178,21 +180,22 @@ class Scene:
 
     @property
     def combination(self) -> str:
-        """What is combined, whatever the background and whoever stands left: the unit that is held out of
-        training.
+        """The things and their number, without their order and the background.
+
+        Combinations, not scenes, are held out of training.
         """
         return f"{self.count} " + " + ".join(sorted(map(str, self.things)))
 
     @property
     def held_out(self) -> bool:
-        """True for the tenth of all combinations that the built-in checkpoint never saw in training."""
+        """Whether this is one of the tenth of all combinations that the training never used."""
         return zlib.crc32(self.combination.encode()) % 10 == 0
 
 
 def random_scene(rng: random.Random, held_out: bool | None = None) -> Scene:
-    """A scene drawn at random: half with two things, the rest with one, two or three of a kind.
+    """A random scene: half of them show two things, the others one, two or three of the same kind.
 
-    `held_out` True or False asks for combinations that training never or only saw; None takes any.
+    With `held_out` True, it is a combination that the training never used; with False, one that it may use.
     """
     while True:
         background = rng.choice(BACKGROUNDS)
@@ -214,8 +217,9 @@ def random_scene(rng: random.Random, held_out: bool | None = None) -> Scene:
 
 
 def draw(scene: Scene, rng: random.Random, size: tuple[int, int] = (224, 224)) -> Image.Image:
-    """Draws `scene` as an RGB picture of `size` (width, height) in pixels; the same rng state gives the same
-    picture.
+    """Draws `scene` as an RGB picture of `size` (width, height) in pixels.
+
+    The same state of `rng` gives the same picture.
     """
     return draw_with_masks(scene, rng, size)[0]
 
@@ -223,8 +227,8 @@ def draw(scene: Scene, rng: random.Random, size: tuple[int, int] = (224, 224)) -
 def draw_with_masks(
     scene: Scene, rng: random.Random, size: tuple[int, int]
 ) -> tuple[Image.Image, list[Image.Image]]:
-    """As `draw`, with one greyscale mask per thing (255 where it is), for training."""
-    width, height = size[0] * 2, size[1] * 2  # drawn at twice the size and reduced: anti-aliased
+    """Like `draw`, with a greyscale mask per thing for the training: 255 where the thing is, else 0."""
+    width, height = size[0] * 2, size[1] * 2  # drawn at twice the size and reduced, so that edges are smooth
     canvas = _background(scene.background, rng, width, height)
     pen = ImageDraw.Draw(canvas)
     masks = []
@@ -246,14 +250,15 @@ def draw_with_masks(
 
 
 def _shaded(colour: list[float], shade: float) -> Colour:
-    # White cannot get lighter nor black darker: shades move towards white above 1 and towards black below.
+    # Shades above 1 are moved towards white, because a multiplied colour would be clipped.
     lift = max(0.0, shade - 1) * 120
     return tuple(max(0, min(255, int(c * min(shade, 1.0) + lift))) for c in colour)  # type: ignore[return-value]
 
 
 def _places(scene: Scene, rng: random.Random) -> list[tuple[float, float, float]]:
-    """Centres and radii (x and y as shares of the sides, radius as a share of the shorter side), not
-    overlapping.
+    """Centres and radii of the things, which do not overlap.
+
+    x and y are shares of width and height, the radius is a share of the shorter side.
     """
     if scene.relation:
         while True:

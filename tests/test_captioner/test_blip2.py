@@ -1,5 +1,6 @@
-"""Captions are those of the library's own, documented path, picture by picture, whatever stands beside them
-in a batch.
+"""Captions are those that transformers writes by its documented way for single pictures.
+
+The other pictures in a batch make no difference.
 """
 
 import itertools
@@ -74,7 +75,7 @@ def texts(
 
 
 def new_tokens(model: Blip2, pixels: np.ndarray, decoding: Decoding) -> list[list[int]]:
-    """The ids that `generate` gives for these pictures without a prompt, less those that it was given."""
+    """The ids that `generate` adds for these pictures, without a prompt."""
     with pytest.MonkeyPatch.context() as patch:
         made: list[torch.Tensor] = []
         generate = model.model.generate
@@ -240,7 +241,7 @@ class TestCaptions:
 
 
 class TestDecoding:
-    """Every parameter is ours, whatever the checkpoint suggests."""
+    """Every parameter is given by us. The checkpoint's own settings have no effect."""
 
     def test_a_hostile_generation_config_changes_nothing(self, model, folder, pixels):
         stored = json.loads((folder / "generation_config.json").read_text())

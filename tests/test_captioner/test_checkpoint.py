@@ -1,6 +1,4 @@
-"""Which checkpoints are taken, and what a person reads about those that are not: one sentence with the file
-and the mend.
-"""
+"""Which checkpoints are accepted. For the others, one sentence names the file and says what to do."""
 
 import contextlib
 import hashlib
@@ -34,7 +32,7 @@ COMMIT, OTHER = "a" * 40, "b" * 40
 
 
 def refusal(folder: Path | str, revision: str | None = None) -> str:
-    """What a person reads when the checkpoint is looked for and loaded; it is one sentence."""
+    """The error when the checkpoint is looked for and loaded. It must be one sentence."""
     with pytest.raises(CheckpointError) as error:
         Blip2(find_checkpoint(str(folder), revision))
     sentence = str(error.value)
@@ -237,7 +235,7 @@ def test_a_tokenizer_of_its_own_code_is_never_run(folder, tmp_path):
         auto_map={"AutoTokenizer": [None, "tokenization_trap.Trap"]},
     )
     with contextlib.suppress(CheckpointError):
-        # refused or read by the class of the library, as transformers sees fit
+        # transformers may refuse it, or read it with a class of its own.
         Blip2(find_checkpoint(str(folder)))
     assert not trap.exists()
 
@@ -248,11 +246,11 @@ def test_attention_kernels_from_the_hub_are_not_fetched(folder):
 
 
 class TestPreprocessing:
-    """What the files say about pictures, in all the layouts that were published."""
+    """How pictures are scaled, as the files say in all the layouts that were published."""
 
     @pytest.fixture
     def old(self, opt_folder: Path, tmp_path: Path) -> Callable[..., Checkpoint]:
-        """A checkpoint with such a preprocessor_config.json."""
+        """Makes a checkpoint with this content of preprocessor_config.json."""
 
         def make(**content) -> Checkpoint:
             folder = shutil.copytree(opt_folder, tmp_path / "old")
@@ -313,7 +311,7 @@ class TestPreprocessing:
 
 
 class TestDigest:
-    """The digest of the weights belongs to the recipe: it says when a caption would come out differently."""
+    """The digest of the files belongs to the recipe, because other files may give other captions."""
 
     def test_it_follows_the_content_not_the_place(self, opt_folder, folder, tmp_path):
         copy = shutil.copytree(opt_folder, tmp_path / "elsewhere")
@@ -333,7 +331,7 @@ class TestDigest:
             "model-00001-of-00003.safetensors",
         }
         forged = {path: (stamp, "0" * 64) for path, (stamp, _) in remembered.items()}
-        assert weights_digest(checkpoint, forged) != digest  # it believed what it remembered
+        assert weights_digest(checkpoint, forged) != digest  # the known digests were used
         stale = dict.fromkeys(remembered, ("another time", "0" * 64))
         assert weights_digest(checkpoint, stale) == digest
 
@@ -347,14 +345,15 @@ class TestDigest:
 
 
 def lookup(home: Path, *arguments: str | None, **environment: str) -> tuple[list[str], float]:
-    """Looks for (model, revision) pairs in a process of its own; what it found or said, and how many seconds
-    it took.
+    """Looks for pairs of model and revision in a process of its own.
+
+    Returns for each what was found or the error, and how many seconds all of it took.
     """
     code = """
 import json, sys, time
 from pincaption.captioner import checkpoint, find
 if len(sys.argv) > 2: find.HUB_SECONDS = float(sys.argv[2])
-import huggingface_hub, httpx  # else what it takes to import them would count
+import huggingface_hub, httpx  # before the clock starts
 began, said = time.monotonic(), []
 for model, revision in json.loads(sys.argv[1]):
     try:
@@ -504,8 +503,9 @@ class TestHub:
 
 
 class hub:  # noqa: N801
-    """A hub on this machine with one repository, org/name, at one commit; or one that takes connections and
-    says nothing.
+    """A hub on this machine with one repository, org/name, at one commit.
+
+    If it is `silent`, it accepts connections and does not answer.
     """
 
     def __init__(self, files: dict[str, bytes], *, silent: bool = False):
@@ -557,7 +557,7 @@ class hub:  # noqa: N801
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.handle_error = lambda *_: None  # a client that hangs up is no news
+        self.server.handle_error = lambda *_: None  # a client that hangs up must not print anything
 
     def __enter__(self) -> str:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What happens to a caption between the model and the store."""
+"""How captions are cleaned, and which are rejected."""
 
 import time
 

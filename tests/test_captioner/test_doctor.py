@@ -1,4 +1,4 @@
-"""`captioner doctor`: a dozen lines that say whether it will work, and what to do where it will not."""
+"""`captioner doctor`: a dozen lines that say whether captioning will work, and if not, what to do."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""`captioner run` in one process: which model, dtype and revision it takes, and what it warns of."""
+"""`captioner run` in one process: which model, dtype and revision it uses, and its warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pins in, one row each out, whatever their images do: the worker alone, without a store."""
+"""The worker alone, without a store: every pin gets exactly one row, whatever is wrong with its image."""
 
 import hashlib
 import io
@@ -32,8 +32,9 @@ from pincaption.store.work import Caption, Pin
 
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """0.png to 39.png drawn, copy.png the same bytes as 0.png, and what is no image: broken.jpg, cut.png,
-    empty.png, text.png.
+    """0.png to 39.png are drawn, copy.png has the bytes of 0.png.
+
+    broken.jpg, cut.png, empty.png and text.png cannot be read.
     """
     folder, rng = tmp_path_factory.mktemp("images"), random.Random(3)
     for i in range(40):
@@ -128,7 +129,7 @@ def test_every_pin_gets_its_row_and_a_reason_if_it_failed(builtin, images, tmp_p
     threads=st.sampled_from([1, 3, 8]),
 )
 def test_any_mix_gives_the_same_row_for_every_pin(opt, images, names, prompts, known, batch_size, threads):
-    """Whatever stands beside it, in batches of any size, with any number of threads."""
+    """The other pins, the batch size and the number of threads make no difference."""
     asked = [
         Pin(f"{i}", str(images / name), prompt, "recipe", "known" if known and name == "3.png" else None)
         for i, (name, prompt) in enumerate(zip(names, prompts, strict=False))
@@ -237,7 +238,7 @@ class TestSharing:
 
 
 class TestReadingAhead:
-    """Pins are taken as they are needed: a source may be endless, or a queue that others share."""
+    """Pins are read as they are needed: the source may be endless, or a queue that several workers share."""
 
     def endless(self, images: Path, taken: list[int], names: list[str], **known: str) -> Iterator[Pin]:
         for i in range(1_000_000):
@@ -323,9 +324,7 @@ def within(seconds: float, true: object) -> bool:
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    """A web server that serves a picture at /picture, never answers at /hang and late at /late, and lives on
-    this machine.
-    """
+    """A web server on this machine: /picture is a picture, /hang never answers, /late answers late."""
     file = io.BytesIO()
     Image.new("RGB", (64, 48), "red").save(file, "PNG")
     ended = threading.Event()
@@ -346,7 +345,7 @@ def server() -> Iterator[str]:
             pass
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    # clients that hang up are what is tested, and must not write into another test's output
+    # Clients hang up in these tests. That must not write into the output of another test.
     httpd.handle_error = lambda *_: None
     threading.Thread(target=httpd.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{httpd.server_port}"
@@ -450,7 +449,7 @@ print([row.reason for row in worker([Pin("p", sys.argv[1])])])
 
 
 class Small:
-    """Stands in for hardware: a model on a device with room for `fits` pictures at a time."""
+    """A model on a device that has room for `fits` pictures at a time."""
 
     def __init__(self, model: Blip2, fits: int, error: type[Exception] = torch.OutOfMemoryError):
         self.model, self.fits, self.error, self.sizes = model, fits, error, list[int]()

@@ -1,4 +1,4 @@
-"""The drawn catalogue: what is in it, that it hangs together, and that the same seed gives the same files."""
+"""The drawn world: its tables fit together, and the same seed gives the same files."""
 
 import hashlib
 import re
