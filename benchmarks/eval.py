@@ -2,10 +2,11 @@
 
     python benchmarks/eval.py [--items 10000] [--raters 3] [--rounds 3]
 
-Draws pictures of the size of catalogue photos (736x552, JPEG, 90 to 130 kB each with the grain that photos
-have), makes a store of pins with captions, and runs `captioner eval sample` and `captioner eval score
---report` in processes of their own. The answers are made up, three quarters of each item's by one truth.
-Nothing here says anything about a model.
+Draws pictures like catalogue photos (736x552, JPEG, 90 to 130 kB each, with grain), makes a store of
+captioned pins, and runs `captioner eval sample` and `captioner eval score --report` in processes of their
+own. The answers
+are invented. Nothing here says anything
+about a model.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""Published worked examples of agreement, intervals and the sign test: facts and figures, and where they
-stand.
+"""Published worked examples of agreement, intervals and the sign test, with their sources.
 
-How each was checked is said beside it. "Computed twice" means by `reference.py` and, by hand in a throw-away
-environment, by a package of other people (krippendorff 0.9, irrCAC 0.4.4, statsmodels 0.15), which print the
-published figure.
+A comment at each example says how its figures were checked. "Computed twice" means: by `reference.py`, and
+once by hand with another package (krippendorff 0.9, irrCAC 0.4.4, statsmodels 0.15), which gave the published
+figure.
 """
 
 from typing import NamedTuple
@@ -21,8 +20,9 @@ class Agreement(NamedTuple):
 
 
 def by_table(table: list[list[int]]) -> Ratings:
-    """Two observers from their contingency table: row = what the first chose, column = what the second chose,
-    counted from 1.
+    """The ratings of two observers, from their contingency table.
+
+    Rows are what the first observer chose, columns what the second chose, counted from 1.
     """
     pairs = [
         (row + 1, column + 1)
@@ -34,7 +34,7 @@ def by_table(table: list[list[int]]) -> Ratings:
 
 
 def by_counts(counts: list[list[int]]) -> Ratings:
-    """Observers without names from how many of them chose each category, counted from 1."""
+    """The ratings of unnamed observers, from how many of them chose each category, counted from 1."""
     units = [[float(k + 1) for k, count in enumerate(unit) for _ in range(count)] for unit in counts]
     return [list(observer) for observer in zip(*units, strict=True)]
 

@@ -1,8 +1,7 @@
-"""What `captioner eval score STORE SHEET... --json` has to report, in plain Python: slow, one loop per
-figure, from the filled sheets as they lie on the disk.
+"""The JSON of `captioner eval score STORE SHEET...`, computed slowly in plain Python: one loop per figure.
 
-Of the store it reads what was drawn (samples, sample_items, sheet_rows), never the ratings: those it gathers
-itself. Written from the issue, not from our code.
+It reads the filled sheets from the disk. From the store it reads only what was drawn (samples, sample_items,
+sheet_rows), never the ratings. It was written from the issue, not from our code.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Drawn(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A row of a sheet: where a rater meets an item."""
+    """A row of a sheet: the place where a rater meets an item."""
 
     item_id: str
     rater: str
@@ -52,9 +51,7 @@ class Place(NamedTuple):
 
 
 def expected(conn: sqlite3.Connection, calls: Sequence[Sequence[Path]]) -> dict[str, Any]:
-    """The JSON after several calls of `score`, each with some sheets of one sample; the report is that of the
-    last call.
-    """
+    """The JSON after several calls of `score`, each with some sheets of one sample: that of the last call."""
     places = {
         row[0]: Place(*row)
         for row in conn.execute(
@@ -140,7 +137,7 @@ def expected(conn: sqlite3.Connection, calls: Sequence[Sequence[Path]]) -> dict[
 
 
 def gathered(calls: Sequence[Sequence[Path]]) -> dict[str, Row]:
-    """What was said by item_id after several calls; a row that says nothing leaves what was said before."""
+    """The answers by item_id after several calls. An empty row leaves earlier answers as they are."""
     said: dict[str, Row] = {}
     for call in calls:
         for item_id, row in taken_together(call).items():
@@ -192,8 +189,10 @@ def turned(said: Any, swapped: bool) -> Any:
 
 
 def weights_of(answered: Sequence[Drawn]) -> list[float]:
-    """How many captions each of these items stands for: those of its stratum, by the items of it that were
-    answered. Who draws five and hears of two has two to tell by.
+    """How many captions each of these items stands for: the captions of its stratum by the answered items of
+    it.
+
+    If five items were drawn and two of them answered, these two stand for the whole stratum.
     """
     return [item.captions / sum(other.stratum == item.stratum for other in answered) for item in answered]
 

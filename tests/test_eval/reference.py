@@ -1,7 +1,6 @@
-"""The statistics of the judging sheets in plain Python, slowly, by explicit pairs and exact fractions: what
-`eval/` is held against.
+"""The statistics of eval/, computed slowly in plain Python, with explicit pairs and exact fractions.
 
-Written from the literature, not from our code. Krippendorff's alpha: Krippendorff 2011, "Computing
+It was written from the literature, not from our code. Krippendorff's alpha: Krippendorff 2011, "Computing
 Krippendorff's Alpha-Reliability". AC1 and AC2 with missing ratings: Gwet 2014, "Handbook of Inter-Rater
 Reliability", 4th edition.
 """
@@ -16,9 +15,9 @@ Answer = tuple[str | None, str | None]
 
 
 def alpha(table: Table, metric: str) -> float | None:
-    """Krippendorff's alpha; None where nothing can be paired or nothing varies.
+    """Krippendorff's alpha; None if there is no pair of ratings, or if all ratings are the same.
 
-    A value alone in its item has no pair and counts nowhere.
+    The only rating of an item has no pair, so it does not count.
     """
     items = [[Fraction(value) for value in item] for item in table if len(item) >= 2]
     pool = [value for item in items for value in item]
@@ -55,9 +54,9 @@ def alpha(table: Table, metric: str) -> float | None:
 
 
 def ac(table: Table, categories: Sequence[float], quadratic: bool) -> float | None:
-    """Gwet's AC1 (identity weights) or AC2 (quadratic weights); None where no item has two ratings.
+    """Gwet's AC1 (identity weights) or AC2 (quadratic weights); None if no item has two ratings.
 
-    `categories` are all that could be chosen.
+    `categories` are all answers that could be chosen.
     """
     paired = [item for item in table if len(item) >= 2]
     if not paired:
@@ -91,8 +90,9 @@ def ac(table: Table, categories: Sequence[float], quadratic: bool) -> float | No
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
-    """Wilson's 95% interval: the shares p whose z-test does not reject what was seen, (share - p)^2 = z^2 p
-    (1 - p) / n, solved for p.
+    """Wilson's 95% interval: all shares p that a z-test does not reject, given the observed share.
+
+    These are the solutions for p of (share - p)^2 = z^2 p (1 - p) / n.
     """
     z = 1.959963984540054
     a, b, c = 1 + z * z / n, -(2 * share + z * z / n), share * share
@@ -101,16 +101,18 @@ def wilson(share: float, n: float) -> tuple[float, float]:
 
 
 def kish(weights: Sequence[float]) -> float:
-    """Kish 1965, "Survey Sampling": how many items of equal weight would tell as much."""
+    """Kish 1965, "Survey Sampling": how many items of equal weight would be as precise."""
     return sum(weights) ** 2 / sum(weight * weight for weight in weights)
 
 
 def stratified_share(
     hits: Sequence[bool], weights: Sequence[float], strata: Sequence[str]
 ) -> tuple[float, float]:
-    """A weighted share and its effective size: the smaller of Kish's and of p(1-p)/V, V the textbook variance
-    of a stratified share (Cochran 1977, "Sampling Techniques", chapter 5, without the correction for finite
-    strata, and with n for n - 1, so that one stratum gives n itself)."""
+    """A weighted share and its effective size: the smaller one of Kish's and of p(1-p)/V.
+
+    V is the textbook variance of a stratified share (Cochran 1977, "Sampling Techniques", chapter 5), without
+    the correction for finite strata and with n instead of n - 1, so that one stratum gives n itself.
+    """
     total = sum(weights)
     share = sum(weight for hit, weight in zip(hits, weights, strict=True) if hit) / total
     variance = 0.0
@@ -124,8 +126,9 @@ def stratified_share(
 
 
 def sign_test(wins: int, losses: int) -> Fraction:
-    """The exact two-sided p of the sign test: twice the chance of a coin being as lopsided or more to the
-    rarer side.
+    """The exact two-sided p of the sign test.
+
+    It is twice the probability that a fair coin falls on the rarer side so few times or fewer.
     """
     n = wins + losses
     tail = sum(Fraction(math.comb(n, x), 2**n) for x in range(min(wins, losses) + 1))
@@ -133,8 +136,9 @@ def sign_test(wins: int, losses: int) -> Fraction:
 
 
 def verdict(answers: Sequence[Answer], wanted: tuple[str, str]) -> bool | None:
-    """Whether more than half of the raters who answered both questions gave the wanted pair; None where
-    nobody answered both.
+    """Whether more than half of the raters who answered both questions gave the wanted pair of answers.
+
+    None if nobody answered both.
     """
     valid = [answer for answer in answers if answer[0] is not None and answer[1] is not None]
     return 2 * sum(answer == wanted for answer in valid) > len(valid) if valid else None

@@ -34,8 +34,10 @@ def make_shop(
     categories: Sequence[str | None] = ("mugs",),
     pictures: Path | None = None,
 ) -> None:
-    """Pins pin-0, pin-1, ... with these captions by recipe-a, `others` by the older recipe-b; pictures of one
-    colour, or paths where there is none.
+    """Makes a store with pins pin-0, pin-1, ... that recipe-a captioned with `captions`.
+
+    `others` are captions by the older recipe-b. The pictures have one colour each; without `pictures` their
+    files do not exist.
     """
     if pictures:
         pictures.mkdir(parents=True, exist_ok=True)

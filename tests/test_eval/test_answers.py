@@ -1,4 +1,4 @@
-"""Filled sheets, as they come back: what is taken in, what is refused."""
+"""Filled sheets as they come back: which are read, and which are refused."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""How often the interval of a share contains the truth: a thousand studies per setting, drawn with fixed
-seeds. 95% are meant, 93% must be reached.
+"""How often the interval of a share contains the truth, in a thousand simulated studies for each setting.
 
-93% leaves room for the luck of a thousand draws (two standard errors are 1.4 points) and for the teeth of a
-discrete distribution, and for nothing else. Shares: 87.84% and 1.16% are those of the paper (relevant and
-good; irrelevant), 0.5% is about one hit in a sample of 200.
+The intervals are meant to contain it in 95% of the cases; at least 93% are required. The difference leaves
+room for the luck of a thousand draws (two standard errors are 1.4 points) and for the steps of a discrete
+distribution, and for nothing else. The shares 87.84% (relevant and good) and 1.16% (irrelevant) are those of
+the paper; 0.5% is about one hit in a sample of 200. All seeds are fixed.
 """
 
 import math
@@ -19,8 +19,9 @@ SIZES = [200, 300, 1000]
 
 
 def zipf(exponent: int) -> np.ndarray:
-    """Ten strata as uneven as boards: with 1 the largest has 34% of the items and the smallest 3.4%, with 2
-    it is 65% and 0.6%. Each gets a tenth of the sample.
+    """The sizes of ten uneven strata, of which each gets a tenth of the sample.
+
+    With exponent 1 the largest has 34% of the items and the smallest 3.4%; with 2 it is 65% and 0.6%.
     """
     sizes = np.arange(1.0, 11.0) ** -exponent
     return sizes / sizes.sum()
@@ -38,8 +39,9 @@ WHERE = {
 
 
 def spread(share: float, parts: np.ndarray, odds: np.ndarray) -> np.ndarray:
-    """Shares of the strata that average to `share`, the rarer answer going to strata as `odds` say; a stratum
-    that is full passes the rest on.
+    """Shares of the strata whose average is `share`.
+
+    The rarer answer is distributed as `odds` say. A stratum that is full passes the rest on to the others.
     """
     rare = min(share, 1 - share)
     low, high = 0.0, 1e9

@@ -1,5 +1,6 @@
-"""`eval sample`, `eval compare`, `eval score` against the slow reference: random stores, options, raters and
-spreadsheet programs. And how items are drawn.
+"""`eval sample`, `eval compare` and `eval score` against the slow reference, and how items are drawn.
+
+Stores, options, raters and spreadsheet programs are random.
 """
 
 import csv
@@ -63,9 +64,7 @@ class Shop:
 
 
 def make_store(path: Path, rng: random.Random, pins: int) -> Shop:
-    """Pins of several categories, with captions of two recipes that are ok, rejected, failed, or of an image
-    that was replaced since.
-    """
+    """Pins of several categories, captioned by two recipes: ok, rejected, failed, of a replaced image."""
     shop = Shop(path, {}, 0, 0)
     categories = rng.sample(CATEGORIES, rng.randint(1, len(CATEGORIES)))
     conn = open_store(path, create=True)
@@ -222,9 +221,9 @@ class Person:
         )
 
     def fill(self, sheet: Path, filled: Path, skip: float = 0.0, day: int | None = None) -> Path:
-        """Fills a sheet in and saves it as `filled`; of the rows a share of `skip` is not answered (yet).
+        """Fills a sheet in and saves it as `filled`. A share `skip` of the rows stays unanswered.
 
-        Says when each was answered, where there is a `day`.
+        With a `day`, the sheet says when each row was answered.
         """
         rng = self.rng
         rows = list(csv.DictReader(io.StringIO(sheet.read_bytes().decode("utf-8-sig"), newline="")))
@@ -261,8 +260,10 @@ class Person:
 def ways_to_score(
     rng: random.Random, people: Sequence[Person], sheets: Sequence[Path], folder: Path
 ) -> list[list[Path]]:
-    """Calls of `score` with some sheets each: all at once, one by one, half a sheet before the whole, with
-    answers that change, or without sheets at the end.
+    """Calls of `score`, each with some sheets.
+
+    All at once, one by one, half a sheet before the whole, with answers that change, or without sheets at the
+    end.
     """
     if rng.random() < 0.2:  # two sheets of each rater in one call: each answer says when it was given
         return [
@@ -596,8 +597,9 @@ def test_the_same_seed_on_a_copy_of_the_store_gives_the_same_bytes(command: str,
 
 
 def too_uneven(counts: Sequence[int], draws: int, chance: float) -> float:
-    """How many standard deviations the chi-square of some counts lies above what a fair draw gives; each was
-    to be counted with this chance in each draw.
+    """How far the chi-square of some counts lies above that of a fair draw, in standard deviations.
+
+    In each draw each of them should be counted with this chance.
     """
     free = len(counts) - 1
     square = (

@@ -1,6 +1,4 @@
-"""The rating sheet in a real browser, opened from the disk: rated by keyboard, closed, opened again,
-downloaded, scored.
-"""
+"""The rating sheet in a real browser: opened, rated by keyboard, reopened, downloaded, scored."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Agreement, intervals and the sign test against published examples (`examples.py`) and against the slow
-reference (`reference.py`).
-"""
+"""Agreement, intervals and the sign test against published examples and against the slow reference."""
 
 import math
 from collections.abc import Sequence
@@ -42,8 +40,9 @@ def units(example: Agreement) -> list[list[float]]:
 
 @st.composite
 def judgements(draw: st.DrawFn) -> tuple[list[list[float]], list[float]]:
-    """Items with none to five ratings each, on scales with steps of any size, of which some categories may
-    never be chosen.
+    """Items with none to five ratings each, on scales with steps of any size.
+
+    Some categories of the scale may never be chosen.
     """
     categories = draw(
         st.sampled_from(
@@ -110,7 +109,7 @@ def test_items_with_a_single_rating_tell_nothing_about_alpha_but_count_for_the_c
 
 
 def test_everybody_chose_the_same_category() -> None:
-    """Alpha says nothing where nothing varies; AC1 says that all agree."""
+    """Alpha is not defined if nothing varies; AC1 says that all agree."""
     ours = agreement(np.array([[0, 3, 0], [0, 2, 0]]), np.array([1.0, 2.0, 3.0]))
     assert ours == {
         "alpha_nominal": None,
@@ -134,7 +133,7 @@ def test_without_any_item_rated_twice_there_is_no_agreement(counts: np.ndarray) 
 
 @pytest.mark.parametrize("metric", ["nominal", "ordinal", "interval"])
 def test_alpha_is_that_of_the_krippendorff_package(metric: str) -> None:
-    """The package is GPL, so never a dependency: this runs where somebody has it."""
+    """The package is GPL, so we do not depend on it. The test runs where it is installed."""
     package = pytest.importorskip("krippendorff")
     random = np.random.default_rng(0)
     for values in (np.array([0.0, 1.0]), np.array([1.0, 2.0, 3.0, 4.0, 5.0]), np.array([1.0, 2.0, 4.0, 8.0])):
@@ -161,9 +160,9 @@ def noisy(items: int, seed: int) -> np.ndarray:
 
 
 def test_the_bootstrap_resamples_items() -> None:
-    """Against drawing items one study at a time.
+    """The reference draws items, one study at a time.
 
-    Drawing single ratings instead would make the raters look independent and the intervals too narrow.
+    Drawing single ratings would treat the raters as independent, and the intervals would be too narrow.
     """
     counts, values = noisy(80, seed=1), np.array([1.0, 2.0, 3.0])
     random = np.random.default_rng(2)
@@ -218,8 +217,9 @@ def test_effective_size_is_that_of_kish(weights: list[float]) -> None:
 
 @st.composite
 def samples(draw: st.DrawFn) -> tuple[list[bool], list[float], list[str]]:
-    """Strata of at least two items, an item's weight being its stratum's size over its sample's, all in any
-    order.
+    """Samples with strata of at least two items, in any order.
+
+    The weight of an item is the size of its stratum by the number of its sampled items.
     """
     rows = []
     for stratum in range(draw(st.integers(1, 5))):
