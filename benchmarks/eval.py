@@ -4,9 +4,7 @@
 
 Draws pictures like catalogue photos (736x552, JPEG, 90 to 130 kB each, with grain), makes a store of
 captioned pins, and runs `captioner eval sample` and `captioner eval score --report` in processes of their
-own. The answers
-are invented. Nothing here says anything
-about a model.
+own. The answers are invented. Nothing here says anything about a model.
 """
 
 from __future__ import annotations
