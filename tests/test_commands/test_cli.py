@@ -52,9 +52,9 @@ def test_ingest_says_what_came_in_and_what_was_rejected(tmp_path: Path, table: P
 
 
 def test_json_is_exactly_one_object_on_standard_output(tmp_path: Path, table: Path) -> None:
-    found = process("ingest", "pins", tmp_path / "my.db", table, "--json")
-    counts = json.loads(found.stdout)
-    assert (found.returncode, found.stdout.count(b"\n")) == (0, 1)
+    done = process("ingest", "pins", tmp_path / "my.db", table, "--json")
+    counts = json.loads(done.stdout)
+    assert (done.returncode, done.stdout.count(b"\n")) == (0, 1)
     assert counts == {
         "rows_read": 5,
         "pins": 3,
@@ -87,10 +87,10 @@ def test_options_of_ingest_pins_arrive(tmp_path: Path) -> None:
 
 
 def test_ingest_reads_standard_input(tmp_path: Path) -> None:
-    found = process(
+    done = process(
         "ingest", "pins", tmp_path / "my.db", "-", "--json", stdin=b'{"pin_id": "1"}\n{"pin_id": "2"}'
     )
-    assert json.loads(found.stdout)["pins"] == 2
+    assert json.loads(done.stdout)["pins"] == 2
 
 
 def test_ingest_images_makes_a_pin_of_every_image(tmp_path: Path) -> None:
@@ -161,9 +161,9 @@ def test_an_error_is_a_sentence_on_standard_error_and_leaves_no_store(
 
 
 def test_errors_look_the_same_with_json_and_a_traceback_comes_with_debug(tmp_path: Path) -> None:
-    found = process("stats", tmp_path / "my.db", "--json")
-    assert (found.returncode, found.stdout) == (1, b"")
-    assert found.stderr.startswith(b"Error: ")
+    done = process("stats", tmp_path / "my.db", "--json")
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr.startswith(b"Error: ")
     assert b"Traceback" in process("stats", tmp_path / "my.db", "--debug").stderr
 
 
@@ -206,8 +206,8 @@ def test_stats_is_a_table_that_fits_into_80_columns(tmp_path: Path, table: Path)
 
 def test_stats_can_be_piped_into_a_program_that_stops_reading(tmp_path: Path, table: Path) -> None:
     captioner("ingest", "pins", tmp_path / "my.db", table)
-    found = subprocess.run(["bash", "-c", f"{CAPTIONER} stats {tmp_path}/my.db | true"], capture_output=True)
-    assert found.stderr == b""
+    done = subprocess.run(["bash", "-c", f"{CAPTIONER} stats {tmp_path}/my.db | true"], capture_output=True)
+    assert done.stderr == b""
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,8 @@ def test_help_and_stats_load_no_heavy_library(tmp_path: Path, table: Path) -> No
             "import sys; from pincaption.cli import cli; "
             f"cli({arguments!r}, standalone_mode=False); print(*sys.modules, file=sys.stderr)"
         )
-        found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-        loaded = set(found.stderr.split())
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        loaded = set(done.stderr.split())
         assert loaded.isdisjoint(
             {"torch", "transformers", "numpy", "pandas", "pyarrow", "sqlite_utils", "rich", "PIL"}
         )

@@ -67,16 +67,16 @@ class Section:
 def sections(page: str) -> list[Section]:
     """The sections of a page that have commands."""
     text = (DOCS / page).read_text(encoding="utf-8")
-    found = [Section("(top)")]
+    all_sections = [Section("(top)")]
     for match in re.finditer(rf"^## ([^\n]*)$|{_FENCE.pattern}", text, re.MULTILINE | re.DOTALL):
         heading, language, name, body = match.groups()
         if heading:
-            found.append(Section(heading))
+            all_sections.append(Section(heading))
         elif name:
-            found[-1].steps.append((name, body))
+            all_sections[-1].steps.append((name, body))
         elif language == "console":
-            found[-1].steps += _commands(body, match.start(4))
-    return [section for section in found if any(isinstance(step, Command) for step in section.steps)]
+            all_sections[-1].steps += _commands(body, match.start(4))
+    return [section for section in all_sections if any(isinstance(step, Command) for step in section.steps)]
 
 
 def _commands(block: str, at: int) -> Iterator[Command]:

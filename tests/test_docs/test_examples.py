@@ -121,7 +121,7 @@ def test_every_reason_for_a_rejected_row_is_on_the_page() -> None:
 
 
 def test_every_reason_for_a_failed_image_is_on_the_page() -> None:
-    found = set()
+    all_reasons = set()
     for name in ("images/fetch.py", "images/web.py", "images/decode.py"):
         for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
             if (
@@ -130,9 +130,9 @@ def test_every_reason_for_a_failed_image_is_on_the_page() -> None:
                 and node.func.id == "ImageError"
                 and isinstance(node.args[0], ast.Constant)
             ):
-                found.add(node.args[0].value)
-    assert len(found) > 15
-    assert [reason for reason in sorted(found) if reason not in INPUTS] == []
+                all_reasons.add(node.args[0].value)
+    assert len(all_reasons) > 15
+    assert [reason for reason in sorted(all_reasons) if reason not in INPUTS] == []
 
 
 def test_links_between_pages_lead_somewhere() -> None:
