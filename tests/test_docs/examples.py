@@ -196,4 +196,4 @@ def write_anew(page: str) -> None:
 
 if __name__ == "__main__":
     for argument in sys.argv[1:]:
-        write_anew(Path(argument).name)
+        write_anew(os.path.relpath(argument, DOCS))

@@ -32,11 +32,12 @@ def test_an_example_prints_what_the_page_shows(page: str, section: Section, tmp_
         )
 
 
-def test_the_python_examples_print_what_the_page_shows(tmp_path: Path) -> None:
-    for block, printed in run_python(python_blocks("api.md"), tmp_path):
+@pytest.mark.parametrize("page", ["api.md", "../README.md"])
+def test_the_python_examples_print_what_the_page_shows(page: str, tmp_path: Path) -> None:
+    for block, printed in run_python(python_blocks(page), tmp_path):
         assert agrees(block.expected, printed), (
-            f"docs/api.md\n{block.code}\nprints\n{printed}\ninstead of\n{block.expected}\n"
-            "(python tests/test_docs/examples.py docs/api.md)"
+            f"docs/{page}\n{block.code}\nprints\n{printed}\ninstead of\n{block.expected}\n"
+            f"(python tests/test_docs/examples.py docs/{page})"
         )
 
 
