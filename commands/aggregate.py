@@ -127,11 +127,11 @@ def boards(
     as_json: bool,
     **options: Any,
 ) -> BoardsResult:
-    """Find the titles of the boards to which people saved each pin, the most informative first.
+    """Find the titles of the boards that hold each pin.
 
-    Sources can be given as they arrive. What was read before is kept and not read again. A source that was
-    rewritten replaces what it contributed before. Saves may come before their boards. Without sources,
-    everything is ranked again with the options given.
+    The most informative titles come first. Sources can be given as they arrive. What was read before is kept
+    and not read again. A source that was rewritten replaces what it contributed before. Saves may come before
+    their boards. Without sources, everything is ranked again with the options given.
 
     \b
     captioner aggregate boards my.db --boards boards.csv --saves 'saves/*.parquet'
@@ -256,11 +256,11 @@ def queries(
     as_json: bool,
     **options: Any,
 ) -> QueriesResult:
-    """Find the queries that led people to each pin, those with the most engagement first.
+    """Find the queries that led people to each pin.
 
-    Sources can be given as they arrive. What was read before is kept and not read again. A source that was
-    rewritten replaces what it contributed before. Without sources, everything is ranked again with the
-    options given.
+    The queries with the most engagement come first. Sources can be given as they arrive. What was read before
+    is kept and not read again. A source that was rewritten replaces what it contributed before. Without
+    sources, everything is ranked again with the options given.
 
     \b
     captioner aggregate queries my.db --log 'log/*.parquet'

@@ -47,12 +47,11 @@ from .verbs import STORE, command
 def browse(
     store: str, port: int, host: str, thumbnails: int, sql: bool, opens: bool | None, as_json: bool
 ) -> None:
-    """Look at a store in a web browser, with Datasette: what is covered, and the pins with their pictures,
-    texts and captions.
+    """Look at a store in a web browser, with Datasette.
 
-    Visitors cannot write anything, and a run may continue meanwhile. Small pictures are kept in the store.
-    STORE.browse next to the store is a copy for searching; it is kept up to date and may be deleted. Ctrl-C
-    ends the command.
+    Shows what is covered, and the pins with their pictures, texts and captions. Visitors cannot write
+    anything, and a run may continue meanwhile. Small pictures are kept in the store. STORE.browse next to the
+    store is a copy for searching; it is kept up to date and may be deleted. Ctrl-C ends the command.
 
     \b
     captioner browse my.db

@@ -49,8 +49,10 @@ class DemoResult(TypedDict):
     help="How many pins to draw, if there are none yet.",
 )
 def demo(folder: str, pins: int, as_json: bool) -> DemoResult:
-    """Draw a small catalogue into DIR, caption the pins without a description, and write a page to look at.
-    Works offline.
+    """Try everything on a small catalogue of drawn pins.
+
+    Draws the catalogue into DIR, captions the pins without a description, and writes a page to look at. Works
+    offline.
 
     \b
     captioner demo

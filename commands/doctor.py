@@ -32,7 +32,9 @@ from .verbs import command, finish
 def doctor(
     model: str, revision: str | None, device: str, dtype: str, bench: bool, as_json: bool
 ) -> dict[str, Any]:
-    """Check that machine, library versions and checkpoint work, by captioning drawn pictures.
+    """Check that machine, libraries and checkpoint work together.
+
+    Captions drawn pictures, one by one and in a batch, and compares.
 
     \b
     captioner doctor --model Salesforce/blip2-flan-t5-xl

@@ -45,7 +45,7 @@ _WORKERS = click.option(
 
 @click.group(cls=Verbs)
 def embed() -> None:
-    """Train a search embedding on an export, and measure what it finds."""
+    """Train a search embedding on an export, and measure it."""
 
 
 def _fields(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:
@@ -193,7 +193,7 @@ def train_command(
     as_json: bool,
     **options: Any,
 ) -> TrainResult:
-    """Train a query tower and an item tower on the pairs of an export.
+    """Train a query tower and an item tower on an export.
 
     Learns from the pairs of the split train. 2% of its queries are held out: they give the learning curve,
     and the step that ranks them best is kept. The small encoder also learns to find an item by a few words of
@@ -255,7 +255,10 @@ def train_command(
     help="Rank among N random items, and those of the pairs. [default: all]",
 )
 def recall_command(model: str, export: str, split: str, index: int | None, as_json: bool) -> RecallResult:
-    """Measure how often the item that people chose is among the first ten: Recall@10, @1, @100 and MRR.
+    """Measure how well a model finds what people chose.
+
+    Recall@10 says how often the item that people chose is among the first ten; @1, @100 and MRR are given as
+    well.
 
     Shows BM25, and both fused, beside the model. For each task, and within it by action, by language, by
     whether the item has native text, and by whether the item was known to fit the query. A query's other
@@ -302,13 +305,14 @@ def recall_command(model: str, export: str, split: str, index: int | None, as_js
 def ablate_command(
     export: str, out: str, seeds: int, workers: int, as_json: bool, **options: Any
 ) -> AblationResult:
-    """Measure what captions, board titles and queries add: Recall@10 after trainings with and without them.
+    """Measure what captions, board titles and queries add.
 
-    Trains with native text alone, with captions, with board titles, with engaged queries, and with all of
-    them, as far as the export has them. Three controls replace the captions: with those of other items that
-    change in every batch, with those of other items that stay, and with random words. Differences are paired
-    by seed and have 95% intervals. OUT/ablation.json has the table, OUT/ablation.png the picture. A call that
-    was stopped goes on after the last finished training.
+    Compares Recall@10 after trainings with and without them. Trains with native text alone, with captions,
+    with board titles, with engaged queries, and with all of them, as far as the export has them. Three
+    controls replace the captions: with those of other items that change in every batch, with those of other
+    items that stay, and with random words. Differences are paired by seed and have 95% intervals.
+    OUT/ablation.json has the table, OUT/ablation.png the picture. A call that was stopped goes on after the
+    last finished training.
 
     \b
     captioner embed ablate out/ ablation/
@@ -343,7 +347,9 @@ def ablate_command(
 def queries_command(
     model: str, queries: Any, out: str | None, dim: int | None, as_json: bool
 ) -> dict[str, Any]:
-    """Embed queries, one a line, and write them as Parquet with the columns query and vector.
+    """Embed queries, one a line, and write them as Parquet.
+
+    The columns are query and vector.
 
     \b
     captioner embed queries model/ < queries.txt > vectors.parquet
@@ -363,13 +369,13 @@ def queries_command(
 @click.argument("model")
 @click.argument("out", type=click.Path(dir_okay=False))
 def export_encoder_command(model: str, out: str, as_json: bool) -> dict[str, Any]:
-    """Write the query encoder with torch.export, for services that do not have our code.
+    """Write the query encoder for a service without our code.
 
-    It takes ids and mask [queries, at most 64 tokens] from the tokeniser in MODEL/encoder, and gives
-    embeddings [queries, numbers]. Nothing is written if it differs from the model by more than 1e-4. Texts
-    must be normalised before, as by pincaption.filters.text.normalise: lower case, NFKC, no punctuation. The
-    tokeniser of the small encoder does that itself, except for a few rare letters. With another encoder the
-    service has to do it.
+    Uses torch.export. The encoder takes ids and mask [queries, at most 64 tokens] from the tokeniser in
+    MODEL/encoder, and gives embeddings [queries, numbers]. Nothing is written if it differs from the model by
+    more than 1e-4. Texts must be normalised before, as by pincaption.filters.text.normalise: lower case,
+    NFKC, no punctuation. The tokeniser of the small encoder does that itself, except for a few rare letters.
+    With another encoder the service has to do it.
 
     \b
     captioner embed export-encoder model/ query_encoder.pt2

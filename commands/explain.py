@@ -20,8 +20,9 @@ INDENT = " " * 34  # the column in which titles and queries begin
 @STORE
 @click.argument("pin_id", metavar="PIN_ID")
 def explain(store: str, pin_id: str, as_json: bool) -> Mapping[str, Any]:
-    """Show every title and query that was considered for a pin, with its numbers, and why it was kept or
-    dropped.
+    """Show why a pin has its board titles and queries.
+
+    Shows every title and query that was considered, with its numbers, and why it was kept or dropped.
 
     \b
     captioner aggregate explain my.db pin-0042

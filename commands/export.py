@@ -73,8 +73,9 @@ def export(
     as_json: bool,
     **options: Any,
 ) -> Any:
-    """Write what a trainer reads: one row per pin, shuffled, in shards of Parquet with a manifest and a
-    data card.
+    """Write features for a trainer, with a row for each pin.
+
+    The rows are shuffled. They are written in shards of Parquet, with a manifest and a data card.
 
     With --as-of and --pairs, nothing that happened after the day is in the features; what happened after it
     is what to learn. The same store, seed and options give the same bytes. An earlier export is replaced once

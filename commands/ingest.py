@@ -44,7 +44,9 @@ def ingest_pins(
     sync: bool,
     as_json: bool,
 ) -> Mapping[str, Any]:
-    """Read tables of pins: Parquet, CSV, TSV or JSON Lines (also .gz), globs, folders of these, or - for JSON
+    """Read tables of pins into a store.
+
+    A source is a file of Parquet, CSV, TSV or JSON Lines (also .gz), a folder of these, a glob, or - for JSON
     Lines on standard input.
 
     Columns: pin_id, and any of title, description, image (path, URL, or bytes in Parquet), kind, category,
@@ -74,7 +76,9 @@ def ingest_pins(
 @STORE
 @click.argument("folder", metavar="DIR")
 def ingest_images(store: str, folder: str, as_json: bool) -> Mapping[str, Any]:
-    """Make a pin of every image file below DIR; its pin_id is the path below DIR.
+    """Make a pin of every image file below a folder.
+
+    The pin_id is the path below DIR.
 
     \b
     captioner ingest images my.db ~/photos
@@ -98,10 +102,11 @@ def ingest_images(store: str, folder: str, as_json: bool) -> Mapping[str, Any]:
 def ingest_vectors(
     store: str, sources: tuple[str, ...], name: str, columns: tuple[str, ...], as_json: bool
 ) -> Mapping[str, Any]:
-    """Keep a vector per pin, to be exported with it: tables with pin_id and vector, a list of numbers.
+    """Keep a vector for each pin, to be exported with it.
 
-    Vectors are kept as float16, and all vectors of one name have the same size. Rows with another size or
-    with NaN are kept in the table rejected_rows.
+    The tables have the columns pin_id and vector, a list of numbers. Vectors are kept as float16, and all
+    vectors of one name have the same size. Rows with another size or with NaN are kept in the table
+    rejected_rows.
 
     \b
     captioner ingest embeddings my.db vectors.parquet --name pinsage

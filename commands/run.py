@@ -87,9 +87,10 @@ if TYPE_CHECKING:
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after N pins.")
 @click.option("--retry-failed", is_flag=True, help="Try pins that failed before once more.")
 def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
-    """Write a caption for every pin that needs one; continue where an earlier run stopped.
+    """Write a caption for every pin that needs one.
 
-    Several runs on one store share the work. Ctrl-C finishes the current batch and then stops.
+    A run continues where an earlier one stopped. Several runs on one store share the work. Ctrl-C finishes
+    the current batch and then stops.
 
     \b
     captioner run my.db --model Salesforce/blip2-flan-t5-xl

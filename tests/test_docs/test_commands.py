@@ -69,3 +69,13 @@ def test_a_terminal_of_100_columns_shows_the_same() -> None:
         command, env=os.environ | {"COLUMNS": "100"}, capture_output=True, text=True, check=True
     ).stdout
     assert [line.rstrip() for line in printed.splitlines()] == text.splitlines()
+
+
+def test_no_command_is_cut_short_in_the_list_of_commands_on_80_columns() -> None:
+    for name, command, _ in COMMANDS:
+        if isinstance(command, click.Group):
+            context = click.Context(command, info_name=name, terminal_width=80)
+            listed = command.get_help(context).partition("\nCommands:\n")[2].splitlines()
+            cut = [line for line in listed if line.endswith("...")]
+            assert listed
+            assert cut == [], f"{name} --help: make the first sentence of the docstring shorter"
