@@ -18,7 +18,7 @@ import torch
 from gpu_clock import Profile, in_place_of
 
 from pincaption.captioner import blip2, checks, worker
-from pincaption.captioner.checkpoint import find_checkpoint
+from pincaption.captioner.find import find_checkpoint
 from pincaption.captioner.model import Decoding
 from pincaption.captioner.run import Options, run
 from pincaption.embed import training
@@ -32,7 +32,7 @@ from pincaption.store.claims import Claims
 
 __all__ = [
     "SMALL", "TOKENS", "Bench", "Claims", "Decoding", "Fetcher", "Options", "Sizes", "TrainOptions", "blip2",
-    "checks", "find_checkpoint", "picture", "run", "told", "training", "worker",
+    "checks", "find_checkpoint", "picture", "run", "tell_profile", "training", "worker",
 ]  # fmt: skip
 TOKENS = 20  # new tokens of each caption, forced
 
@@ -161,7 +161,7 @@ class Bench:
             )
 
 
-def told(bench: Bench, part: str, name: str, found: Profile) -> None:
+def tell_profile(bench: Bench, part: str, name: str, found: Profile) -> None:
     bench.tell(part, f"{name}: GPU idle by kernel times", f"{100 - 100 * found.busy:.1f}%")
     for zone, share in found.idle.items():
         bench.tell(

@@ -15,7 +15,7 @@ from typing import Any
 
 import gpu_bound
 import torch
-from gpu_bench import TOKENS, Bench, Claims, Decoding, Fetcher, Options, checks, run, told, worker
+from gpu_bench import TOKENS, Bench, Claims, Decoding, Fetcher, Options, checks, run, tell_profile, worker
 from gpu_clock import Load, Stages, in_place_of, profiled
 
 ZONES = ("copy, vision, Q-Former, prefill", "decode steps and words", "the time between batches")
@@ -152,8 +152,8 @@ def bare(bench: Bench, batch: int) -> float:
     ids, mask = (t.to(bench.device) for t in model.input_ids([""] * batch))
     values = model.pixel_values(bench.batch(batch)).to(model.model.dtype)
     parameters = Decoding(TOKENS, TOKENS).parameters() | {
-        "eos_token_id": model._eos,
-        "pad_token_id": model._pad,
+        "eos_token_id": model.end_tokens,
+        "pad_token_id": model.pad_token,
     }
 
     def once() -> None:
@@ -198,7 +198,9 @@ def idle_time(bench: Bench, conn: Any) -> None:
     hook = model.model.language_model.register_forward_pre_hook(before, with_kwargs=True)
     try:
         with in_place_of(model, "caption", caption):
-            told(bench, "b", f"batch {batch}, five batches recorded", profiled(work, zones, bench.device))
+            tell_profile(
+                bench, "b", f"batch {batch}, five batches recorded", profiled(work, zones, bench.device)
+            )
     finally:
         hook.remove()
         del model.caption

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_bench import TOKENS, Bench, Decoding, blip2, find_checkpoint, picture, told
+from gpu_bench import TOKENS, Bench, Decoding, blip2, find_checkpoint, picture, tell_profile
 from gpu_clock import milliseconds, profiled
 from gpu_loop import Loop, images_per_second
 
@@ -46,12 +46,12 @@ def differing(model: Any, pixels: np.ndarray, minimum: int, maximum: int) -> tup
     def generated(pixels: np.ndarray) -> torch.Tensor:
         ids, mask = (t.to(model.device) for t in model.input_ids([""] * len(pixels)))
         values = model.pixel_values(pixels).to(model.model.dtype)
-        ends = {"eos_token_id": model._eos, "pad_token_id": model._pad}
+        ends = {"eos_token_id": model.end_tokens, "pad_token_id": model.pad_token}
         parameters = Decoding(minimum, maximum).parameters() | ends
         new = model.model.generate(values, input_ids=ids, attention_mask=mask, **parameters)[
             :, ids.shape[1] :
         ]
-        return torch.nn.functional.pad(new, (0, maximum - new.shape[1]), value=model._pad)
+        return torch.nn.functional.pad(new, (0, maximum - new.shape[1]), value=model.pad_token)
 
     n = len(pixels)
     loop = Loop(model, n, minimum, maximum)
@@ -95,7 +95,9 @@ def variants(bench: Bench, part: str, batch: int, how: str = "") -> None:
             bench.tell(part, f"{name}, next batch seen meanwhile: images/s", rate)
             if batch == bench.loops[-1]:
                 work = functools.partial(images_per_second, loop, many[:4], ahead=True)
-                told(bench, part, f"{name}, next batch seen meanwhile", profiled(work, {}, bench.device))
+                tell_profile(
+                    bench, part, f"{name}, next batch seen meanwhile", profiled(work, {}, bench.device)
+                )
 
 
 def compiled_prototype(bench: Bench) -> None:

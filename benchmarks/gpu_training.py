@@ -12,7 +12,7 @@ from typing import Any
 
 import accelerate
 from accelerate.state import AcceleratorState
-from gpu_bench import SMALL, Bench, Sizes, TrainOptions, told, training
+from gpu_bench import SMALL, Bench, Sizes, TrainOptions, tell_profile, training
 from gpu_clock import in_place_of, profiled
 
 
@@ -53,7 +53,7 @@ def recorded_training(bench: Bench) -> None:
         zones["all"] = [(moments[5], moments[max(moments)])]
 
     found = profiled(work, zones, bench.device)
-    told(bench, "h", f"embed train, small sizes, batch {options.batch}, float32", found)
+    tell_profile(bench, "h", f"embed train, small sizes, batch {options.batch}, float32", found)
     bench.tell("h", "kernels of 25 steps and their start", found.kernels)
     rate = train_rate(bench, folder, replace(options, seed=1), "no", 1, 25, lambda done, when: on_step(done))
     calls.disable()

@@ -93,10 +93,10 @@ class Blip2:
             self.tokenizer.eos_token_id,
         )
         lists = (ids if isinstance(ids, list) else [ids] for ids in stated if ids is not None)
-        self._end_tokens = sorted({i for ids in lists for i in ids})
+        self.end_tokens = sorted({i for ids in lists for i in ids})
         self._end = _first_id(self.tokenizer.eos_token_id, text.eos_token_id)
         self._begin = _first_id(text.bos_token_id, self.tokenizer.bos_token_id, self._end)
-        self._pad = _first_id(text.pad_token_id, self.tokenizer.pad_token_id, self._end)
+        self.pad_token = _first_id(text.pad_token_id, self.tokenizer.pad_token_id, self._end)
 
     @property
     def details(self) -> str:
@@ -130,10 +130,10 @@ class Blip2:
         for ids in texts:
             pad, image = longest - len(ids), self._queries
             if self.decoder_only:  # the prompt must stand next to the new tokens
-                rows.append([self._image_token] * image + [self._pad] * pad + ids)
+                rows.append([self._image_token] * image + [self.pad_token] * pad + ids)
                 masks.append([1] * image + [0] * pad + [1] * len(ids))
             else:
-                rows.append([self._image_token] * image + ids + [self._pad] * pad)
+                rows.append([self._image_token] * image + ids + [self.pad_token] * pad)
                 masks.append([1] * (image + len(ids)) + [0] * pad)
         return torch.tensor(rows), torch.tensor(masks)
 
@@ -156,13 +156,13 @@ class Blip2:
             pixel_values=self.pixel_values(pictures).to(_torch_dtype(self.dtype)),
             input_ids=ids.to(self.device),
             attention_mask=mask.to(self.device),
-            eos_token_id=self._end_tokens,
-            pad_token_id=self._pad,
+            eos_token_id=self.end_tokens,
+            pad_token_id=self.pad_token,
             **decoding.parameters(),
         )
         # OPT returns what it was given before the new tokens, T5 one token that starts the text.
         new = generated[:, ids.shape[1] :] if self.decoder_only else generated[:, 1:]
-        finished = torch.isin(new, torch.tensor(self._end_tokens, device=new.device)).any(1).tolist()
+        finished = torch.isin(new, torch.tensor(self.end_tokens, device=new.device)).any(1).tolist()
         texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
         return [Text(text, is_finished) for text, is_finished in zip(texts, finished, strict=True)]
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict
 
+from ..common.files import write_whole
+
 
 class Limit:
     """A number of pins that may still be claimed. Without a number there is no limit."""
@@ -37,10 +39,11 @@ class _State(TypedDict):
 
 
 class SharedLimit(Limit):
-    """A limit that several processes of one machine share, kept in a file that is locked for each use.
+    """A limit that several processes of one machine share, kept in a file, with a lock beside it.
 
-    A process that is killed does not give back what it took. Once all processes have ended, `runs` says which
-    captions were made under the limit, and the limit can be set anew.
+    A process may be killed at any moment: the file always holds a whole state. A process that is killed does
+    not give back what it took. Once all processes have ended, `runs` says which captions were made under the
+    limit, and the limit can be set anew.
     """
 
     def __init__(self, path: Path):
@@ -49,7 +52,7 @@ class SharedLimit(Limit):
     def set(self, pins: int) -> None:
         """Allows `pins` pins from now on. No other process may use the limit at the same time."""
         runs = self.runs if self.path.exists() else []
-        self.path.write_text(json.dumps(_State(left=pins, runs=runs)))
+        write_whole(self.path, json.dumps(_State(left=pins, runs=runs)))
 
     @property
     def runs(self) -> list[int]:
@@ -74,10 +77,8 @@ class SharedLimit(Limit):
     @contextmanager
     def _locked(self) -> Iterator[_State]:
         """The state, which no other process can use until it is written back."""
-        with self.path.open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            state: _State = json.load(file)
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            state: _State = json.loads(self.path.read_bytes())
             yield state
-            file.seek(0)
-            file.truncate()
-            json.dump(state, file)
+            write_whole(self.path, json.dumps(state))

@@ -80,8 +80,13 @@ def _run_once(
     ]
     with _signals_passed_on(processes) as received:
         outputs = [process.communicate()[0] for process in processes]
-    results = [json.loads(output) if output.strip() else None for output in outputs]
-    return list(zip(results, [process.returncode for process in processes], strict=True)), bool(received)
+    codes = [process.returncode for process in processes]
+    # A process that a signal killed may have printed a part of its result.
+    results = [
+        json.loads(output) if output.strip() and code >= 0 else None
+        for output, code in zip(outputs, codes, strict=True)
+    ]
+    return list(zip(results, codes, strict=True)), bool(received)
 
 
 def _as_words(choices: dict[str, Any]) -> list[str]:

@@ -57,7 +57,7 @@ def ranks(scores: Scores, task: Task, candidates: Candidates, known: np.ndarray)
     positives, listed in `known` (see `known_positives`), are left out. A score that is not a number ranks
     last.
     """
-    found = np.empty(len(task))
+    ranked = np.empty(len(task))
     order = np.argsort(task.queries, kind="stable")
     queries, starts = np.unique(task.queries[order], return_index=True)
     ends = np.append(starts[1:], len(order))
@@ -72,10 +72,10 @@ def ranks(scores: Scores, task: Task, candidates: Candidates, known: np.ndarray)
         _leave_out(table, some_queries, candidates, known)
         for start in range(0, len(pairs), block):
             rows, mine = table[line[start : start + block]], own[start : start + block, None]
-            found[pairs[start : start + block]] = (
+            ranked[pairs[start : start + block]] = (
                 (1 + (rows > mine).sum(1) + (rows == mine).sum(1) / 2).cpu().numpy()
             )
-    return found
+    return ranked
 
 
 def _leave_out(table: torch.Tensor, queries: np.ndarray, candidates: Candidates, known: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from ..common.terminal import OnStep
+from ..common.terminal import OnStep, no_step
 from ..store import Connection
 from . import stored
 from .draw import draw, draw_pairs
@@ -29,7 +29,7 @@ def sample(
     gold: str | Path | None = None,
     seed: int = 0,
     dry_run: bool = False,
-    on_step: OnStep = lambda what, done, total: None,
+    on_step: OnStep = no_step,
 ) -> SampleResult:
     """Draws current captions at random, records the sample in the store and writes a sheet for each rater.
 
@@ -60,7 +60,7 @@ def compare(
     allocation: Allocation = "equal",
     duplicates: float = 0.05,
     seed: int = 0,
-    on_step: OnStep = lambda what, done, total: None,
+    on_step: OnStep = no_step,
 ) -> SampleResult:
     """Like `sample`, but the sheets ask which of two captions of the same picture is better.
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.files import write_whole
-from ..common.terminal import OnStep
+from ..common.terminal import OnStep, no_step
 from ..images.thumbnails import Picture, pictures
 from .answers import SheetError, inspect_sheet
 from .items import Sample, SheetRow
@@ -37,9 +37,7 @@ class WrittenSheets:
     without_picture: dict[str, int]
 
 
-def write_sheets(
-    sample: Sample, folder: Path, *, on_step: OnStep = lambda what, done, total: None
-) -> WrittenSheets:
+def write_sheets(sample: Sample, folder: Path, *, on_step: OnStep = no_step) -> WrittenSheets:
     """Writes the sheets of every rater and the guidance into `folder`, each file whole or not at all.
 
     The same sample gives the same files. Raises SheetError like `check_folder`, and OSError if the folder

@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..common.terminal import OnStep
+from ..common.terminal import OnStep, no_step
 from ..store import Connection, rules
 from ..store.columns import COLUMNS, LISTS, OMNISEARCHSAGE
 from ..store.connection import StoreError
@@ -86,7 +86,7 @@ def write_features(
     recipe_id: str | None = None,
     as_of: str | None = None,
     embeddings: Mapping[str, int] | None = None,
-    on_step: OnStep = lambda what, done, total: None,
+    on_step: OnStep = no_step,
 ) -> Features:
     """Writes features/ in `folder`: every pin of enriched_features once.
 

@@ -12,7 +12,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..common.terminal import OnStep
+from ..common.terminal import OnStep, no_step
 from .manifest import ExportFile, file_sha256
 
 Format = Literal["parquet", "jsonl"]
@@ -30,7 +30,7 @@ def write_shards(
     format: Format,
     shards: int,
     group_rows: int,
-    on_step: OnStep = lambda what, done, total: None,
+    on_step: OnStep = no_step,
 ) -> list[ExportFile]:
     """Writes `tables` with `rows` rows in all to {name}-00000.parquet, ... in `folder`, in the given order.
 

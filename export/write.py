@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from ..common.errors import OptionError
-from ..common.terminal import OnStep
+from ..common.terminal import OnStep, no_step
 from ..filters.as_of import Known, Undated, known_on
 from ..filters.evidence import hold_evidence
 from ..store import Connection, one_moment
@@ -78,7 +78,7 @@ def export(
     options: ExportOptions = ExportOptions(),
     *,
     record: bool = True,
-    on_step: OnStep = lambda what, done, total: None,
+    on_step: OnStep = no_step,
 ) -> ExportResult:
     """Writes an export of the store to the folder `out_dir`, in place of an earlier one.
 

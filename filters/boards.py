@@ -13,7 +13,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
-from ..common.terminal import OnStep
+from ..common.terminal import OnStep, no_step
 from ..sources.locations import absolute
 from ..store import Connection, StoreError, transaction
 from ..store.aggregates import counts_if_unchanged, pins_not_in_store, remember
@@ -90,7 +90,7 @@ def aggregate_boards(
     columns: Mapping[str, str] | None = None,
     memory_limit: str | None = None,
     rebuild: bool = False,
-    on_step: OnStep = lambda what, done, total: None,
+    on_step: OnStep = no_step,
 ) -> BoardsResult:
     """Takes in what is new in tables of boards and saves, and writes the table `board_titles`.
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any, TypedDict, cast
 
 from ..common.errors import OptionError
-from ..common.terminal import OnStep
+from ..common.terminal import OnStep, no_step
 from ..store import Connection, StoreError, transaction
 from ..store.aggregates import counts_if_unchanged, last_run, pins_not_in_store, remember
 from ..store.ranks import PinRow, sorted_ranks, write_ranks
@@ -91,7 +91,7 @@ def aggregate_queries(
     columns: Mapping[str, str] | None = None,
     memory_limit: str | None = None,
     rebuild: bool = False,
-    on_step: OnStep = lambda what, done, total: None,
+    on_step: OnStep = no_step,
 ) -> QueriesResult:
     """Takes in what is new in a query log, and writes the table `engaged_queries`.
 

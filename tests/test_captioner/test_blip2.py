@@ -183,7 +183,7 @@ class TestCaptions:
     def test_they_are_those_of_the_library(self, model, library, pictures, pixels, decoding):
         mine = texts(model, pixels, MIXED, decoding)
         assert mine == [
-            by_the_library(library, picture, prompt, decoding, model._end_tokens)
+            by_the_library(library, picture, prompt, decoding, model.end_tokens)
             for picture, prompt in zip(pictures, MIXED, strict=True)
         ]
 
@@ -301,9 +301,7 @@ class TestDecoding:
         after = changed.caption(pixels, [""] * 12, decoding)
         assert 2 <= sum(end in ids for ids in before) < 12
         for caption, old, new in zip(after, before, new_tokens(changed, pixels, decoding), strict=True):
-            stop = next(
-                (i for i, token in enumerate(old) if token == end or token in model._end_tokens), None
-            )
+            stop = next((i for i, token in enumerate(old) if token == end or token in model.end_tokens), None)
             assert caption.finished == (stop is not None)
             assert new[: len(old)] == old if stop is None else new[: stop + 1] == old[: stop + 1]
             assert stop is None or set(new[stop + 1 :]) <= {model.model.config.text_config.pad_token_id}
@@ -324,7 +322,7 @@ class TestDecoding:
     def test_min_and_max_new_tokens(self, model, pixels, tokens):
         made = new_tokens(model, pixels, Decoding(min_new_tokens=tokens, max_new_tokens=tokens))
         assert [len(ids) for ids in made] == [tokens] * 12
-        assert not {i for ids in made for i in ids[:-1]} & set(model._end_tokens)
+        assert not {i for ids in made for i in ids[:-1]} & set(model.end_tokens)
 
     def test_a_minimum_above_the_maximum_gives_way(self, model, pixels):
         assert model.caption(pixels, MIXED, Decoding(min_new_tokens=9, max_new_tokens=3)) == model.caption(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import multiprocessing
 from pathlib import Path
 
@@ -45,3 +47,26 @@ def test_it_knows_which_runs_joined_and_can_be_set_again(tmp_path):
     limit.set(2)
     assert limit.runs == [7, 8]
     assert limit.take(5) == 2
+
+
+def take_and_give_back(path: Path, started) -> None:
+    limit = SharedLimit(path)
+    for i in itertools.count():
+        limit.give_back(limit.take(1))
+        if i == 20:
+            started.set()
+
+
+def test_a_process_killed_while_it_writes_leaves_a_whole_file(tmp_path):
+    limit = SharedLimit(tmp_path / "limit.json")
+    limit.set(1000)
+    context = multiprocessing.get_context("fork")
+    for _ in range(30):
+        started = context.Event()
+        process = context.Process(target=take_and_give_back, args=(limit.path, started))
+        process.start()
+        assert started.wait(60)
+        process.kill()
+        process.join()
+        json.loads(limit.path.read_bytes())
+    assert 1000 - 30 <= limit.take(1000) <= 1000
