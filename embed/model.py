@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
@@ -50,6 +51,14 @@ class EmbeddingModel:
     sizes: Sizes
     about: dict[str, Any] = field(default_factory=dict)  # how it was made: the other entries of config.json
 
+    @property
+    def digest(self) -> str:
+        """Names the weights: item vectors and an index say which model they belong to. Empty before `save`.
+
+        Models with the same weights have the same digest, wherever they lie.
+        """
+        return str(self.about.get("weights_digest", ""))
+
     @classmethod
     def load(cls, folder: str | Path) -> EmbeddingModel:
         """Loads the model that a training wrote, from its folder alone; the CPU holds it (see `to`).
@@ -93,6 +102,7 @@ class EmbeddingModel:
         save_file(
             {name: value.contiguous() for name, value in weights.items()}, folder / "towers.safetensors"
         )
+        self.about["weights_digest"] = _digest(folder)
         config = {
             "format": FORMAT,
             "fields": self.item_tower.fields,
@@ -209,6 +219,19 @@ def _read_config(folder: Path) -> dict[str, Any]:
             "copy the whole folder, or train it again"
         )
     return config
+
+
+def _digest(folder: Path) -> str:
+    """A hash of all weights of a model in a folder."""
+    digest = hashlib.sha256()
+    for path in (
+        folder / "encoder" / "model.safetensors",
+        folder / "vocabulary.safetensors",
+        folder / "towers.safetensors",
+    ):
+        if path.exists():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def _without_prefix(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
