@@ -397,19 +397,22 @@ def train(
     export: Path,
     model: Path,
     *,
-    encoder: str = "small",
+    encoder: str = "none",
     revision: str | None = None,
     fields: Sequence[str] | None = None,
-    epochs: float = 10,
+    epochs: float = 3,
     batch: int = 256,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 2e-4,
+    table_learning_rate: float = 1e-3,
+    encoder_learning_rate: float = 3e-5,
+    hard_negatives: int = 0,
     mix: Mapping[str, float] | None = None,
     correction: Literal["popularity", "conditional", "none"] = "popularity",
     mask_known: bool = False,
     compatible: Sequence[str] = (),
     hashed: bool = False,
-    width: int | None = None,
-    dims: Sequence[int] | None = None,
+    width: int = 512,
+    dims: Sequence[int] = (64, 128, 256),
     workers: int = 1,
     device: Literal["auto", "cpu"] = "auto",
     every: int | None = None,
@@ -425,18 +428,21 @@ def train(
     """
     from .embed.options import TrainOptions
     from .embed.reader import FIELDS
-    from .embed.sizes import sizes_of
+    from .embed.sizes import Sizes
     from .embed.training import train
 
     options = TrainOptions(
         encoder=encoder,
         revision=revision,
-        sizes=sizes_of(encoder, width, tuple(sorted(set(dims))) if dims else None),
+        sizes=Sizes(width=width, prefixes=tuple(sorted(set(dims)))),
         fields=FIELDS if fields is None else tuple(fields),
         hashed=hashed,
         epochs=epochs,
         batch=batch,
         learning_rate=learning_rate,
+        table_learning_rate=table_learning_rate,
+        encoder_learning_rate=encoder_learning_rate,
+        hard_negatives=hard_negatives,
         mix=tuple((mix or {}).items()),
         correction=correction,
         mask_known=mask_known,

@@ -29,10 +29,11 @@ _BATCH = click.option(
 )
 _ENCODER = click.option(
     "--encoder",
-    default="small",
+    default="none",
     show_default=True,
-    metavar="small|NAME|PATH",
-    help="The query encoder: a small one trained from scratch, or a text encoder of transformers.",
+    metavar="none|NAME|PATH",
+    help="A pretrained text encoder of transformers, for queries and items. Without one the model is made of "
+    "words and character trigrams alone, and needs no download.",
 )
 _WORKERS = click.option(
     "--workers",
@@ -49,11 +50,9 @@ def embed() -> None:
 
 
 def _fields(ctx: click.Context, param: click.Parameter, text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    unknown = set(names) - set(FIELD_NAMES.split(","))
-    if not names or unknown:
-        wrong = f", not {', '.join(sorted(unknown))}" if names else ""
-        raise click.UsageError(f"--fields takes names out of {FIELD_NAMES}{wrong}")
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise click.UsageError(f"--fields takes names of text columns, for instance {FIELD_NAMES}")
     return names
 
 
@@ -63,9 +62,8 @@ def _mix(
     if not entries:
         return ()
     from ..embed.batches import MIX
-    from ..embed.pairs import OWN_WORDS
 
-    mix, tasks = {}, (*MIX, OWN_WORDS)
+    mix, tasks = {}, tuple(MIX)
     for entry in entries:
         name, _, weight = entry.partition("=")
         try:
@@ -79,16 +77,7 @@ def _mix(
     return tuple(mix.items())
 
 
-def _width(ctx: click.Context, param: click.Parameter, width: int | None) -> int | None:
-    if width is not None and width % 32:
-        multiple = -(-width // 32) * 32
-        raise click.UsageError(f"--width takes a multiple of 32, for instance {multiple}; it got {width}")
-    return width
-
-
-def _dims(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
+def _dims(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, ...]:
     try:
         numbers = tuple(sorted({int(part) for part in text.split(",")}))
         if not 1 <= numbers[0] <= numbers[-1] <= 8192:
@@ -111,12 +100,13 @@ def _dims(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple
     callback=_fields,
     default=FIELD_NAMES,
     metavar="NAME,...",
-    help="Text fields that the item tower reads. [default: all]",
+    show_default=True,
+    help="Text columns of the export that the item tower reads; category, for instance, is another one.",
 )
 @click.option(
     "--epochs",
     type=click.FloatRange(0, 10_000, min_open=True),
-    default=10,
+    default=3,
     show_default=True,
     help="Passes over all pairs.",
 )
@@ -124,17 +114,37 @@ def _dims(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, 10, min_open=True),
+    default=2e-4,
+    show_default=True,
+    help="The highest learning rate of the layers and weights of the towers.",
+)
+@click.option(
+    "--table-learning-rate",
+    type=click.FloatRange(0, 10),
     default=1e-3,
     show_default=True,
-    help="The highest learning rate of the towers.",
+    help="That of the table of n-grams. 0 keeps it as it is.",
+)
+@click.option(
+    "--encoder-learning-rate",
+    type=click.FloatRange(0, 10),
+    default=3e-5,
+    show_default=True,
+    help="That of a pretrained encoder. 0 keeps it as it is, and makes training much faster.",
+)
+@click.option(
+    "--hard-negatives",
+    type=click.IntRange(0, 16),
+    default=0,
+    show_default=True,
+    help="For each pair so many items that the query's words find and that nobody chose for it.",
 )
 @click.option(
     "--mix",
     callback=_mix,
     multiple=True,
     metavar="TASK=WEIGHT",
-    help="The weight of a task in a batch. [default: query-pin=8 query-product=4 query-query=2, "
-    "and own-words=4 for the small encoder]",
+    help="The weight of a task in a batch. [default: query-pin=8 query-product=4 query-query=2]",
 )
 @click.option(
     "--correction",
@@ -154,18 +164,19 @@ def _dims(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple
 @click.option("--hashed", is_flag=True, help="Give n-grams their ids by hashing, without a vocabulary.")
 @click.option(
     "--width",
-    callback=_width,
-    type=click.IntRange(32, 4096),
+    type=click.IntRange(8, 4096),
+    default=512,
+    show_default=True,
     metavar="N",
-    help="Numbers in the embedding of an n-gram, and width of the small encoder: a multiple of 32. [default: "
-    "128; 256 with another encoder]",
+    help="Numbers of the n-grams in an embedding. Those of an encoder come before them.",
 )
 @click.option(
     "--dims",
     callback=_dims,
+    default="64,128,256",
+    show_default=True,
     metavar="N,...",
-    help="Lengths of embeddings: the longest, and prefixes that can be used alone. [default: 16,32,64,128, "
-    "and 256 with another encoder]",
+    help="Lengths of prefixes of an embedding that can be used alone.",
 )
 @_WORKERS
 @click.option("--device", type=click.Choice(["auto", "cpu"]), default="auto", show_default=True)
@@ -188,37 +199,36 @@ def train_command(
     model: str,
     workers: int,
     device: str,
-    width: int | None,
-    dims: tuple[int, ...] | None,
+    width: int,
+    dims: tuple[int, ...],
     as_json: bool,
     **options: Any,
 ) -> TrainResult:
     """Train a query tower and an item tower on an export.
 
     Learns from the pairs of the split train. 2% of its queries are held out: they give the learning curve,
-    and the step that ranks them best is kept. The small encoder also learns to find an item by a few words of
-    its own texts. A training that was stopped goes on from its last checkpoint, exactly. A finished one is
-    left alone. For several GPUs: accelerate launch --multi_gpu -m pincaption.cli embed train ...
+    and the step that ranks them best is kept. Step 0, before anything is learned, competes too. A training
+    that was stopped goes on from its last checkpoint, exactly. A finished one is left alone. For several
+    GPUs: accelerate launch --multi_gpu -m pincaption.cli embed train ...
 
     \b
     captioner export my.db out/ --as-of 2026-06-01 --pairs --test-from 2026-06-24
     captioner embed train out/ model/
-    captioner embed train out/ model/ --encoder distilbert-base-multilingual-cased
+    captioner embed train out/ model/ --encoder sentence-transformers/all-MiniLM-L6-v2
     """
     from ..embed.errors import EmbedError
     from ..embed.options import TrainOptions
-    from ..embed.sizes import sizes_of
+    from ..embed.sizes import Sizes
     from ..embed.training import train
 
     process = os.environ.get("RANK", "0")
     is_first = process == "0"  # of several processes only the first one prints anything
-    sizes = sizes_of(options["encoder"], width, dims)
     try:
         with steps({"training": "steps"}) as on_step:
             result = train(
                 export,
                 model,
-                TrainOptions(sizes=sizes, **options),
+                TrainOptions(sizes=Sizes(width=width, prefixes=dims), **options),
                 workers=workers,
                 device=None if device == "auto" else device,
                 # Without a terminal the lines of the table show how far it is.
@@ -275,7 +285,7 @@ def recall_command(model: str, export: str, split: str, index: int | None, as_js
     with steps({"encoding items": "items", "ranking": "tasks"}) as on_step:
         data = Export(export)  # read before the model, which takes longer
         loaded = EmbeddingModel.load(model)
-        data.fields = tuple(loaded.item_tower.fields)
+        data.fields = loaded.fields
         result = recall(loaded, data, split=split, index=index, on_step=on_step)
     if not as_json:
         print_recall(result)
@@ -371,11 +381,9 @@ def queries_command(
 def export_encoder_command(model: str, out: str, as_json: bool) -> dict[str, Any]:
     """Write the query encoder for a service without our code.
 
-    Uses torch.export. The encoder takes ids and mask [queries, at most 64 tokens] from the tokeniser in
-    MODEL/encoder, and gives embeddings [queries, numbers]. Nothing is written if it differs from the model by
-    more than 1e-4. Texts must be normalised before, as by pincaption.filters.text.normalise: lower case,
-    NFKC, no punctuation. The tokeniser of the small encoder does that itself, except for a few rare letters.
-    With another encoder the service has to do it.
+    OUT is a file of torch.export, for instance query_encoder.pt2. Beside it are written query_encoder.py,
+    which turns raw texts into the encoder's input, the vocabulary and, for a model with a pretrained encoder,
+    the tokeniser. Nothing is written if the embeddings differ from the model's by more than 1e-4.
 
     \b
     captioner embed export-encoder model/ query_encoder.pt2

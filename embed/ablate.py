@@ -216,7 +216,7 @@ def _measure(model: EmbeddingModel, export: Export) -> _Measured:
             WITHOUT: by_item.get("without native text"),
         }
         for who, scores in (
-            ("model", embedded.scores(task, candidates, model.sizes.dim)),
+            ("model", embedded.scores(task, candidates, model.dim)),
             ("bm25", bm25_scores(export, pairs, task, candidates)),
         ):
             hit = measures(ranks(scores, task, candidates, known))["recall@10"]

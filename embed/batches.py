@@ -7,7 +7,7 @@ stopped goes on with exactly the batches that it would have had.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,32 +15,25 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from ..filters.text import normalise
 from .errors import EmbedError
-from .ngrams import MAX_CHARACTERS
-from .pairs import OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, Pairs, Task
+from .hard_negatives import HardNegatives
+from .inputs import Inputs, Queries
+from .pairs import QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, Pairs, Task
 from .reader import Export
-from .vocabulary import Vocabulary
 
 # The tasks' weights in a batch: the mix of the published OmniSearchSage code.
 MIX = {QUERY_PIN: 8.0, QUERY_PRODUCT: 4.0, QUERY_QUERY: 2.0}
-# The weight of own-words for an encoder trained from scratch. The task teaches it the words of the items.
-OWN_WORDS_WEIGHT = 4.0
-MOST_OWN_WORDS = 5  # in a query of own-words
-RANDOM_NEGATIVES = 4  # for each pair of a batch, as published
 # Part of the seeds: each purpose has its own stream of random numbers.
-_NEGATIVES, _SWAPS, _OWN_WORDS, _WORDS = 1, 2, 3, 4
-
-Tokenise = Callable[[list[str]], tuple[torch.Tensor, torch.Tensor]]  # texts to ids and attention mask
+_NEGATIVES, _SWAPS, _HARD = 1, 2, 3
 
 
 @dataclass
 class TaskBatch:
     """The pairs of one task in a batch, and their random negatives."""
 
-    queries: tuple[torch.Tensor, torch.Tensor]  # ids and attention mask [pairs, tokens]
+    queries: Queries  # [pairs]
     query_keys: torch.Tensor  # int64 [pairs]
-    positives: Any  # Items; for query-query ids and mask, like `queries`
+    positives: Any  # Items; for query-query Queries
     positive_keys: torch.Tensor  # int64 [pairs]: rows of items, or places of queries
     negatives: Any  # like `positives`
     negative_keys: torch.Tensor  # int64 [negatives]
@@ -48,10 +41,7 @@ class TaskBatch:
     def to(self, device: torch.device) -> TaskBatch:
         """The same batch on a device."""
 
-        def moved(value: Any) -> Any:
-            return tuple(part.to(device) for part in value) if isinstance(value, tuple) else value.to(device)
-
-        return TaskBatch(**{name: moved(value) for name, value in vars(self).items()})
+        return TaskBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
 class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
@@ -61,8 +51,7 @@ class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
         self,
         export: Export,
         pairs: Pairs,
-        vocabulary: Vocabulary,
-        tokenise: Tokenise,
+        inputs: Inputs,
         *,
         shares: Mapping[str, int],
         steps: int,
@@ -70,13 +59,17 @@ class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
         process: int = 0,
         processes: int = 1,
         keep_own_query: bool = False,
+        random_negatives: int = 4,
+        hard_negatives: tuple[int, Mapping[str, HardNegatives]] = (0, {}),
     ):
         """`shares` {task: pairs of a step, of all processes together}, as made by `batch_shares`.
 
         The query of a pair is left out of its item's engaged queries, because it would teach the model to
-        look for the query itself. `keep_own_query` keeps it.
+        look for the query itself. `keep_own_query` keeps it. `random_negatives` and `hard_negatives` are
+        drawn for each pair, the latter from a list of such items.
         """
-        self.export, self.pairs, self.vocabulary, self.tokenise = export, pairs, vocabulary, tokenise
+        self.export, self.pairs, self.inputs = export, pairs, inputs
+        self.random_negatives, self.hard_negatives = random_negatives, hard_negatives
         self.shares, self.steps, self.seed, self.keep_own_query = shares, steps, seed, keep_own_query
         self.process, self.processes = process, processes
         self._orders: dict[tuple[str, int], np.ndarray] = {}
@@ -85,12 +78,7 @@ class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
         return self.steps
 
     def __getitem__(self, step: int) -> dict[str, TaskBatch]:
-        return {
-            name: self._own_words(size, step)
-            if name == OWN_WORDS
-            else self._pairs(self.pairs.tasks[name], size, step)
-            for name, size in self.shares.items()
-        }
+        return {name: self._pairs(self.pairs.tasks[name], size, step) for name, size in self.shares.items()}
 
     def _pairs(self, task: Task, size: int, step: int) -> TaskBatch:
         """The next `size` pairs of a task, in the order of its epoch, and negatives from its pool."""
@@ -103,8 +91,17 @@ class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
             ]
         )
         rng = np.random.default_rng([_NEGATIVES, self.seed, step, size, list(MIX).index(task.name)])
-        negatives = task.pool[rng.integers(len(task.pool), size=size * RANDOM_NEGATIVES)]
-        pair, negatives = self._part(pair), self._part(negatives)
+        negatives = task.pool[rng.integers(len(task.pool), size=size * self.random_negatives)]
+        n_hard, lists = self.hard_negatives
+        if n_hard and task.name in lists:
+            rng = np.random.default_rng([_HARD, self.seed, step, size, list(MIX).index(task.name)])
+            hard = lists[task.name].draw(task.queries[pair], n_hard, rng)
+            # A process gets the random and the hard ones of its own pairs.
+            parts = [self._part(negatives), self._part(hard.reshape(-1))]
+            negatives = np.concatenate(parts)
+        else:
+            negatives = self._part(negatives)
+        pair = self._part(pair)
         queries, items = task.queries[pair], task.items[pair]
         positive_batch: Any
         negative_batch: Any
@@ -112,45 +109,15 @@ class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
             # The two queries of a pair have no order. Half of the pairs are swapped.
             swapped = self._part(np.random.default_rng([_SWAPS, self.seed, step]).random(size)) < 0.5
             queries, items = np.where(swapped, items, queries), np.where(swapped, queries, items)
-            positive_batch, negative_batch = self._tokens(items), self._tokens(negatives)
+            positive_batch, negative_batch = self._queries(items), self._queries(negatives)
         else:
             own = None if self.keep_own_query else self.pairs.queries.take(pa.array(queries))
-            positive_batch = self.export.items(items, self.vocabulary, own)
-            negative_batch = self.export.items(negatives, self.vocabulary)
+            positive_batch = self.inputs.items(self.export, items, own)
+            negative_batch = self.inputs.items(self.export, negatives)
         query_keys, item_keys, negative_keys = map(_keys, (queries, items, negatives))
         return TaskBatch(
-            self._tokens(queries), query_keys, positive_batch, item_keys, negative_batch, negative_keys
+            self._queries(queries), query_keys, positive_batch, item_keys, negative_batch, negative_keys
         )
-
-    def _own_words(self, size: int, step: int) -> TaskBatch:
-        """Random items, and for each a query made of words from one of its texts."""
-        rng = np.random.default_rng([_OWN_WORDS, self.seed, step, size])
-        pool = self.export.rows_with_text
-        rows, negatives = (
-            self._part(pool[rng.integers(len(pool), size=n)]) for n in (size, size * RANDOM_NEGATIVES)
-        )
-        table = self.export.rows[rows]
-        # Each place in the whole batch has its own generator: the words do not depend on the process.
-        queries = [
-            some_words(fields, np.random.default_rng([_WORDS, self.seed, step, self.process * len(rows) + i]))
-            for i, fields in enumerate(self._texts_of_items(rows, table))
-        ]
-        positive_items = self.export.items(rows, self.vocabulary, table=table)
-        negative_items = self.export.items(negatives, self.vocabulary)
-        keys, negative_keys = _keys(rows), _keys(negatives)
-        return TaskBatch(self.tokenise(queries), keys, positive_items, keys, negative_items, negative_keys)
-
-    def _texts_of_items(self, rows: np.ndarray, table: pa.Table) -> list[list[list[str]]]:
-        """For each item a list of the fields that it has, each with its texts."""
-        items: list[list[list[str]]] = [[] for _ in rows]
-        for column, parents in self.export.texts(rows, self.export.fields, table=table).values():
-            texts_of_field: dict[int, list[str]] = {}
-            for parent, text in zip(parents.tolist(), column.to_pylist(), strict=True):
-                if text:
-                    texts_of_field.setdefault(parent, []).append(text)
-            for parent, texts in texts_of_field.items():
-                items[parent].append(texts)
-        return items
 
     def _order(self, task: Task, epoch: int) -> np.ndarray:
         """The order of an epoch. Only those of the last two epochs are kept."""
@@ -169,22 +136,12 @@ class Batches(torch.utils.data.Dataset[dict[str, TaskBatch]]):
         size = len(numbers) // self.processes
         return numbers[self.process * size : (self.process + 1) * size]
 
-    def _tokens(self, places: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.tokenise(self.pairs.queries.take(pa.array(places)).to_pylist())
+    def _queries(self, places: np.ndarray) -> Queries:
+        return self.inputs.queries(self.pairs.queries.take(pa.array(places)).to_pylist())
 
 
 def _keys(numbers: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(numbers.astype(np.int64))
-
-
-def some_words(fields: list[list[str]], rng: np.random.Generator) -> str:
-    """One to five words, in their order, from one text of one field. Empty for an item without texts."""
-    if not fields:
-        return ""
-    texts = fields[rng.integers(len(fields))]
-    words = normalise(texts[rng.integers(len(texts))][:MAX_CHARACTERS]).split()
-    n = min(int(rng.integers(1, MOST_OWN_WORDS + 1)), len(words))
-    return " ".join(words[i] for i in sorted(rng.permutation(len(words))[:n].tolist()))
 
 
 def batch_shares(pairs: Pairs, batch: int, processes: int, weights: Mapping[str, float]) -> dict[str, int]:
@@ -193,8 +150,8 @@ def batch_shares(pairs: Pairs, batch: int, processes: int, weights: Mapping[str,
     Each number is a multiple of `processes`, and at least that. Raises EmbedError if no task of pairs has a
     weight above 0.
     """
-    weights = {name: weights.get(name, 0.0) for name in (*pairs.tasks, OWN_WORDS)}
-    if not any(weights[name] > 0 for name in pairs.tasks):
+    weights = {name: weights.get(name, 0.0) for name in pairs.tasks}
+    if not any(weight > 0 for weight in weights.values()):
         raise EmbedError("no task with pairs has a weight above 0: see --mix")
     return {
         name: max(1, round(batch * weight / sum(weights.values()) / processes)) * processes
@@ -204,11 +161,11 @@ def batch_shares(pairs: Pairs, batch: int, processes: int, weights: Mapping[str,
 
 
 def pairs_per_step(shares: Mapping[str, int]) -> int:
-    """How many pairs of an export a batch has. Those of own-words do not count."""
-    return sum(size for name, size in shares.items() if name != OWN_WORDS)
+    """How many pairs a batch has."""
+    return sum(shares.values())
 
 
 def steps_of(epochs: float, pairs: Pairs, shares: Mapping[str, int]) -> int:
     """How many steps see as many pairs as `epochs` passes over all pairs do; at least 1."""
-    all_pairs = sum(len(pairs.tasks[name]) for name in shares if name != OWN_WORDS)
+    all_pairs = sum(len(pairs.tasks[name]) for name in shares)
     return max(1, math.ceil(epochs * all_pairs / pairs_per_step(shares)))

@@ -1,4 +1,4 @@
-"""The query tower as a file of torch.export, for services that do not have our code."""
+"""The query tower as a file of torch.export, and the code that reads raw queries, for other services."""
 
 from __future__ import annotations
 
@@ -10,73 +10,116 @@ import torch
 from torch import nn
 
 from ..common.files import write_whole
-from ..filters.text import normalise
+from ..filters import text as text_module
+from . import query_text
 from .errors import EmbedError
 from .model import EmbeddingModel
-from .sizes import SMALL
+from .query_text import QueryText
 
 MOST_DIFFERENCE = 1e-4  # between the exported encoder and the model, in any number of an embedding
-# The two are compared on these: one that is not normalised, a short one, a long one, and one that is not
-# ASCII.
+# The two are compared on these: one that is not normalised, a short one, a long one, one that is not ASCII,
+# and one without a known word.
 TEXTS = [
     "Red Mug!",
     "a",
     "two blue boats, beside a green tree: on a yellow background",
     "Grandma\u2019s Crème  BRÛLÉE & 猫カフェ",
+    "🎉",
 ]
+IMPORT = "from ..filters.text import normalise\n"
 
 
 class _Encoder(nn.Module):
-    """Ids and mask in, embeddings out."""
+    """Padded ids of n-grams and, with an encoder, ids and mask of tokens in; embeddings out."""
 
     def __init__(self, model: EmbeddingModel):
         super().__init__()
-        self.tower = model.query_tower
+        self.towers = model.towers
 
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return torch.as_tensor(self.tower(ids, mask))
+    def forward(
+        self, grams: torch.Tensor, ids: torch.Tensor | None = None, mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        tokens = None if ids is None or mask is None else (ids, mask)
+        return self.towers.padded_queries(grams, tokens)
 
 
 def export_encoder(model: EmbeddingModel, path: Path) -> float:
-    """Writes the query tower with torch.export. Returns the largest difference to the model on some texts.
+    """Writes the query tower, and what turns raw texts into its input. Returns the largest difference.
 
-    The encoder takes the ids and the mask [queries, tokens] that the tokeniser in MODEL/encoder gives, for
-    any number of queries of up to 64 tokens. Texts must be normalised before (`filters.text.normalise`). The
-    tokeniser of the small encoder does that itself, and the difference is measured on raw texts.
+    Beside `path` are written NAME.py (a class `QueryText` that needs torch and safetensors, and tokenizers
+    for a model with an encoder), NAME.vocabulary.safetensors and NAME.tokeniser.json. The difference is that
+    to the model's own embeddings of some raw texts.
 
     Raises EmbedError, and writes nothing, if the difference is above 1e-4.
     """
-    is_small = model.about.get("encoder") == SMALL
-    texts = TEXTS if is_small else [normalise(text) for text in TEXTS]
+    reader = _reader(model)
+    files: dict[Path, bytes] = {path.with_suffix(".py"): _code(path, model).encode()}
+    files[path.with_suffix(".vocabulary.safetensors")] = model.inputs.vocabulary.to_bytes()
+    if model.towers.encoder:
+        tokeniser: str = model.inputs.tokeniser.backend_tokenizer.to_str()
+        files[path.with_suffix(".tokeniser.json")] = tokeniser.encode()
     queries = torch.export.Dim("queries", min=1, max=65_536)
-    tokens = torch.export.Dim("tokens", min=2, max=model.most_tokens)
-    shapes = ({0: queries, 1: tokens}, {0: queries, 1: tokens})
-    written = io.BytesIO()
+    shapes: list[Any] = [{0: queries, 1: torch.export.Dim("grams", min=2, max=8_192)}]
+    if model.towers.encoder:
+        tokens = torch.export.Dim("tokens", min=2, max=model.inputs.most_tokens)
+        shapes += [{0: queries, 1: tokens}] * 2
+    encoder = _Encoder(model).eval()
     with torch.no_grad():
-        program = torch.export.export(_Encoder(model).eval(), _ids(model, texts), dynamic_shapes=shapes)
+        written = io.BytesIO()
+        program = torch.export.export(encoder, reader(TEXTS), dynamic_shapes=tuple(shapes))
         torch.export.save(program, written)
-        encoder = load_encoder(io.BytesIO(written.getvalue()))
+        exported = load_encoder(io.BytesIO(written.getvalue()))
         difference = max(
-            float((encoder(*_ids(model, some)) - model.query_tower(*model.tokenise(some))).abs().max())
-            for some in (texts, texts[:1], texts * 9)
+            float((exported(*reader(some)) - model.embed_queries(some)).abs().max())
+            for some in (TEXTS, TEXTS[:1], TEXTS * 9)
         )
-        if not difference <= MOST_DIFFERENCE:
-            raise EmbedError(
-                f"the exported encoder differs from the model by {difference:.1e}, more than "
-                f"{MOST_DIFFERENCE:.0e}: nothing was written"
-            )
+    if not difference <= MOST_DIFFERENCE:
+        raise EmbedError(
+            f"the exported encoder differs from the model by {difference:.1e}, more than "
+            f"{MOST_DIFFERENCE:.0e}: nothing was written"
+        )
+    for beside, content in files.items():
+        write_whole(beside, content)
     write_whole(path, written.getvalue())
     return difference
 
 
-def _ids(model: EmbeddingModel, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a service gives to the encoder: the ids and the mask of the tokeniser alone."""
-    tokens = model.tokeniser(
-        texts, padding=True, truncation=True, max_length=model.most_tokens, return_tensors="pt"
-    )
-    return tokens["input_ids"], tokens["attention_mask"]
+def _reader(model: EmbeddingModel) -> QueryText:
+    """A QueryText of the model, by way of files, as a service has it."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary, tokeniser = Path(folder) / "vocabulary.safetensors", Path(folder) / "tokeniser.json"
+        vocabulary.write_bytes(model.inputs.vocabulary.to_bytes())
+        if not model.towers.encoder:
+            return QueryText(str(vocabulary))
+        tokeniser.write_text(model.inputs.tokeniser.backend_tokenizer.to_str(), encoding="utf-8")
+        return QueryText(str(vocabulary), str(tokeniser), model.inputs.most_tokens)
+
+
+def _code(path: Path, model: EmbeddingModel) -> str:
+    """The code of NAME.py: `normalise`, then `QueryText`, then how to use them."""
+    above = Path(text_module.__file__).read_text(encoding="utf-8")
+    below = Path(query_text.__file__).read_text(encoding="utf-8").replace(IMPORT, "")
+    future = "from __future__ import annotations\n"
+    name = path.stem
+    files = [f'"{name}.vocabulary.safetensors"']
+    if model.towers.encoder:
+        files += [f'"{name}.tokeniser.json"', str(model.inputs.most_tokens)]
+    usage = f'''"""Embeds raw queries with {path.name}. Written by captioner embed export-encoder.
+
+    from {name} import QueryText
+    read = QueryText({", ".join(files)})
+    encoder = torch.export.load("{path.name}").module()
+    vectors = encoder(*read(["Red Mug!"]))  # [queries, {model.dim}], of length 1
+
+The model's digest: {model.digest}
+"""
+
+'''
+    return usage + future + above.replace(future, "") + "\n\n" + below.replace(future, "")
 
 
 def load_encoder(source: Path | io.BytesIO) -> Any:
-    """The exported encoder: a module (ids, mask) -> embeddings [queries, dim]."""
+    """The exported encoder: a module (what QueryText gives) -> embeddings [queries, dim]."""
     return torch.export.load(source if isinstance(source, io.BytesIO) else str(source)).module()

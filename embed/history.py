@@ -102,4 +102,4 @@ def _belongs_to_model(name: str) -> bool:
 
     The sketches do not, and they are large.
     """
-    return name.startswith(("queries.", "items.")) or name.endswith("log_temperature")
+    return name.startswith("towers.") or name.endswith("log_temperature")

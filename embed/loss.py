@@ -13,7 +13,6 @@ left out, popular positives would get too little weight (tests/test_embed/test_l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -194,8 +193,7 @@ class Loss(nn.Module):
             return log_q, None
         pairs = self.counts.of("pair").count(pair_keys(query_keys, positive_keys)).clamp(min=1).float()
         queries = self.counts.of("query").count(query_keys).clamp(min=1).float()
-        # P(item | query) times the draws of a batch, so that it is on the scale of the others
-        return log_q, math.log(len(keys)) + pairs.log() - queries.log()
+        return log_q, pairs.log() - queries.log()
 
     def _is_known(self, queries: torch.Tensor, items: torch.Tensor) -> torch.Tensor:
         wanted: Any = queries << 32 | items

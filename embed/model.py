@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,17 @@ import torch
 
 from ..common.files import write_whole
 from ..common.terminal import OnStep, no_step
-from ..filters.text import normalise
 from .errors import EmbedError
-from .item_tower import ItemTower
+from .inputs import Inputs
 from .loss import shortened
-from .query_tower import QueryTower
 from .reader import Export
 from .sizes import Sizes
-from .text_encoder import QUERY_TOKENS, hide_progress_bars, pretrained_encoder
+from .text_encoder import NONE, TextEncoder
+from .towers import Towers
 from .vocabulary import Vocabulary
 
-FORMAT = "pincaption embedding 2"  # its number grows when models of before cannot be read any more
-PARTS = ("encoder", "vocabulary.safetensors", "towers.safetensors")  # of a model, beside its config.json
+FORMAT = "pincaption embedding 3"  # its number grows when models of before cannot be read any more
+PARTS = ("vocabulary.safetensors", "towers.safetensors")  # of a model, beside config.json and encoder/
 QUERIES_AT_ONCE = 1_024
 
 
@@ -44,10 +42,8 @@ class EmbeddingModel:
     ```
     """
 
-    query_tower: QueryTower
-    item_tower: ItemTower
-    vocabulary: Vocabulary
-    tokeniser: Any  # of transformers
+    towers: Towers
+    inputs: Inputs
     sizes: Sizes
     about: dict[str, Any] = field(default_factory=dict)  # how it was made: the other entries of config.json
 
@@ -76,13 +72,12 @@ class EmbeddingModel:
         }
         sizes = Sizes(**stored_sizes)
         vocabulary = Vocabulary.load(folder / "vocabulary.safetensors")
-        tokeniser, encoder = pretrained_encoder(str(folder / "encoder"), None, local=True)
-        query_tower = QueryTower(encoder, sizes.dim)
-        item_tower = ItemTower(config.pop("fields"), config.pop("dense"), len(vocabulary), sizes)
-        weights = load_file(folder / "towers.safetensors")
-        item_tower.load_state_dict(_without_prefix(weights, "items."))
-        query_tower.projection.load_state_dict(_without_prefix(weights, "projection."))
-        return cls(query_tower.eval(), item_tower.eval(), vocabulary, tokeniser, sizes, config)
+        encoder = None if config["encoder"] == NONE else TextEncoder.load(str(folder / "encoder"), local=True)
+        towers = Towers(encoder, config.pop("fields"), config.pop("dense"), len(vocabulary), sizes)
+        missing, unknown = towers.load_state_dict(load_file(folder / "towers.safetensors"), strict=False)
+        if unknown or any(not name.startswith("encoder.") for name in missing):
+            raise EmbedError(f"{folder} holds parts of different models: copy the whole folder again")
+        return cls(towers.eval(), Inputs(vocabulary, encoder), sizes, config)
 
     def save(self, folder: Path) -> None:
         """Writes the model. config.json comes last: a half-written model is not taken for a whole one."""
@@ -90,23 +85,20 @@ class EmbeddingModel:
 
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").unlink(missing_ok=True)
-        hide_progress_bars()
-        encoder: Any = self.query_tower.encoder
-        encoder.save_pretrained(folder / "encoder")
-        self.tokeniser.save_pretrained(folder / "encoder")
-        self.vocabulary.save(folder / "vocabulary.safetensors")
+        if self.towers.encoder:
+            self.towers.encoder.save(folder / "encoder")
+        self.inputs.vocabulary.save(folder / "vocabulary.safetensors")
         weights = {
-            **self.item_tower.state_dict(prefix="items."),
-            **self.query_tower.projection.state_dict(prefix="projection."),
+            name: value.contiguous()
+            for name, value in self.towers.state_dict().items()
+            if not name.startswith("encoder.")
         }
-        save_file(
-            {name: value.contiguous() for name, value in weights.items()}, folder / "towers.safetensors"
-        )
+        save_file(weights, folder / "towers.safetensors")
         self.about["weights_digest"] = _digest(folder)
         config = {
             "format": FORMAT,
-            "fields": self.item_tower.fields,
-            "dense": self.item_tower.dense,
+            "fields": self.towers.fields,
+            "dense": self.towers.dense,
             "sizes": asdict(self.sizes),
             **self.about,
         }
@@ -114,22 +106,40 @@ class EmbeddingModel:
 
     def to(self, device: torch.device | str) -> EmbeddingModel:
         """Moves the towers to a device. Returns the model."""
-        self.query_tower.to(device)
-        self.item_tower.to(device)
+        self.towers.to(device)
         return self
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The columns of an export that the item tower reads."""
+        return tuple(self.towers.fields)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The lengths of embeddings, ascending: the last one is the full length."""
+        return self.sizes.dims(self.towers.encoder.width if self.towers.encoder else 0)
+
+    @property
+    def dim(self) -> int:
+        """The full length of an embedding."""
+        return self.towers.dim
+
+    @property
+    def device(self) -> torch.device:
+        """Where the towers are."""
+        return next(self.towers.parameters()).device
 
     @torch.no_grad()
     def embed_queries(self, texts: Iterable[str], *, dim: int | None = None) -> torch.Tensor:
         """Embeddings of queries: [queries, dim], float32, of length 1, on the model's device.
 
-        `dim`: only the first `dim` numbers, one of `sizes.dims`. Raises EmbedError for another `dim`.
+        `dim`: only the first `dim` numbers, one of `dims`. Raises EmbedError for another `dim`.
         """
         dim = self.check_dim(dim)
-        device = next(self.query_tower.parameters()).device
         waiting, parts = iter(texts), []
         while batch := list(itertools.islice(waiting, QUERIES_AT_ONCE)):
-            parts.append(self.query_tower(*(part.to(device) for part in self.tokenise(batch))))
-        return shortened(torch.cat(parts) if parts else torch.empty(0, self.sizes.dim), dim)
+            parts.append(self.towers.queries(self.inputs.queries(batch).to(self.device)))
+        return shortened(torch.cat(parts) if parts else torch.empty(0, self.dim), dim)
 
     @torch.no_grad()
     def embed_items(
@@ -148,50 +158,25 @@ class EmbeddingModel:
         """
         dim = self.check_dim(dim)
         if not isinstance(export, Export):
-            export = Export(export, self.item_tower.fields)
-        export.expect_vectors(self.item_tower.dense)
-        device = next(self.item_tower.parameters()).device
+            export = Export(export, self.towers.fields)
+        export.expect_vectors(self.towers.dense)
         parts, done, total = [], 0, len(export) if rows is None else len(rows)
         for some_rows in export.batches(rows):
-            parts.append(self.item_tower(export.items(some_rows, self.vocabulary).to(device)))
+            parts.append(self.towers.items(self.inputs.items(export, some_rows).to(self.device)))
             done += len(some_rows)
             on_step("encoding items", done, total)
-        return shortened(torch.cat(parts) if parts else torch.empty(0, self.sizes.dim), dim)
+        return shortened(torch.cat(parts) if parts else torch.empty(0, self.dim), dim)
 
     def check_dim(self, dim: int | None) -> int:
         """`dim`, or the full length for None.
 
         Raises EmbedError if the model has no embeddings of that length.
         """
-        dim = self.sizes.dim if dim is None else dim
-        if dim not in self.sizes.dims:
-            lengths = ", ".join(map(str, self.sizes.dims))
+        dim = self.dim if dim is None else dim
+        if dim not in self.dims:
+            lengths = ", ".join(map(str, self.dims))
             raise EmbedError(f"the model has embeddings of {lengths} numbers, not of {dim}")
         return dim
-
-    @functools.cached_property
-    def most_tokens(self) -> int:
-        """How many tokens of a query are read: 64, or fewer if the encoder has fewer positions."""
-        encoder: Any = self.query_tower.encoder
-        positions = getattr(encoder.config, "max_position_embeddings", QUERY_TOKENS)
-        # RoBERTa and its relatives start counting positions after the padding index.
-        padding = getattr(getattr(encoder, "embeddings", None), "padding_idx", None)
-        return min(
-            QUERY_TOKENS,
-            int(self.tokeniser.model_max_length),
-            int(positions) - (0 if padding is None else padding + 1),
-        )
-
-    def tokenise(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and attention mask [queries, tokens] of queries, which are normalised as in the store."""
-        tokens = self.tokeniser(
-            [normalise(text) for text in texts],
-            padding=True,
-            truncation=True,
-            max_length=self.most_tokens,
-            return_tensors="pt",
-        )
-        return tokens["input_ids"], tokens["attention_mask"]
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -213,7 +198,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"{folder} holds a model of the format '{stored_format}', but this version reads '{FORMAT}': "
             "train it again, into another folder"
         )
-    if missing := [name for name in PARTS if not (folder / name).exists()]:
+    parts = PARTS if config.get("encoder") == NONE else ("encoder", *PARTS)
+    if missing := [name for name in parts if not (folder / name).exists()]:
         raise EmbedError(
             f"{folder} holds a model without its {', '.join(missing)}: "
             "copy the whole folder, or train it again"
@@ -232,7 +218,3 @@ def _digest(folder: Path) -> str:
         if path.exists():
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
-
-
-def _without_prefix(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}

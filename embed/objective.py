@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,14 +12,13 @@ from .batches import TaskBatch
 from .loss import Loss, LossOptions
 from .model import EmbeddingModel
 from .options import TrainOptions
-from .pairs import OWN_WORDS, QUERY_QUERY, Pairs
+from .pairs import QUERY_QUERY, Pairs
 from .ranking import known_positives
-from .sizes import SMALL
 from .sketch import WIDTH
 
 
 class Objective(nn.Module):
-    """Both towers and all losses in one module, which DistributedDataParallel can wrap.
+    """The towers and all losses in one module, which DistributedDataParallel can wrap.
 
     `losses` has one loss for each task, and one named "TASK VECTORS" for each name of `options.compatible`.
     """
@@ -27,10 +26,10 @@ class Objective(nn.Module):
     def __init__(self, model: EmbeddingModel, options: TrainOptions, pairs: Pairs, items: int):
         """`items`: how many rows the export has."""
         super().__init__()
-        self.queries, self.items = model.query_tower, model.item_tower
+        self.towers = model.towers
         keys = max(items, *(len(task.pool) for task in pairs.tasks.values()))
         loss_options = LossOptions(
-            dict.fromkeys(model.sizes.dims, 1.0),
+            matryoshka_weights(model.dims),
             options.correction,
             options.mask_known,
             options.sketch_width or sketch_width(keys),
@@ -45,19 +44,14 @@ class Objective(nn.Module):
                 for vectors in options.compatible if name != QUERY_QUERY else ():
                     # The items are the same, and are counted once.
                     self.losses[f"{name} {vectors}"] = Loss(loss_options, known, own.counts)
-        if options.weights[OWN_WORDS]:
-            # Its items are drawn evenly: there is nothing to correct.
-            self.losses[OWN_WORDS] = Loss(replace(loss_options, correction="none", mask_known=False))
 
     def forward(self, batch: dict[str, TaskBatch]) -> dict[str, torch.Tensor]:
         """{name of a loss: its value} for the tasks of a batch."""
         values = {}
         for task, part in batch.items():
-            queries = self.queries(*part.queries)
-            if task == QUERY_QUERY:
-                positives, negatives = self.queries(*part.positives), self.queries(*part.negatives)
-            else:
-                positives, negatives = self.items(part.positives), self.items(part.negatives)
+            queries = self.towers.queries(part.queries)
+            embed = self.towers.queries if task == QUERY_QUERY else self.towers.items
+            positives, negatives = embed(part.positives), embed(part.negatives)
             for name, loss in self.losses.items():
                 loss_task, _, vectors = name.partition(" ")
                 if loss_task != task:
@@ -109,17 +103,30 @@ def sketch_width(keys: int) -> int:
     return min(WIDTH, 1 << max(10, (16 * keys - 1).bit_length()))
 
 
+def matryoshka_weights(dims: Sequence[int]) -> dict[int, float]:
+    """{length: weight of its loss}: 0.05 up to 128 numbers, then 1, as published."""
+    return {dim: 0.05 if dim <= 128 and dim < max(dims) else 1.0 for dim in dims}
+
+
 def parameter_groups(objective: nn.Module, options: TrainOptions) -> list[dict[str, Any]]:
     """The parameters for the optimizer, grouped by learning rate and weight decay.
 
-    A pretrained encoder learns more slowly. N-gram tables, biases and norms do not decay.
+    The encoder, the n-grams and the rest have rates of their own. N-grams, biases, norms and the weights of
+    fields do not decay. An encoder with the rate 0 is not trained at all.
     """
-    slow = options.encoder_learning_rate or (options.learning_rate if options.encoder == SMALL else 5e-5)
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in objective.named_parameters():
-        rate = slow if ".encoder." in name else options.learning_rate
-        decay = options.weight_decay if parameter.ndim > 1 and "ngrams" not in name else 0.0
-        groups.setdefault((rate, decay), []).append(parameter)
+        if ".encoder." in name:
+            rate = options.encoder_learning_rate
+        elif ".ngrams." in name:
+            rate = options.table_learning_rate
+        else:
+            rate = options.learning_rate
+        if not rate:
+            parameter.requires_grad_(False)
+            continue
+        is_matrix = parameter.ndim > 1 and ".ngrams." not in name and "field_weights" not in name
+        groups.setdefault((rate, options.weight_decay if is_matrix else 0.0), []).append(parameter)
     return [
         {"params": parameters, "lr": rate, "weight_decay": decay}
         for (rate, decay), parameters in groups.items()

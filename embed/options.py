@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from .batches import MIX, OWN_WORDS_WEIGHT
+from .batches import MIX
 from .controls import Control
 from .loss import Correction
-from .pairs import OWN_WORDS
 from .reader import FIELDS
-from .sizes import SMALL, Sizes
+from .sizes import Sizes
+from .text_encoder import NONE
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """The options of `train`. A model depends on nothing but these and the export."""
 
-    # "small" (trained from scratch), or a text encoder of transformers by its folder or its name on the hub
-    encoder: str = SMALL
+    # "none", or a text encoder of transformers by its folder or its name on the hub
+    encoder: str = NONE
     revision: str | None = None  # of the encoder on the hub
-    sizes: Sizes | None = None  # None: small ones for the small encoder, the published ones for others
-    fields: tuple[str, ...] = FIELDS  # text fields of the item tower
+    sizes: Sizes = field(default_factory=Sizes)
+    fields: tuple[str, ...] = FIELDS  # text columns of the export that the item tower reads
     # (field, control): fields with replaced texts, for ablations
     controls: tuple[tuple[str, Control], ...] = ()
     hashed: bool = False  # n-grams get their ids by hashing; otherwise the frequent ones are listed
-    epochs: float = 10.0  # passes over the pairs
+    epochs: float = 3.0  # passes over the pairs
     batch: int = 256  # pairs in a step, of all processes together
-    learning_rate: float = 1e-3
-    # None: `learning_rate` for the small encoder, 5e-5 for a pretrained one
-    encoder_learning_rate: float | None = None
+    learning_rate: float = 2e-4  # of the corrections, weights and temperatures
+    table_learning_rate: float = 1e-3  # of the n-grams
+    encoder_learning_rate: float = 3e-5  # of a pretrained encoder; 0 keeps it as it is
     weight_decay: float = 0.01
-    warmup: float = 0.05  # share of the steps during which the learning rate rises
+    warmup: float = 0.1  # share of the steps during which the learning rate rises
     mix: tuple[tuple[str, float], ...] = ()  # (task, weight in a batch): replaces a default weight
+    random_negatives: int | None = None  # for each pair; None: 4 as published, 0 with an encoder
+    hard_negatives: int = 0  # for each pair: items that words alone find, and that nobody chose
     correction: Correction = "popularity"  # see LossOptions, as is the next one
     mask_known: bool = False
     sketch_width: int | None = None  # None: see objective.sketch_width
@@ -45,6 +47,15 @@ class TrainOptions:
 
     @property
     def weights(self) -> dict[str, float]:
-        """{task: weight in a batch}. A pretrained encoder knows words already, and needs no own-words."""
-        own_words = OWN_WORDS_WEIGHT if self.encoder == SMALL else 0.0
-        return MIX | {OWN_WORDS: own_words} | dict(self.mix)
+        """{task: weight in a batch}."""
+        return MIX | dict(self.mix)
+
+    @property
+    def negatives(self) -> int:
+        """Random negatives for each pair. With an encoder each of them costs as much as a pair."""
+        if self.random_negatives is not None:
+            return self.random_negatives
+        return RANDOM_NEGATIVES if self.encoder == NONE else 0
+
+
+RANDOM_NEGATIVES = 4  # for each pair of a batch, as published

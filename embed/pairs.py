@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from .errors import EmbedError
 from .reader import Export
 
-# The tasks. Those of pairs come from an export; own-words makes its queries from the texts of items.
-QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, OWN_WORDS = "query-pin", "query-product", "query-query", "own-words"
+# The tasks
+QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY = "query-pin", "query-product", "query-query"
 
 
 @dataclass

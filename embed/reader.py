@@ -1,10 +1,10 @@
-"""Reads an export: the texts and vectors of its items, as the item tower needs them."""
+"""Reads an export: the texts and vectors of its items."""
 
 from __future__ import annotations
 
 import functools
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,33 +18,13 @@ from ..store.columns import OMNISEARCHSAGE
 from .controls import Control, ReplacedTexts, rows_with_text
 from .errors import EmbedError
 from .ngrams import Grams, grams
-from .vocabulary import Vocabulary
 
 FIELDS = ("title", "description", "caption", "board_titles", "engaged_queries")
 ROWS_AT_ONCE = 2_000
-# columns of an export that the towers do not use
-NOT_READ = {"board_title_counts", "engaged_query_scores", "image_sha256", "category", "caption_recipe"}
-
-
-@dataclass
-class Items:
-    """Some items, as the item tower takes them."""
-
-    # {field: (ids of all n-grams, item after item; where each item starts among them)}, both int64
-    texts: dict[str, tuple[torch.Tensor, torch.Tensor]]
-    # {name of vectors: (vectors [items, numbers], float32; whether each item has one [items], bool)}
-    dense: dict[str, tuple[torch.Tensor, torch.Tensor]]
-
-    def to(self, device: torch.device) -> Items:
-        """The same items on a device."""
-
-        def moved(parts: dict[str, tuple[torch.Tensor, torch.Tensor]]) -> Any:
-            return {
-                name: (a.to(device, non_blocking=True), b.to(device, non_blocking=True))
-                for name, (a, b) in parts.items()
-            }
-
-        return Items(moved(self.texts), moved(self.dense))
+# columns of text that say nothing about what an item is
+NO_FIELDS = {"pin_id", "kind", "image_sha256", "locale", "caption_recipe"}
+# columns of an export that nobody here reads
+NOT_READ = {"board_title_counts", "engaged_query_scores", "image_sha256", "caption_recipe"}
 
 
 class Export:
@@ -59,7 +39,9 @@ class Export:
         seed: int = 0,
         hidden_queries: pa.Array | None = None,
     ):
-        """`fields`: the text fields to read. Raises EmbedError if the folder is not an export.
+        """`fields`: the text columns to read, `text_columns` says which there are.
+
+        Raises EmbedError if the folder is not an export, or does not have one of the fields.
 
         `controls` {field: how `seed` replaces its texts}: for ablations. `hidden_queries` are removed from
         the engaged queries of every item.
@@ -84,6 +66,11 @@ class Export:
         self.rows = self.rows.select_columns(
             [name for name in self.rows.column_names if name not in NOT_READ]
         )
+        if unknown := [name for name in self.fields if name not in self.text_columns]:
+            raise EmbedError(
+                f"{folder} has no column of texts named {', '.join(unknown)}: "
+                f"the fields of its items are {', '.join(self.text_columns)}"
+            )
         self.stored_vectors: dict[str, int] = dict(self.manifest.get("embeddings", {}))  # {name: numbers}
         self.dense = dict(self.stored_vectors)  # {name: numbers} of the vectors that `items` gives
         self._rows_with: dict[str, np.ndarray] = {}
@@ -91,6 +78,15 @@ class Export:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @functools.cached_property
+    def text_columns(self) -> list[str]:
+        """The names of the columns that can be fields: those of texts, or of lists of texts."""
+        return [
+            field.name
+            for field in self.rows.data.table.schema
+            if field.name not in NO_FIELDS and _is_text(field.type)
+        ]
 
     @functools.cached_property
     def pin_ids(self) -> pa.Array:
@@ -173,24 +169,9 @@ class Export:
     def _replaced_texts(self, field: str) -> ReplacedTexts:
         if field not in self._replaced:
             self._replaced[field] = ReplacedTexts(
-                self.controls[field], self.rows.data.column(field), FIELDS.index(field), self.seed
+                self.controls[field], self.rows.data.column(field), zlib.crc32(field.encode()), self.seed
             )
         return self._replaced[field]
-
-    def items(
-        self,
-        rows: np.ndarray,
-        vocabulary: Vocabulary,
-        leave_out: pa.Array | None = None,
-        *,
-        table: pa.Table | None = None,
-    ) -> Items:
-        """Some rows, as the item tower takes them. `leave_out` and `table` are those of `texts`."""
-        texts, table = {}, self.rows[rows] if table is None else table
-        for name, (column, parents) in self.texts(rows, self.fields, leave_out, table=table).items():
-            ids, starts = vocabulary.ids(grams(column, parents), len(rows))
-            texts[name] = torch.from_numpy(ids), torch.from_numpy(starts)
-        return Items(texts, {name: self._vectors(table, name) for name in self.dense})
 
     def expect_vectors(self, dense: Mapping[str, int]) -> None:
         """Makes `items` give the vectors {name: numbers} that a model reads, and no others.
@@ -206,7 +187,7 @@ class Export:
                 )
         self.dense = dict(dense)
 
-    def _vectors(self, table: pa.Table, name: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def vectors(self, table: pa.Table, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         """The vectors of some rows, scaled to length 1 (zeros if missing), and whether each row has one."""
         if name not in self.stored_vectors:
             return torch.zeros(len(table), self.dense[name]), torch.zeros(len(table), dtype=torch.bool)
@@ -230,6 +211,12 @@ class Export:
             yield [grams(column, parents) for column, parents in self.texts(rows, self.fields).values()]
         if more_texts is not None:
             yield [grams(more_texts)]
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _with_text_types(rows: Any) -> Any:

@@ -71,7 +71,7 @@ def recall(
     export without pairs of that split, or that does not fit the model.
     """
     if not isinstance(export, Export):
-        export = Export(export, model.item_tower.fields)
+        export = Export(export, model.fields)
     pairs = Pairs.load(export, split)
     other = "train" if split == "test" else "test"
     tasks = [pairs.tasks]
@@ -97,10 +97,9 @@ def _recall_of_task(
     known: np.ndarray,
 ) -> TaskRecall:
     words = bm25_scores(export, pairs, task, candidates)
-    both = fused(embedded.scores(task, candidates, model.sizes.dim), words)
+    both = fused(embedded.scores(task, candidates, model.dim), words)
     by_dim = {
-        dim: ranks(embedded.scores(task, candidates, dim), task, candidates, known)
-        for dim in model.sizes.dims
+        dim: ranks(embedded.scores(task, candidates, dim), task, candidates, known) for dim in model.dims
     }
     bm25 = ranks(words, task, candidates, known)
     summary_of = summaries(
@@ -115,7 +114,7 @@ def _recall_of_task(
     for by, masks in groups(export, task, pairs.details[task.name]).items():
         by_group[by] = {}
         for group, mask in masks.items():
-            of_group = {"model": by_dim[model.sizes.dim][mask], "bm25": bm25[mask]}
+            of_group = {"model": by_dim[model.dim][mask], "bm25": bm25[mask]}
             summary = summaries(of_group, task.queries[mask])
             by_group[by][group] = {
                 "pairs": int(mask.sum()),

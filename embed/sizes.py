@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-DISTILBERT = "distilbert-base-multilingual-cased"  # the query encoder of the paper
-SMALL = "small"  # names the small encoder that is trained from scratch
+WIDTH = 512  # numbers of the n-grams
+PREFIXES = (64, 128, 256)  # lengths of embeddings beside the full one
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a model. The defaults are those of the published OmniSearchSage code."""
+    """The sizes of a model, without those of its encoder."""
 
-    rows: int = 100_000  # of the table of hash embeddings
-    width: int = 256  # numbers in a row of that table
-    hidden: tuple[int, ...] = (1024, 1024)  # hidden layers of the item tower's MLP
-    dims: tuple[int, ...] = (16, 32, 64, 128, 256)  # Matryoshka: each prefix of these lengths is an embedding
-    # of the small query encoder only:
-    encoder_width: int = 256
-    encoder_layers: int = 2
-    encoder_vocabulary: int = 16_000  # tokens
+    rows: int = 100_000  # of the table of n-grams, at most; the number of the published OmniSearchSage code
+    width: int = WIDTH
+    hidden: int = 256  # numbers of the hidden layer of each tower's correction
+    prefixes: tuple[int, ...] = PREFIXES  # each prefix of an embedding of such a length is an embedding
 
-    @property
-    def dim(self) -> int:
-        """How many numbers a full embedding has."""
-        return max(self.dims)
-
-
-# Enough for some ten thousand pairs, and trained in minutes on two cores.
-SMALL_SIZES = Sizes(
-    rows=20_000,
-    width=128,
-    hidden=(256,),
-    dims=(16, 32, 64, 128),
-    encoder_width=128,
-    encoder_layers=2,
-    encoder_vocabulary=8_000,
-)
-
-
-def sizes_of(encoder: str, width: int | None = None, dims: tuple[int, ...] | None = None) -> Sizes:
-    """SMALL_SIZES for the small encoder, the published sizes for every other encoder.
-
-    `width` replaces the width of the hash embeddings and of the small encoder. It must be a multiple of 32,
-    which is the size of an attention head of the small encoder. `dims` replaces the lengths of embeddings.
-    """
-    sizes = SMALL_SIZES if encoder == SMALL else Sizes()
-    if width is not None:
-        sizes = replace(sizes, width=width, encoder_width=width)
-    return sizes if dims is None else replace(sizes, dims=dims)
+    def dims(self, encoder_width: int = 0) -> tuple[int, ...]:
+        """The lengths of embeddings, ascending: prefixes, the encoder's part alone, and the full length."""
+        full = encoder_width + self.width
+        lengths = {*self.prefixes, *([encoder_width] if encoder_width else []), full}
+        return tuple(sorted(length for length in lengths if length <= full))

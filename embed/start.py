@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
-import torch.nn.functional as F
 
-from .item_tower import ItemTower
+from .inputs import Inputs
 from .model import EmbeddingModel
-from .ngrams import MAX_CHARACTERS, grams
+from .ngrams import grams
 from .options import TrainOptions
 from .pairs import Pairs
-from .query_tower import QueryTower
 from .reader import Export
-from .sizes import SMALL, Sizes, sizes_of
-from .text_encoder import pretrained_encoder, small_encoder
+from .sizes import Sizes
+from .text_encoder import NONE, TextEncoder
+from .towers import Towers
 from .vocabulary import SIZES, Vocabulary
-
-VOCABULARY_ITEMS = 200_000  # at most so many items give their texts for the small encoder's vocabulary
 
 
 def initial_model(export: Export, pairs: Pairs, options: TrainOptions) -> EmbeddingModel:
-    """A new model for a training.
+    """A new model for a training: similarity by the encoder, and by common n-grams.
 
-    Its vocabularies are made from the export's texts and the pairs' queries.
+    Its vocabulary is made from the export's texts and the pairs' queries. The importance of an n-gram is the
+    square root of its idf, so that a common n-gram adds its idf to the dot product of a query and an item.
+    Raises EmbedError for an encoder that cannot be used.
     """
     vocabulary = (
         Vocabulary({}, dict(SIZES)) if options.hashed else Vocabulary.build(export.grams(pairs.used_queries))
     )
-    return new_model(
+    model = new_model(
         options.fields,
         export.dense,
         vocabulary,
-        options.sizes or sizes_of(options.encoder),
+        options.sizes,
         encoder=options.encoder,
         revision=options.revision,
-        texts=_all_texts(export, pairs),
         seed=options.seed,
     )
+    counts = document_frequencies(export, vocabulary)
+    idf = np.log1p(len(export) / np.maximum(1, counts))
+    model.towers.ngrams.set_importance(torch.from_numpy(np.sqrt(idf)).float())
+    return model
 
 
 def new_model(
@@ -50,58 +51,31 @@ def new_model(
     vocabulary: Vocabulary,
     sizes: Sizes,
     *,
-    encoder: str = SMALL,
+    encoder: str = NONE,
     revision: str | None = None,
-    texts: Iterable[str] = (),
     seed: int = 0,
 ) -> EmbeddingModel:
-    """A model with random weights, except for those of a pretrained encoder.
+    """A model with random rows for n-grams and, unless `encoder` is "none", a pretrained text encoder.
 
-    `encoder` is "small" or a model of transformers. The vocabulary of the small one is made from `texts`.
     Raises EmbedError for an encoder that cannot be used.
     """
+    network = None if encoder == NONE else TextEncoder.load(encoder, revision)
     torch.manual_seed(seed)
-    tokeniser, network = (
-        small_encoder(texts, sizes) if encoder == SMALL else pretrained_encoder(encoder, revision)
-    )
-    model = EmbeddingModel(
-        QueryTower(network, sizes.dim),
-        ItemTower(fields, dense, len(vocabulary), sizes),
-        vocabulary,
-        tokeniser,
-        sizes,
-        {"encoder": encoder, "revision": revision},
-    )
-    if encoder == SMALL:
-        _copy_word_vectors(model)
-    return model
+    # More rows than n-grams would only cost memory and time.
+    sizes = replace(sizes, rows=min(sizes.rows, max(1, len(vocabulary))))
+    towers = Towers(network, fields, dense, len(vocabulary), sizes)
+    about = {"encoder": encoder, "revision": revision}
+    return EmbeddingModel(towers, Inputs(vocabulary, network), sizes, about)
 
 
-@torch.no_grad()
-def _copy_word_vectors(model: EmbeddingModel) -> None:
-    """Sets the small encoder's token vectors to the item tower's embeddings of the same words.
-
-    Then both towers start in the same space.
-    """
-    tokens = pa.array(
-        [text.strip() for text in model.tokeniser.batch_decode([[i] for i in range(len(model.tokeniser))])]
-    )
-    encoder, ngrams = model.query_tower.encoder, model.item_tower.ngrams
-    table = encoder.get_input_embeddings().weight  # type: ignore[operator,union-attr]
-    ids, starts = model.vocabulary.ids(grams(tokens), len(tokens))
-    if not len(ids) or table.shape[1] != ngrams.table.weight.shape[1]:
-        return
-    vectors = ngrams(torch.from_numpy(ids), torch.from_numpy(starts))
-    known = vectors.norm(dim=1) > 0
-    table[known] = F.normalize(vectors[known], dim=1)
-
-
-def _all_texts(export: Export, pairs: Pairs) -> Iterator[str]:
-    """The queries of the pairs, and the texts of all items, or of 200,000 random ones."""
-    yield from pairs.used_queries.to_pylist()
-    rows = np.arange(len(export))
-    if len(rows) > VOCABULARY_ITEMS:
-        rows = np.sort(np.random.default_rng(0).choice(len(export), VOCABULARY_ITEMS, replace=False))
-    for some_rows in export.batches(rows):
-        for column, _ in export.texts(some_rows, export.fields).values():
-            yield from pc.utf8_slice_codeunits(pc.drop_null(column), 0, MAX_CHARACTERS).to_pylist()
+def document_frequencies(export: Export, vocabulary: Vocabulary) -> np.ndarray:
+    """int64 [ids]: how many items of an export have each n-gram, in any of its fields."""
+    counts = np.zeros(max(1, len(vocabulary)), np.int64)
+    for rows in export.batches():
+        seen = []
+        for column, parents in export.texts(rows, export.fields).values():
+            ids, starts = vocabulary.ids(grams(column, parents), len(rows))
+            row = np.repeat(np.arange(len(rows)), np.diff(starts, append=len(ids)))
+            seen.append(row * len(counts) + ids)
+        counts += np.bincount(np.unique(np.concatenate(seen)) % len(counts), minlength=len(counts))
+    return counts

@@ -1,17 +1,123 @@
-"""The query tower's text encoder and its tokeniser: a pretrained one, or a small one trained from scratch."""
+"""A pretrained text encoder with its own pooling: one vector for each text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import json
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from ..filters.text import normalise
 from .errors import EmbedError
-from .sizes import DISTILBERT, SMALL, Sizes
 
-QUERY_TOKENS = 64  # that are read of a query
+TOKENS = 64  # of a text that are read
+AT_ONCE = 64  # texts, when nothing is learned
+NONE = "none"  # the encoder of a model that has none
+EXAMPLE = "sentence-transformers/all-MiniLM-L6-v2"  # that error messages name
+POOLING = Path("1_Pooling") / "config.json"  # where sentence-transformers writes how to pool
+
+Pooling = Literal["mean", "first"]  # the mean of the outputs at all tokens, or the output at the first one
+
+
+class TextEncoder(nn.Module):
+    """A text encoder of transformers, and its pooling."""
+
+    def __init__(self, network: nn.Module, tokeniser: Any, pooling: Pooling = "first"):
+        super().__init__()
+        self.network, self.tokeniser, self.pooling = network, tokeniser, pooling
+
+    @classmethod
+    def load(cls, name: str, revision: str | None = None, *, local: bool = False) -> TextEncoder:
+        """Loads the encoder of a folder, or of a model on the Hugging Face Hub unless `local`.
+
+        The pooling is the model's own (`1_Pooling/config.json`); a model without that file gives the output
+        at its first token ([CLS]). Raises EmbedError if it cannot be loaded, if it is no text encoder, and
+        for a pooling other than these two.
+        """
+        tokeniser, network = _load(name, revision, local)
+        pooling = _read_pooling(name, revision, local)
+        encoder = cls(network, tokeniser, pooling).eval()
+        if not encoder._reads_all():
+            raise EmbedError(
+                f"{name} is not a text encoder whose vectors depend on the whole text "
+                f"(it is a decoder, or it has no padding token): name one such as {EXAMPLE}, "
+                f"or --encoder {NONE}"
+            )
+        return encoder
+
+    def save(self, folder: Path) -> None:
+        """Writes network, tokeniser and pooling. `load` and sentence-transformers' layout agree."""
+        hide_progress_bars()
+        network: Any = self.network
+        network.save_pretrained(folder)
+        self.tokeniser.save_pretrained(folder)
+        path = folder / POOLING
+        path.parent.mkdir(exist_ok=True)
+        content = {
+            "word_embedding_dimension": self.width,
+            "pooling_mode_cls_token": self.pooling == "first",
+            "pooling_mode_mean_tokens": self.pooling == "mean",
+        }
+        path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+    @property
+    def width(self) -> int:
+        """How many numbers a vector has."""
+        config: Any = self.network.config
+        return int(config.hidden_size)
+
+    @property
+    def most_tokens(self) -> int:
+        """How many tokens of a text are read: 64, or fewer if the encoder has fewer positions."""
+        network: Any = self.network
+        positions = getattr(network.config, "max_position_embeddings", TOKENS)
+        # RoBERTa and its relatives start counting positions after the padding index.
+        padding = getattr(getattr(network, "embeddings", None), "padding_idx", None)
+        return min(
+            TOKENS,
+            int(self.tokeniser.model_max_length),
+            int(positions) - (0 if padding is None else padding + 1),
+        )
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """ids and mask [texts, tokens] -> vectors [texts, width], of length 1."""
+        if torch.compiler.is_compiling():
+            return self._encode(ids, mask)
+        if not len(ids):
+            return torch.zeros(0, self.width, device=ids.device)
+        if torch.is_grad_enabled() or len(ids) <= AT_ONCE:
+            return self._encode(ids, mask)
+        # Texts of similar length together, because padding costs as much as words.
+        lengths = mask.sum(1)
+        vectors = torch.empty(len(ids), self.width, device=ids.device)
+        for some in torch.split(lengths.argsort(), AT_ONCE):
+            most = int(lengths[some].max())
+            vectors[some] = self._encode(ids[some, :most], mask[some, :most])
+        return vectors
+
+    def _encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        outputs = self.network(input_ids=ids, attention_mask=mask).last_hidden_state
+        if self.pooling == "first":
+            pooled = outputs[:, 0]
+        else:
+            weights = mask.unsqueeze(-1).to(outputs.dtype)
+            pooled = (outputs * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return F.normalize(pooled.float(), dim=1)
+
+    @torch.no_grad()
+    def _reads_all(self) -> bool:
+        """Whether the output at the first token depends on later words. That of a decoder does not."""
+        try:
+            tokens = self.tokeniser(["red mug", "red boat"], padding=True, return_tensors="pt")
+            ids = tokens["input_ids"]
+            outputs = self.network(input_ids=ids, attention_mask=tokens["attention_mask"]).last_hidden_state
+            first, second = outputs[:, 0]
+        except (ValueError, TypeError, AttributeError):
+            return False
+        # A vocabulary without these words may give both texts the same ids.
+        return torch.equal(ids[0], ids[1]) or not torch.equal(first, second)
 
 
 def hide_progress_bars() -> None:
@@ -21,26 +127,19 @@ def hide_progress_bars() -> None:
     logging.disable_progress_bar()
 
 
-def pretrained_encoder(name: str, revision: str | None, *, local: bool = False) -> tuple[Any, Any]:
-    """The tokeniser and the encoder of a folder, or of a model on the Hugging Face Hub unless `local`.
-
-    Raises EmbedError if it cannot be loaded, or if it is not a text encoder whose first token reads the text.
-    """
+def _load(name: str, revision: str | None, local: bool) -> tuple[Any, Any]:
+    """The tokeniser and the network of a model."""
     from transformers import AutoModel, AutoTokenizer
 
     hide_progress_bars()
+    where: dict[str, Any] = {
+        "revision": revision,
+        "trust_remote_code": False,
+        "local_files_only": local or Path(name).is_dir(),
+    }
     try:
-        tokeniser = AutoTokenizer.from_pretrained(
-            name, revision=revision, trust_remote_code=False, local_files_only=local
-        )
-        encoder = AutoModel.from_pretrained(
-            name,
-            revision=revision,
-            trust_remote_code=False,
-            local_files_only=local,
-            use_safetensors=True,
-            dtype=torch.float32,
-        ).eval()
+        tokeniser = AutoTokenizer.from_pretrained(name, **where)
+        network = AutoModel.from_pretrained(name, use_safetensors=True, dtype=torch.float32, **where)
     except (OSError, ValueError, KeyError) as error:
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         if local:
@@ -49,108 +148,41 @@ def pretrained_encoder(name: str, revision: str | None, *, local: bool = False) 
             ) from error
         raise EmbedError(
             f"{name} cannot be loaded as a text encoder ({why}): "
-            f"name a folder or a model that transformers knows, or --encoder {SMALL}"
+            f"name a folder or a model that transformers knows, or --encoder {NONE}"
         ) from error
-    if not _first_token_reads_all(tokeniser, encoder):
-        raise EmbedError(
-            f"{name} is not a text encoder whose first token reads the whole text "
-            "(it is a decoder, or it has no padding token): "
-            f"name one such as {DISTILBERT}, or --encoder {SMALL}"
-        )
-    return tokeniser, encoder
+    if getattr(network.config, "is_encoder_decoder", False):
+        raise EmbedError(f"{name} has a decoder: name a text encoder such as {EXAMPLE}, or --encoder {NONE}")
+    return tokeniser, network
 
 
-@torch.no_grad()
-def _first_token_reads_all(tokeniser: Any, encoder: Any) -> bool:
-    """Whether the output at the first token depends on later words. That of a decoder does not."""
+def _read_pooling(name: str, revision: str | None, local: bool) -> Pooling:
+    """How a model pools, by its file 1_Pooling/config.json."""
+    from transformers.utils import cached_file
+
     try:
-        tokens = tokeniser(["red mug", "red boat"], padding=True, return_tensors="pt")
-        first, second = encoder(
-            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-        ).last_hidden_state[:, 0]
-    except (ValueError, TypeError, AttributeError):
-        return False
-    ids = tokens["input_ids"]
-    # A vocabulary without these words may give both texts the same ids.
-    return torch.equal(ids[0], ids[1]) or not torch.equal(first, second)
-
-
-def small_encoder(texts: Iterable[str], sizes: Sizes) -> tuple[Any, Any]:
-    """A tokeniser whose vocabulary is made from `texts`, and a small DistilBERT with random weights.
-
-    The vocabulary consists of byte pairs: the same texts always give the same one. WordPiece's trainer does
-    not guarantee that.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import DistilBertConfig, DistilBertModel, PreTrainedTokenizerFast
-
-    tokeniser = Tokenizer(models.BPE())
-    tokeniser.normalizer = _normaliser()
-    tokeniser.pre_tokenizer, tokeniser.decoder = (
-        pre_tokenizers.ByteLevel(add_prefix_space=True),
-        decoders.ByteLevel(),
-    )
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=sizes.encoder_vocabulary,
-        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
-        initial_alphabet=alphabet,
-        show_progress=False,
-    )
-    tokeniser.train_from_iterator((normalise(text) for text in texts), trainer)
-    tokeniser.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B [SEP]",
-        special_tokens=[(name, tokeniser.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
-    )
-    wrapped = PreTrainedTokenizerFast(
-        tokenizer_object=tokeniser,
-        model_max_length=QUERY_TOKENS,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-        split_special_tokens=True,  # a user who types "[SEP]" means these letters
-    )
-    config = DistilBertConfig(
-        vocab_size=len(wrapped),
-        max_position_embeddings=QUERY_TOKENS,
-        dim=sizes.encoder_width,
-        hidden_dim=4 * sizes.encoder_width,
-        n_layers=sizes.encoder_layers,
-        n_heads=max(1, sizes.encoder_width // 32),
-        dropout=0.0,
-        attention_dropout=0.0,
-        pad_token_id=wrapped.pad_token_id,
-        # In a network this narrow the usual 0.02 is too little: at first [CLS] would hardly depend on the
-        # words.
-        initializer_range=sizes.encoder_width**-0.5,
-    )
-    return wrapped, DistilBertModel(config)
-
-
-def _normaliser() -> Any:
-    """What `normalise` does, as a normaliser of `tokenizers`.
-
-    A service that has the saved tokeniser needs none of our code. Case folding is incomplete: lower case, `ß`
-    and `ς` only. Greek iota subscripts and some historical letters keep their case.
-    """
-    from tokenizers import Regex, normalizers
-
-    apostrophe, letter, mark_or_number = "['\u2019\u02bc]", r"[\p{L}&&[^\u02bc]]", r"\p{M}\p{N}"
-    not_in_word = f"(?<!{letter}|[{mark_or_number}]){apostrophe}|{apostrophe}(?!{letter})"
-    return normalizers.Sequence(
-        [
-            normalizers.Replace(Regex(r"\p{Cf}"), ""),
-            normalizers.NFKC(),
-            normalizers.Lowercase(),
-            normalizers.Replace("ß", "ss"),
-            normalizers.Replace("ς", "σ"),
-            normalizers.NFKC(),
-            normalizers.Replace(Regex(not_in_word), " "),
-            normalizers.Replace(Regex(apostrophe), "'"),
-            normalizers.Replace(Regex(r"[^\p{L}\p{M}\p{N}']+"), " "),
-            normalizers.Strip(),
-        ]
-    )
+        path = cached_file(
+            name,
+            POOLING.as_posix(),
+            revision=revision,
+            local_files_only=local,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if path is None:
+            return "first"
+        config = json.loads(Path(path).read_text(encoding="utf-8"))
+        if "pooling_mode" in config:  # the form since sentence-transformers 5
+            modes = [config["pooling_mode"]] if isinstance(config["pooling_mode"], str) else []
+        else:
+            modes = [key.removeprefix("pooling_mode_") for key, value in config.items() if value is True]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise EmbedError(f"{name}/{POOLING} cannot be read ({error}): repair it, or delete it") from error
+    known: dict[str, Pooling] = {"cls_token": "first", "cls": "first", "mean_tokens": "mean", "mean": "mean"}
+    kinds = {known[mode] for mode in modes if mode in known}
+    other = [mode for mode in modes if mode not in known and mode != "include_prompt"]
+    if len(kinds) != 1 or other:
+        raise EmbedError(
+            f"{name} pools by {' and '.join(modes) or 'nothing'}, but only the mean of all tokens and the "
+            "first token are known here: name another encoder"
+        )
+    return kinds.pop()

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +32,13 @@ from .checkpoint import (
 )
 from .curve import draw_curve
 from .errors import EmbedError
+from .hard_negatives import mine
 from .history import CurvePoint, History
 from .model import EmbeddingModel
 from .objective import Objective, parameter_groups
 from .options import TrainOptions
-from .pairs import OWN_WORDS, Pairs
+from .pairs import Pairs
 from .reader import Export
-from .sizes import sizes_of
 from .start import initial_model
 from .validation import Validation, hold_out
 
@@ -76,17 +76,15 @@ def train(
     accelerator = _accelerator(device)
     process, processes = accelerator.process_index, accelerator.num_processes
     pairs, held_out, data.hidden_queries = hold_out(Pairs.load(data, "train"), options.validation)
-    if not len(data.rows_with_text):
-        options = replace(options, mix=(*options.mix, (OWN_WORDS, 0.0)))
     shares = batch_shares(pairs, options.batch, processes, options.weights)
     total = steps_of(options.epochs, pairs, shares)
-    _check_compatible(data, options)
     if accelerator.is_main_process:
         check_writable(folder)
 
     # The model, and what changes it.
     on_step("building the vocabulary", 0, None)
     model = initial_model(data, pairs, options)
+    _check_compatible(data, options, model.dims)
     objective: nn.Module = Objective(model, options, pairs, len(data))
     optimizer = torch.optim.AdamW(parameter_groups(objective, options), betas=(0.9, 0.98), eps=1e-8)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -106,20 +104,29 @@ def train(
     batches = Batches(
         data,
         pairs,
-        model.vocabulary,
-        model.tokenise,
+        model.inputs,
         shares=shares,
         steps=total,
         seed=options.seed,
         process=process,
         processes=processes,
         keep_own_query=options.keep_own_query,
+        random_negatives=options.negatives,
+        hard_negatives=(options.hard_negatives, mine(data, pairs) if options.hard_negatives else {}),
     )
     objective, optimizer = accelerator.prepare(objective, optimizer)
     every = options.every or min(200, -(-total // 20))
     first, last = history.step, total if stop_after is None else min(total, history.step + stop_after)
     began = time.perf_counter() - history.seconds
 
+    if validation is not None and history.step == 0:
+        # What the encoder and the words know before anything is learned: a training may make it worse.
+        model.to(accelerator.device)
+        objective.eval()
+        point = history.add_point(0, accelerator)
+        point["validation"] = validation(model)
+        history.keep_if_best(point, accelerator.unwrap_model(objective))
+        on_point(point)
     objective.train()
     for batch in _load(batches, first, last, workers):
         history.step += 1
@@ -176,9 +183,8 @@ def _accelerator(device: str | None) -> Any:
     return Accelerator(mixed_precision="no" if on_cpu else "bf16", cpu=on_cpu, kwargs_handlers=[parallel])
 
 
-def _check_compatible(export: Export, options: TrainOptions) -> None:
+def _check_compatible(export: Export, options: TrainOptions, dims: Sequence[int]) -> None:
     """Raises EmbedError unless the export has vectors of each name in `compatible`, of a length in `dims`."""
-    dims = (options.sizes or sizes_of(options.encoder)).dims
     for name in options.compatible:
         if name not in export.dense:
             known_names = ", ".join(export.dense) or "it has none at all"
@@ -243,9 +249,7 @@ def _write_model(
         "result": result,
         "history": history.points,
     }
-    model.to("cpu")
-    model.query_tower.eval()
-    model.item_tower.eval()
+    model.to("cpu").towers.eval()
     draw_curve(history.points, history.best.step, folder / CURVE)
     model.save(folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)

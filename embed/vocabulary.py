@@ -12,7 +12,9 @@ import numpy as np
 
 from .ngrams import KINDS, Grams, mixed
 
-SIZES = {"trigram": 64_000, "unigram": 200_000, "bigram": 1_000_000}  # of the published OmniSearchSage code
+# Those of the published OmniSearchSage code, which has a million pairs of words as well. In tied towers a
+# pair adds little to its two words, and makes the largest table.
+SIZES = {"trigram": 64_000, "unigram": 200_000}
 WAITING = 4_000_000  # n-grams of one kind that are collected before they are counted
 
 
@@ -101,12 +103,14 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Writes the vocabulary as safetensors."""
-        from safetensors.numpy import save_file
+        path.write_bytes(self.to_bytes())
 
-        save_file(
-            {**self.known, **{f"hashed {kind}": np.array([size]) for kind, size in self.hashed.items()}},
-            str(path),
-        )
+    def to_bytes(self) -> bytes:
+        """The content of the file that `save` writes."""
+        from safetensors.numpy import save
+
+        hashed = {f"hashed {kind}": np.array([size]) for kind, size in self.hashed.items()}
+        return bytes(save({**self.known, **hashed}))
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:

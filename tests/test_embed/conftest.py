@@ -11,7 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from click.testing import CliRunner
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, PreTrainedTokenizerFast
 
 from pincaption.cli import cli
 from pincaption.store import open_store, transaction
@@ -90,3 +93,54 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert done.exit_code == 0, done.output
     return folder / "out"
+
+
+@pytest.fixture(scope="session")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders in the published layout: small BERTs with random weights, and a decoder.
+
+    "bert" pools by its first token, "mean" says that it pools by the mean of all tokens, "short" has only
+    twelve positions.
+    """
+    folder = tmp_path_factory.mktemp("encoders")
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *COLOURS, *THINGS, "a", "drawing", "of", "tea", "large"]
+    tokeniser = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "[UNK]"))
+    tokeniser.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokeniser.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokeniser,
+        model_max_length=64,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+    )
+    common = {
+        "vocab_size": len(words),
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+    }
+    torch.manual_seed(0)
+    for name, model in (
+        ("bert", BertModel(BertConfig(**common))),
+        ("mean", BertModel(BertConfig(**common))),
+        ("short", BertModel(BertConfig(**common, max_position_embeddings=12))),
+        (
+            "decoder",
+            GPT2Model(GPT2Config(vocab_size=len(words), n_embd=32, n_layer=1, n_head=2, n_positions=64)),
+        ),
+    ):
+        model.save_pretrained(folder / name)
+        wrapped.save_pretrained(folder / name)
+    (folder / "mean" / "1_Pooling").mkdir()
+    pooling = {
+        "word_embedding_dimension": 32,
+        "pooling_mode_mean_tokens": True,
+        "pooling_mode_cls_token": False,
+    }
+    (folder / "mean" / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    return folder

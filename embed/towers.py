@@ -1,0 +1,157 @@
+"""Both towers: queries and items through one text encoder and one table of n-grams.
+
+An embedding consists of two parts, and each part is a direction: first the numbers of the text encoder, then
+those of the n-grams. A query and an item that share words share the n-grams of these words, and so their
+second parts are similar before anything is learned. Each tower corrects its parts by a small network. Its
+last layer is zero at first, so that a training starts from what the encoder and the words already know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .hash_embeddings import HashEmbeddings
+from .inputs import Items, Queries, Tokens
+from .sizes import Sizes
+from .text_encoder import TextEncoder
+
+WORDS_SHARE = 0.4  # of the n-grams in a score, at first; the encoder has the rest (FACTS: tuned by hand)
+FIRST_WEIGHTS = {"title": 1.0}  # of the fields of an item, at first; every other field has OTHER_WEIGHT
+OTHER_WEIGHT = 0.5
+DENSE_WEIGHT = 0.1  # of an item's vectors at first: enough to have a direction, too little to disturb words
+TINY = 1e-6
+
+
+class Correction(nn.Module):
+    """A network whose output is zero until it has learned something."""
+
+    def __init__(self, inputs: int, hidden: int, outputs: int):
+        super().__init__()
+        self.first, self.norm = nn.Linear(inputs, hidden), nn.LayerNorm(hidden)
+        self.last = nn.Linear(hidden, outputs)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, parts: torch.Tensor) -> torch.Tensor:
+        """[n, inputs] -> [n, outputs]."""
+        return torch.as_tensor(self.last(F.gelu(self.norm(self.first(parts)))))
+
+
+class Towers(nn.Module):
+    """The query tower and the item tower. They share the encoder and the table of n-grams.
+
+    An item may lack any of its fields and vectors: what is missing adds nothing.
+    """
+
+    def __init__(
+        self,
+        encoder: TextEncoder | None,
+        fields: Sequence[str],
+        dense: dict[str, int],
+        ids: int,
+        sizes: Sizes,
+    ):
+        """`fields`: names of an item's text fields. `dense` {name: numbers}: its vectors.
+
+        `ids`: how many ids n-grams have.
+        """
+        super().__init__()
+        self.encoder, self.fields, self.dense = encoder, list(fields), dict(dense)
+        self.ngrams = HashEmbeddings(ids, sizes.rows, sizes.width)
+        self.widths = [*([encoder.width] if encoder else []), sizes.width]  # of the parts
+        dim = sum(self.widths)
+        first = torch.tensor([FIRST_WEIGHTS.get(name, OTHER_WEIGHT) for name in fields]).log()
+        self.field_weights = nn.Parameter(first.repeat(len(self.widths), 1))  # logs [parts, fields]
+        if encoder:
+            self.words_share = nn.Parameter(torch.tensor(WORDS_SHARE).logit())
+        self.query_correction = Correction(dim, sizes.hidden, dim)
+        extra = sum(dense.values()) + len(dense)
+        self.item_correction = Correction(dim + extra, sizes.hidden, dim)
+        self.from_dense = nn.ModuleDict({name: nn.Linear(n, dim, bias=False) for name, n in dense.items()})
+        for layer in self.from_dense.values():
+            nn.init.normal_(layer.weight, std=DENSE_WEIGHT * dim**-0.5)  # type: ignore[arg-type]
+
+    @property
+    def dim(self) -> int:
+        """How many numbers an embedding has."""
+        return sum(self.widths)
+
+    def queries(self, queries: Queries) -> torch.Tensor:
+        """Queries -> embeddings [queries, dim], float32, of length 1.
+
+        One without a known word or trigram has the encoder's part alone, or is all zeros without an encoder.
+        """
+        return self._query_embeddings(self.ngrams(*queries.grams), queries.tokens)
+
+    def padded_queries(self, grams: torch.Tensor, tokens: Tokens | None) -> torch.Tensor:
+        """Like `queries`, with n-grams as a table [queries, most of them], -1 where there are fewer."""
+        return self._query_embeddings(self.ngrams.padded(grams), tokens)
+
+    def _query_embeddings(self, sums: torch.Tensor, tokens: Tokens | None) -> torch.Tensor:
+        parts = [_directions(sums.float())]
+        if self.encoder:
+            assert tokens is not None
+            parts.insert(0, self.encoder(*tokens))
+        start = torch.cat(parts, 1)
+        return self._embedding(start, start + self.query_correction(start))
+
+    def items(self, items: Items) -> torch.Tensor:
+        """Items -> embeddings [items, dim], float32, of length 1. An item without anything is all zeros."""
+        bags = [items.grams[name] for name in self.fields]
+        if not len(bags[0][1]):
+            return self.field_weights.new_zeros(0, self.dim)
+        sums = [_directions(self.ngrams(*bag).float()) for bag in bags]
+        parts = [self._weighted(sums, -1)]
+        if self.encoder:
+            assert items.tokens is not None
+            vectors = self.encoder(*items.tokens)
+            means = [_mean(vectors, *items.texts[name]) for name in self.fields]
+            parts.insert(0, self._weighted(means, 0))
+        start, extra = torch.cat(parts, 1), []
+        for name in self.dense:
+            dense, has = items.dense[name]
+            extra += [dense * has[:, None], has[:, None].to(dense.dtype)]
+            start = start + self.from_dense[name](extra[-2])
+        return self._embedding(start, start + self.item_correction(torch.cat([start, *extra], 1)))
+
+    def _weighted(self, fields: list[torch.Tensor], part: int) -> torch.Tensor:
+        """The direction of the weighted sum of an item's fields, each [items, width]."""
+        weights = self.field_weights[part].exp()
+        return _directions(torch.einsum("f,fnw->nw", weights, torch.stack(fields)))
+
+    def _embedding(self, start: torch.Tensor, corrected: torch.Tensor) -> torch.Tensor:
+        """The parts of `corrected`, each as a direction, weighted by their shares of a score.
+
+        A part that is missing in `start` stays missing.
+        """
+        if self.encoder:
+            share = self.words_share.sigmoid()
+            shares = [(1 - share).sqrt(), share.sqrt()]
+        else:
+            shares = [self.field_weights.new_ones(())]
+        parts = []
+        for was, part, weight in zip(
+            torch.split(start, self.widths, 1),
+            torch.split(corrected.float(), self.widths, 1),
+            shares,
+            strict=True,
+        ):
+            has = was.detach().abs().amax(1, keepdim=True) > 0
+            parts.append(weight * _directions(part * has))
+        return _directions(torch.cat(parts, 1))
+
+
+def _mean(vectors: torch.Tensor, numbers: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+    """The means [rows, width] of those of the vectors [n, width] that `numbers` names, row after row."""
+    if not len(numbers):
+        return vectors.new_zeros(len(starts), vectors.shape[1])
+    return F.embedding_bag(numbers, vectors, starts, mode="mean")
+
+
+def _directions(rows: torch.Tensor) -> torch.Tensor:
+    """Rows [n, ...], each scaled to length 1; a row of zeros stays as it is."""
+    return F.normalize(rows, dim=1, eps=TINY)
