@@ -9,10 +9,9 @@ import pyarrow as pa
 import torch
 
 from ..common.terminal import OnStep, no_step
-from .bm25 import BM25
+from .bm25 import BM25, Batch, Kind
 from .loss import shortened
 from .model import EmbeddingModel
-from .ngrams import grams
 from .pairs import QUERY_QUERY, Pairs, Task
 from .ranking import Candidates, Scores
 from .reader import Export
@@ -41,26 +40,31 @@ class Embedded:
 
 
 def bm25_scores(
-    export: Export, pairs: Pairs, task: Task, candidates: Candidates, fields: Sequence[str] | None = None
+    export: Export,
+    pairs: Pairs,
+    task: Task,
+    candidates: Candidates,
+    fields: Sequence[str] | None = None,
+    *,
+    kind: Kind = "words",
 ) -> Scores:
     """BM25 over the candidates' texts in `fields`, by default in the fields that the export is read with."""
 
-    def documents() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def documents() -> Iterator[Batch]:
         done = 0
         for rows in export.batches(candidates.rows):
             if task.name == QUERY_QUERY:
-                words = [grams(pairs.queries.take(pa.array(rows)))["unigram"]]
+                yield [(pairs.queries.take(pa.array(rows)), np.arange(done, done + len(rows)))]
             else:
                 texts = export.texts(rows, fields or export.fields).values()
-                words = [grams(column, parents)["unigram"] for column, parents in texts]
-            yield (
-                np.concatenate([text.rows for text in words]) + done,
-                np.concatenate([text.codes for text in words]),
-            )
+                yield [(column, parents + done) for column, parents in texts]
             done += len(rows)
 
+    locales = None
+    if kind != "words" and task.name != QUERY_QUERY:
+        locales = export.rows.data.column("locale").take(pa.array(candidates.rows))
     used = pairs.queries.take(pa.array(np.unique(task.queries)))
-    bm25 = BM25(documents(), len(candidates.rows), used)
+    bm25 = BM25(documents(), len(candidates.rows), used, kind=kind, locales=locales)
     return lambda places: bm25.scores(pairs.queries.take(pa.array(places)))
 
 
