@@ -69,13 +69,15 @@ def bm25_scores(
 
 
 def fused(a: Scores, b: Scores, weight: float = 0.5) -> Scores:
-    """`weight` times the scores a, plus 1 - `weight` times the scores b.
+    """`weight` times the standardised scores a, plus 1 - `weight` times the standardised scores b."""
+    return lambda places: weight * standardised(a(places)) + (1 - weight) * standardised(b(places))
 
-    Before that both are standardised for each query: mean 0 and standard deviation 1 over the candidates.
+
+def standardised(table: torch.Tensor) -> torch.Tensor:
+    """Scores [queries, candidates], on the CPU, with mean 0 and standard deviation 1 for each query.
+
+    Equal scores become zeros.
     """
-
-    def standardised(table: torch.Tensor) -> torch.Tensor:
-        deviation = table.std(1, keepdim=True, correction=0).clamp(min=1e-9)
-        return (table - table.mean(1, keepdim=True)) / deviation
-
-    return lambda places: weight * standardised(a(places)).cpu() + (1 - weight) * standardised(b(places))
+    table = table.cpu()
+    deviation = table.std(1, keepdim=True, correction=0).clamp(min=1e-9)
+    return (table - table.mean(1, keepdim=True)) / deviation
