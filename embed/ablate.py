@@ -25,8 +25,8 @@ from .options import TrainOptions
 from .pairs import QUERY_QUERY, Pairs
 from .ranking import candidates_of, known_positives, measures, ranks
 from .reader import FIELDS, Export
-from .recall import groups
 from .scores import Embedded, bm25_scores
+from .slices import groups
 from .training import train
 
 NATIVE = ("title", "description")

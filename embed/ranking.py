@@ -129,12 +129,8 @@ class Gains:
         query = self.keys >> 32
         order = np.lexsort((-self.gains, query))
         rank = np.arange(len(order)) - np.searchsorted(query, query)
-        line = np.searchsorted(queries, query)
-        line = (
-            np.where(queries[np.minimum(line, len(queries) - 1)] == query, line, -1) if len(queries) else -1
-        )
-        table, kept = np.zeros((len(queries), k)), (rank < k) & (line >= 0)
-        table[line[kept], rank[kept]] = self.gains[order][kept]
+        table, kept = np.zeros((len(queries), k)), (rank < k) & np.isin(query, queries)
+        table[np.searchsorted(queries, query[kept]), rank[kept]] = self.gains[order][kept]
         return table
 
 
@@ -148,7 +144,7 @@ def ndcg(shown: np.ndarray, queries: np.ndarray, gains: Gains) -> np.ndarray:
     discount = 1 / np.log2(np.arange(k) + 2)
     highest = gains.best(queries, k) @ discount
     found = gains(queries, shown) @ discount
-    return np.divide(found, highest, out=np.full(len(queries), np.nan), where=highest > 0)
+    return np.where(highest > 0, found / np.where(highest > 0, highest, 1), np.nan)
 
 
 def _leave_out(table: torch.Tensor, queries: np.ndarray, candidates: Candidates, known: np.ndarray) -> None:

@@ -75,15 +75,15 @@ class Stems:
         `codes` [words] are the codes of `words`, `chosen` the numbers of the words in this language.
         """
         if self._stemmer is None:
-            return codes[chosen]
+            return codes.take(chosen)
         distinct, first, place = np.unique(codes[chosen], return_index=True, return_inverse=True)
         first = chosen[first]
         new = np.array([code not in self._codes for code in distinct.tolist()], bool)
         if new.any():
             stems = self._stemmer.stemWords(spelled(words, first[new]))
             self._codes.update(zip(distinct[new].tolist(), self._hashed(stems, distinct[new]), strict=True))
-        stem_codes: np.ndarray = np.array([self._codes[code] for code in distinct.tolist()], np.uint64)[place]
-        return stem_codes
+        stem_codes: np.ndarray = np.array([self._codes[code] for code in distinct.tolist()], np.uint64)
+        return stem_codes.take(place)
 
     def _hashed(self, stems: list[str], own: np.ndarray) -> list[int]:
         """The code of each stem. A stem that is not one word gives way to the code of the word itself."""

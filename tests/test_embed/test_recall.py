@@ -14,8 +14,9 @@ from pincaption.embed.intervals import mean_and_interval
 from pincaption.embed.pairs import QUERY_PIN, QUERY_QUERY, Pairs, Task
 from pincaption.embed.ranking import Candidates, known_positives, measures, ranks
 from pincaption.embed.reader import Export
-from pincaption.embed.recall import groups, summaries
+from pincaption.embed.recall import summaries
 from pincaption.embed.scores import bm25_scores, fused
+from pincaption.embed.slices import groups
 
 
 @settings(max_examples=150, deadline=None)
