@@ -37,7 +37,7 @@ def _body(result: RecallResult, pictures: Mapping[str, str]) -> Iterator[str]:
         yield _measures(task, result)
         yield "</section>\n"
         if task["groups"]:
-            yield _slices(task)
+            yield _slices(name, task)
         yield from _examples(name, task, pictures)
     yield f"{_method(result)}</main>\n"
 
@@ -68,12 +68,11 @@ def _headline(task: TaskRecall, result: RecallResult) -> str:
 
 
 def _less_bm25(task: TaskRecall) -> str:
-    parts = []
-    for name, label in (("model less bm25", "The model"), ("fused less bm25", "Both fused")):
-        mean, low, high = task["differences"][name]  # type: ignore[literal-required]
-        sign = "more than" if low > 0 else "less than" if high < 0 else "not clearly different from"
-        parts.append(f"{label}: {mean:+.3f} ({low:+.3f} to {high:+.3f}), {sign} BM25.")
-    return f"<p>{' '.join(parts)}</p>"
+    model, both = (
+        "{:+.3f} ({:+.3f} to {:+.3f})".format(*difference)
+        for difference in (task["differences"]["model less bm25"], task["differences"]["fused less bm25"])
+    )
+    return f"<p>Difference to BM25: the model {model}, both fused {both}.</p>"
 
 
 def _measures(task: TaskRecall, result: RecallResult) -> str:
@@ -126,7 +125,7 @@ def _cell(interval: Sequence[float] | None) -> str:
     return f"<td>{mean:.3f}<small>{low:.3f} to {high:.3f}</small></td>"
 
 
-def _slices(task: TaskRecall) -> str:
+def _slices(of_task: str, task: TaskRecall) -> str:
     legend = "".join(f'<li class="{who}">{NAMES[who]}</li>' for who in METHODS)
     body = ""
     for by, groups in task["groups"].items():
@@ -141,7 +140,8 @@ def _slices(task: TaskRecall) -> str:
         for name in ("", "pairs", "0 to 1", "model", "BM25", "fused", "model less BM25", "fused less BM25")
     )
     return (
-        "<section><h2>By slice</h2><p>Recall@10. Differences are paired by query. They are coloured where "
+        f"<section><h2>By slice: {text(of_task)}</h2><p>Recall@10. Differences are paired by query. "
+        "They are coloured where "
         f'the interval leaves out 0.</p><ul class="legend">{legend}</ul><div class="scroll"><table>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>\n"
     )
