@@ -49,23 +49,39 @@ def bm25_scores(
     kind: Kind = "words",
 ) -> Scores:
     """BM25 over the candidates' texts in `fields`, by default in the fields that the export is read with."""
+    used = pairs.queries.take(pa.array(np.unique(task.queries)))
+    if task.name == QUERY_QUERY:
+        others = pairs.queries.take(pa.array(candidates.rows))
+        bm25 = BM25([[(others, np.arange(len(others)))]], len(others), used, kind=kind)
+    else:
+        bm25 = item_index(export, candidates.rows, fields, kind=kind, queries=used)
+    return lambda places: bm25.scores(pairs.queries.take(pa.array(places)))
+
+
+def item_index(
+    export: Export,
+    rows: np.ndarray,
+    fields: Sequence[str] | None = None,
+    *,
+    kind: Kind = "words",
+    queries: pa.Array | None = None,
+) -> BM25:
+    """An index of the items in these rows: document i is the item in rows[i].
+
+    `fields`: by default those that the export is read with. With `queries`, it answers these alone.
+    """
 
     def documents() -> Iterator[Batch]:
         done = 0
-        for rows in export.batches(candidates.rows):
-            if task.name == QUERY_QUERY:
-                yield [(pairs.queries.take(pa.array(rows)), np.arange(done, done + len(rows)))]
-            else:
-                texts = export.texts(rows, fields or export.fields).values()
-                yield [(column, parents + done) for column, parents in texts]
-            done += len(rows)
+        for some in export.batches(rows):
+            texts = export.texts(some, fields or export.fields).values()
+            yield [(column, parents + done) for column, parents in texts]
+            done += len(some)
 
     locales = None
-    if kind != "words" and task.name != QUERY_QUERY:
-        locales = export.rows.data.column("locale").take(pa.array(candidates.rows))
-    used = pairs.queries.take(pa.array(np.unique(task.queries)))
-    bm25 = BM25(documents(), len(candidates.rows), used, kind=kind, locales=locales)
-    return lambda places: bm25.scores(pairs.queries.take(pa.array(places)))
+    if kind != "words":
+        locales = export.rows.data.column("locale").take(pa.array(rows))
+    return BM25(documents(), len(rows), queries, kind=kind, locales=locales)
 
 
 def fused(a: Scores, b: Scores, weight: float = 0.5) -> Scores:

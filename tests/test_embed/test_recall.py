@@ -5,17 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pincaption.embed.bm25 import KINDS, Kind
 from pincaption.embed.intervals import mean_and_interval
 from pincaption.embed.pairs import QUERY_PIN, QUERY_QUERY, Pairs, Task
 from pincaption.embed.ranking import Candidates, known_positives, measures, ranks
 from pincaption.embed.reader import Export
 from pincaption.embed.recall import summaries
-from pincaption.embed.scores import bm25_scores, fused
+from pincaption.embed.scores import bm25_scores, fused, item_index
 from pincaption.embed.slices import groups
 
 
@@ -102,6 +104,22 @@ def test_bm25_reads_every_field_and_only_those(export: Path) -> None:
         np.array([row["title"] is None for row in Export(export).rows[index.rows].to_pylist()])
     )
     assert titles[:, without_title].sum() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_for_any_query_gives_the_scores_of_one_for_these_queries(export: Path, kind: Kind) -> None:
+    data = Export(export)
+    pairs = Pairs.load(data, "test")
+    task = pairs.tasks[QUERY_PIN]
+    whole = item_index(data, task.pool, kind=kind)
+    some = task.queries[:5]
+    asked = pairs.queries.take(pa.array(some))
+    found = bm25_scores(data, pairs, task, Candidates(task.pool), kind=kind)(some)
+    torch.testing.assert_close(whole.scores(asked), found)
+    best = found.argmax(1).numpy()
+    for query, document in zip(asked.to_pylist(), best, strict=True):
+        assert set(whole.matches(query, np.array([document]))[0]) <= set(query.split())
+        assert whole.matches(query, np.array([document]))[0]
 
 
 def test_fused_is_the_mean_of_both_standardised_scores() -> None:
