@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..common.terminal import no_step, plural, say, steps
-from .embed_tables import TrainingTable, print_ablation, print_recall, print_training
+from .embed_tables import TrainingTable, print_ablation, print_training
 from .verbs import Verbs, verb
 
 if TYPE_CHECKING:
     from ..embed.ablate import AblationResult
     from ..embed.checkpoint import TrainResult
-    from ..embed.recall import RecallResult
 
 FIELD_NAMES = "title,description,caption,board_titles,engaged_queries"
 
@@ -245,50 +244,6 @@ def train_command(
         raise click.exceptions.Exit(0)
     if not as_json:
         print_training(result)
-    return result
-
-
-@verb(embed, "recall")
-@click.argument("model")
-@click.argument("export")
-@click.option(
-    "--split",
-    type=click.Choice(["test", "train"]),
-    default="test",
-    show_default=True,
-    help="The split whose pairs are ranked.",
-)
-@click.option(
-    "--index",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Rank among N random items, and those of the pairs. [default: all]",
-)
-def recall_command(model: str, export: str, split: str, index: int | None, as_json: bool) -> RecallResult:
-    """Measure how well a model finds what people chose.
-
-    Recall@10 says how often the item that people chose is among the first ten; @1, @100 and MRR are given as
-    well.
-
-    Shows BM25, and both fused, beside the model. For each task, and within it by action, by language, by
-    whether the item has native text, and by whether the item was known to fit the query. A query's other
-    known positives are left out of its ranking. Items with equal scores share their ranks. Intervals (95%)
-    resample queries.
-
-    \b
-    captioner embed recall model/ out/
-    """
-    from ..embed.model import EmbeddingModel
-    from ..embed.reader import Export
-    from ..embed.recall import recall
-
-    with steps({"encoding items": "items", "ranking": "tasks"}) as on_step:
-        data = Export(export)  # read before the model, which takes longer
-        loaded = EmbeddingModel.load(model)
-        data.fields = loaded.fields
-        result = recall(loaded, data, split=split, index=index, on_step=on_step)
-    if not as_json:
-        print_recall(result)
     return result
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import click
 
@@ -50,24 +51,54 @@ class TrainingTable:
 
 def print_recall(result: RecallResult) -> None:
     """For each task the recall of each length of embeddings, of BM25 and of both, and that of each group."""
+    fusion = result["fusion"]
+    kind, weight = fusion["kind"], fusion["weight"]
+    tuned = "tuned on held-out queries" if fusion["recall"] is not None else "not tuned"
+    click.echo(f"fused: {weight:g} of the model, {1 - weight:g} of BM25 of {kind} ({tuned})")
     for name, task in result["tasks"].items():
         click.echo(
             f"{name}: {plural(task['pairs'], 'pair')} of {task['queries']:,} queries among {task['index']:,}"
         )
-        click.echo(f"  {'':<36}recall@10             @1   @100    MRR")
-        lines = [(f"{dim} numbers", summary) for dim, summary in task["dims"].items()]
-        for label, summary in [*lines, ("BM25", task["bm25"]), ("both fused", task["fused"])]:
+        click.echo(f"  {'':<28}recall@10             @1   @100    MRR  NDCG@10")
+        lines = {f"{dim} numbers": summary for dim, summary in task["dims"].items()}
+        gains = {[*lines][-1]: task["ndcg@10"]["model"]}
+        for who, label in (
+            ("bm25", f"BM25 of {kind}"),
+            ("bm25 of words", "BM25 of words"),
+            ("fused", "both fused"),
+        ):
+            lines[label] = cast("Mapping[str, Summary]", task)[who]
+            gains[label] = task["ndcg@10"][who]
+        for label, summary in lines.items():
             others = (summary["recall@1"], summary["recall@100"], summary["mrr"])
             cells = "  ".join(f"{mean:.3f}" for mean, _, _ in others)
-            click.echo(f"  {label:<36}{_interval(summary)}  {cells}")
+            last = f"{gains[label][0]:>9.3f}" if label in gains else ""
+            click.echo(f"  {label:<28}{_interval(summary)}  {cells}{last}")
+        for label, more in cast("Mapping[str, list[float | None]]", task["differences"]).items():
+            click.echo(f"  {label.replace('bm25', 'BM25'):<28}{_difference(more)}")
         if task["groups"]:
-            click.echo(f"  {'pairs by':<36}{'recall@10':<20}BM25     pairs")
+            click.echo(f"  {'pairs by':<30}{'recall@10':<20}  BM25  fused    pairs")
         for by, groups in task["groups"].items():
             for label, group in groups.items():
+                bm25, fused = group["bm25"]["recall@10"][0], group["fused"]["recall@10"][0]
                 click.echo(
-                    f"  {printable(by + ': ' + label):<36.36}{_interval(group['model'])}"
-                    f"  {group['bm25']['recall@10'][0]:.3f}{group['pairs']:>9,}"
+                    f"  {printable(_SHORT.get(by, by) + ': ' + label):<30.30}{_interval(group['model'])}"
+                    f"  {bm25:.3f}  {fused:.3f}{group['pairs']:>9,}"
                 )
+        if popular := task["popularity"]:
+            click.echo("  of the first ten hits, in the tenth of the items with most training pairs:")
+            shown = (
+                f"{name.replace('bm25', 'BM25')} {share:.0%}" for name, share in popular["shown"].items()
+            )
+            click.echo(f"    {', '.join(shown)}; people chose {popular['chosen']:.0%}")
+
+
+# What pairs are grouped by, in a narrow column
+_SHORT = {
+    "training pairs of the query": "query",
+    "training pairs of the item": "item",
+    "words of the query": "words",
+}
 
 
 def _interval(summary: Summary) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..common.files import write_whole
 from ..common.terminal import OnStep, no_step
+from .bm25 import KINDS
 from .checkpoint import check_writable
 from .controls import Control
 from .errors import EmbedError
@@ -25,8 +26,8 @@ from .options import TrainOptions
 from .pairs import QUERY_QUERY, Pairs
 from .ranking import candidates_of, known_positives, measures, ranks
 from .reader import FIELDS, Export
-from .recall import groups
 from .scores import Embedded, bm25_scores
+from .slices import groups
 from .training import train
 
 NATIVE = ("title", "description")
@@ -217,7 +218,7 @@ def _measure(model: EmbeddingModel, export: Export) -> _Measured:
         }
         for who, scores in (
             ("model", embedded.scores(task, candidates, model.dim)),
-            ("bm25", bm25_scores(export, pairs, task, candidates)),
+            ("bm25", bm25_scores(export, pairs, task, candidates, kind=KINDS[-1])),
         ):
             hit = measures(ranks(scores, task, candidates, known))["recall@10"]
             for group, mask in masks.items():

@@ -31,3 +31,14 @@ def means_and_intervals(
         means.append(drawn @ sums / (drawn @ sizes)[:, None])
     low, high = np.quantile(np.concatenate(means), [0.025, 0.975], axis=0)
     return list(zip(values.mean(1).tolist(), low.tolist(), high.tolist(), strict=True))
+
+
+def interval_of_means(values: np.ndarray) -> list[float]:
+    """[mean, low, high] of one value for each cluster, rounded; values that are not a number are left out.
+
+    Three zeros without any value.
+    """
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return [0.0, 0.0, 0.0]
+    return [round(number, 4) for number in mean_and_interval(values, np.arange(len(values)))]

@@ -1,4 +1,4 @@
-"""Exact ranks of the right items among all candidates, and the measures made of them: Recall@k and MRR."""
+"""Exact ranks of the right items among all candidates, and what is measured: Recall@k, MRR, NDCG@k."""
 
 from __future__ import annotations
 
@@ -76,6 +76,75 @@ def ranks(scores: Scores, task: Task, candidates: Candidates, known: np.ndarray)
                 (1 + (rows > mine).sum(1) + (rows == mine).sum(1) / 2).cpu().numpy()
             )
     return ranked
+
+
+def top(scores: Scores, queries: np.ndarray, candidates: Candidates, known: np.ndarray, k: int) -> np.ndarray:
+    """The rows [queries, k] of the best k candidates of each query, the best first; -1 where there are fewer.
+
+    `queries`: places, ascending. Positives that `known` lists for a query are never shown, nor is a score
+    that is not a number. Of candidates with equal scores the first ones win.
+    """
+    best = np.full((len(queries), k), -1)
+    block = max(1, BLOCK_BYTES // (4 * max(1, len(candidates.rows))))
+    for first in range(0, len(queries), block):
+        table = scores(queries[first : first + block]).float()
+        _leave_out(table, queries[first : first + block], candidates, known)
+        table = torch.where(table.isnan(), -torch.inf, table)
+        least = table.topk(min(k, table.shape[1]), 1).values[:, -1:]  # the lowest score that may be shown
+        line, place = torch.where((table >= least) & (table > -torch.inf))
+        value = table[line, place].cpu().numpy()
+        lines, places = line.cpu().numpy(), place.cpu().numpy()
+        order = np.lexsort((places, -value, lines))
+        lines, places = lines[order], places[order]
+        rank = np.arange(len(lines)) - np.searchsorted(lines, lines)
+        shown = rank < k
+        best[first + lines[shown], rank[shown]] = candidates.rows[places[shown]]
+    return best
+
+
+@dataclass(frozen=True)
+class Gains:
+    """How good an item is for a query, for NDCG. An item that nobody judged for the query gains 0."""
+
+    keys: np.ndarray  # query * 2^32 + item, ascending, each once
+    gains: np.ndarray  # [keys], at least 0
+
+    @classmethod
+    def of(cls, queries: np.ndarray, items: np.ndarray, gains: np.ndarray) -> Gains:
+        """Of judgements: the place of the query, the row of the item, and the gain of each; repeated ones
+        add up."""
+        keys, place = np.unique(queries.astype(np.int64) << 32 | items, return_inverse=True)
+        return cls(keys, np.bincount(place, gains, len(keys)))
+
+    def __call__(self, queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """The gains [queries, k] of the rows [queries, k]; of the row -1 it is 0."""
+        wanted = queries.astype(np.int64)[:, None] << 32 | np.maximum(rows, 0)
+        if not len(self.keys):
+            return np.zeros(rows.shape)
+        place = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
+        return np.where((rows >= 0) & (self.keys[place] == wanted), self.gains[place], 0.0)
+
+    def best(self, queries: np.ndarray, k: int) -> np.ndarray:
+        """The k highest gains [queries, k] of each query, the highest first; zeros where it has fewer."""
+        query = self.keys >> 32
+        order = np.lexsort((-self.gains, query))
+        rank = np.arange(len(order)) - np.searchsorted(query, query)
+        table, kept = np.zeros((len(queries), k)), (rank < k) & np.isin(query, queries)
+        table[np.searchsorted(queries, query[kept]), rank[kept]] = self.gains[order][kept]
+        return table
+
+
+def ndcg(shown: np.ndarray, queries: np.ndarray, gains: Gains) -> np.ndarray:
+    """NDCG [queries] of the rows [queries, k] that are shown, the best first; see `top`.
+
+    It is the sum of gain / log2(1 + rank) over the shown rows, divided by that of the best order. NaN for a
+    query without a judged item that gains more than 0. `queries`: places, ascending.
+    """
+    k = shown.shape[1]
+    discount = 1 / np.log2(np.arange(k) + 2)
+    highest = gains.best(queries, k) @ discount
+    found = gains(queries, shown) @ discount
+    return np.where(highest > 0, found / np.where(highest > 0, highest, 1), np.nan)
 
 
 def _leave_out(table: torch.Tensor, queries: np.ndarray, candidates: Candidates, known: np.ndarray) -> None:

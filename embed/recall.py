@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..common.terminal import OnStep, no_step
-from .intervals import means_and_intervals
+from .bm25 import Kind
+from .fusion import Fusion
+from .intervals import interval_of_means, means_and_intervals
 from .model import EmbeddingModel
 from .pairs import QUERY_QUERY, Pairs, Task
-from .ranking import Candidates, candidates_of, known_positives, measures, ranks
+from .ranking import Candidates, Gains, Scores, candidates_of, known_positives, measures, ndcg, ranks, top
 from .reader import Export
 from .scores import Embedded, bm25_scores, fused
+from .shown import SHOWN, Example, Popularity, gained_and_lost, popularity
+from .slices import Training, groups
 
 # {measure: [mean, low, high]}, with 95% intervals
 Summary = TypedDict(
@@ -28,32 +30,48 @@ Summary = TypedDict(
     {"recall@1": list[float], "recall@10": list[float], "recall@100": list[float], "mrr": list[float]},
 )
 
+# Of two methods, paired by query: the difference of Recall@10 and its 95% interval, [mean, low, high].
+Differences = TypedDict("Differences", {"model less bm25": list[float], "fused less bm25": list[float]})
+
 
 class GroupRecall(TypedDict):
     """Recall of a group of pairs, for instance those of one language."""
 
     pairs: int
-    model: Summary
-    bm25: Summary
-
-
-class TaskRecall(TypedDict):
-    """Recall of the pairs of one task."""
-
-    pairs: int
     queries: int
-    index: int  # how many candidates the pairs were ranked among
-    bm25: Summary
-    fused: Summary  # of the model and BM25
-    dims: dict[str, Summary]  # {length of the embeddings: of the model}
-    groups: dict[str, dict[str, GroupRecall]]  # {by what: {group: ...}}
+    model: Summary
+    bm25: Summary  # of the kind that RecallResult names
+    fused: Summary
+    differences: Differences
+
+
+TaskRecall = TypedDict(
+    "TaskRecall",
+    {
+        "pairs": int,
+        "queries": int,
+        "index": int,  # how many candidates the pairs were ranked among
+        "bm25": Summary,  # of the kind that RecallResult names
+        "bm25 of words": Summary,
+        "fused": Summary,  # of the model and BM25
+        "dims": dict[str, Summary],  # {length of the embeddings: of the model}
+        "differences": Differences,
+        # {"model", "bm25", "bm25 of words" or "fused": [mean, low, high]}; the gain of an item is the weight
+        # of its pairs
+        "ndcg@10": dict[str, list[float]],
+        "groups": dict[str, dict[str, GroupRecall]],  # {by what: {group: ...}}
+        "examples": dict[str, list[Example]],  # "gained" and "lost", by the model against BM25
+        "popularity": Popularity | None,  # of the hits; None for query-query, or without training pairs
+    },
+)
 
 
 class RecallResult(TypedDict):
     """What `recall` returns."""
 
     split: str
-    fields: list[str]  # that BM25 and the item tower read
+    fields: list[str]  # that BM25 and the model read
+    fusion: dict[str, Any]  # the kind of BM25, the weight of the model, and its Recall@10 when it was tuned
     tasks: dict[str, TaskRecall]
 
 
@@ -65,71 +83,137 @@ def recall(
     index: int | None = None,
     on_step: OnStep = no_step,
 ) -> RecallResult:
-    """Recall@1, @10, @100 and MRR of a model on the pairs of a split, with those of BM25 and of both fused.
+    """Recall@1, @10, @100 and MRR of a model on the pairs of a split, beside BM25 and both fused.
 
     `index`: rank among so many random items, and those of the pairs, instead of all. Raises EmbedError for an
     export without pairs of that split, or that does not fit the model.
     """
     if not isinstance(export, Export):
         export = Export(export, model.fields)
-    pairs = Pairs.load(export, split)
+    fusion, pairs = Fusion.of(model.about), Pairs.load(export, split)
     other = "train" if split == "test" else "test"
-    tasks = [pairs.tasks]
-    if export.manifest["pairs"]["pairs"].get(other):
-        tasks.append(pairs.tasks_of(Pairs.load(export, other)))
+    others = Pairs.load(export, other) if export.manifest["pairs"]["pairs"].get(other) else None
     embedded = Embedded(model, export, pairs.queries, on_step=on_step)
-    result: RecallResult = {"split": split, "fields": list(export.fields), "tasks": {}}
+    measuring = _Measuring(
+        model,
+        export,
+        pairs,
+        {} if others is None else pairs.tasks_of(others),
+        embedded,
+        Training.of(export, pairs.queries, others if split == "test" else pairs, export.fields),
+        fusion,
+    )
+    result: RecallResult = {
+        "split": split,
+        "fields": list(export.fields),
+        "fusion": fusion.as_dict(),
+        "tasks": {},
+    }
     for done, (name, task) in enumerate(pairs.tasks.items()):
         on_step("ranking", done, len(pairs.tasks))
-        candidates, known = candidates_of(task, index), known_positives(tasks, name)
-        result["tasks"][name] = _recall_of_task(model, export, pairs, task, embedded, candidates, known)
+        result["tasks"][name] = measuring.task(task, candidates_of(task, index))
     on_step("ranking", len(pairs.tasks), len(pairs.tasks))
     return result
 
 
-def _recall_of_task(
-    model: EmbeddingModel,
-    export: Export,
-    pairs: Pairs,
-    task: Task,
-    embedded: Embedded,
-    candidates: Candidates,
-    known: np.ndarray,
-) -> TaskRecall:
-    words = bm25_scores(export, pairs, task, candidates)
-    both = fused(embedded.scores(task, candidates, model.dim), words)
-    by_dim = {
-        dim: ranks(embedded.scores(task, candidates, dim), task, candidates, known) for dim in model.dims
-    }
-    bm25 = ranks(words, task, candidates, known)
-    summary_of = summaries(
-        {
-            **{str(dim): rank for dim, rank in by_dim.items()},
+class _Measuring:
+    """What the measuring of every task needs."""
+
+    def __init__(
+        self,
+        model: EmbeddingModel,
+        export: Export,
+        pairs: Pairs,
+        others: Mapping[str, Task],
+        embedded: Embedded,
+        training: Training,
+        fusion: Fusion,
+    ):
+        self.model, self.export, self.pairs, self.others = model, export, pairs, others
+        self.embedded, self.training, self.fusion = embedded, training, fusion
+
+    def task(self, task: Task, candidates: Candidates) -> TaskRecall:
+        """Recall of the pairs of one task among the candidates."""
+        known = known_positives([self.pairs.tasks, self.others], task.name)
+        longest = self.model.dim
+        words, bm25 = self._bm25(task, candidates, "words"), self._bm25(task, candidates, self.fusion.kind)
+        ours = self.embedded.scores(task, candidates, longest)
+        scores = {
+            "model": ours,
             "bm25": bm25,
-            "fused": ranks(both, task, candidates, known),
-        },
-        task.queries,
-    )
-    by_group: dict[str, dict[str, GroupRecall]] = {}
-    for by, masks in groups(export, task, pairs.details[task.name]).items():
-        by_group[by] = {}
-        for group, mask in masks.items():
-            of_group = {"model": by_dim[model.dim][mask], "bm25": bm25[mask]}
-            summary = summaries(of_group, task.queries[mask])
-            by_group[by][group] = {
-                "pairs": int(mask.sum()),
-                "model": summary["model"],
-                "bm25": summary["bm25"],
-            }
-    return {
-        "pairs": len(task),
-        "queries": len(np.unique(task.queries)),
-        "index": len(candidates.rows),
-        "bm25": summary_of.pop("bm25"),
-        "fused": summary_of.pop("fused"),
-        "dims": summary_of,
-        "groups": by_group,
-    }
+            "bm25 of words": words,
+            "fused": fused(ours, bm25, self.fusion.weight),
+        }
+        ranks_of = {name: ranks(one, task, candidates, known) for name, one in scores.items()}
+        shorter = {
+            str(dim): ranks(self.embedded.scores(task, candidates, dim), task, candidates, known)
+            for dim in self.model.dims
+            if dim != longest
+        }
+        summary_of = summaries({**ranks_of, **shorter}, task.queries)
+        shown = self._shown(scores, task, candidates)
+        queries = np.unique(task.queries)
+        gains = Gains.of(task.queries, task.items, task.weights)
+        return {
+            "pairs": len(task),
+            "queries": len(queries),
+            "index": len(candidates.rows),
+            "bm25": summary_of["bm25"],
+            "bm25 of words": summary_of["bm25 of words"],
+            "fused": summary_of["fused"],
+            "dims": {**{dim: summary_of[dim] for dim in shorter}, str(longest): summary_of["model"]},
+            "differences": differences(ranks_of, task.queries),
+            "ndcg@10": {name: interval_of_means(ndcg(rows, queries, gains)) for name, rows in shown.items()},
+            "groups": self._groups(task, ranks_of),
+            "examples": gained_and_lost(self.export, self.pairs, task, ranks_of["model"], ranks_of["bm25"]),
+            "popularity": None
+            if task.name == QUERY_QUERY
+            else popularity(shown, task, candidates.rows, self.training.item_pairs),
+        }
+
+    def _bm25(self, task: Task, candidates: Candidates, kind: Kind) -> Scores:
+        return bm25_scores(self.export, self.pairs, task, candidates, kind=kind)
+
+    def _shown(
+        self, scores: Mapping[str, Scores], task: Task, candidates: Candidates
+    ) -> dict[str, np.ndarray]:
+        """{method: the rows [queries, ten] that it shows}. What was known before is not shown."""
+        before = known_positives([self.others], task.name) if task.name in self.others else task.known[:0]
+        own = known_positives([{task.name: task}], task.name)
+        if task.name == QUERY_QUERY:  # no query is shown to itself
+            queries = np.unique(task.queries).astype(np.int64)
+            before = np.union1d(before, queries << 32 | queries)
+            own = task.known
+        before = np.setdiff1d(before, own)
+        queries = np.unique(task.queries)
+        return {name: top(one, queries, candidates, before, SHOWN) for name, one in scores.items()}
+
+    def _groups(self, task: Task, ranks_of: Mapping[str, np.ndarray]) -> dict[str, dict[str, GroupRecall]]:
+        masks_by = self.training.groups(task) | groups(self.export, task, self.pairs.details[task.name])
+        found: dict[str, dict[str, GroupRecall]] = {}
+        for by, masks in masks_by.items():
+            found[by] = {}
+            for group, mask in masks.items():
+                queries = task.queries[mask]
+                part = {name: ranks_of[name][mask] for name in ("model", "bm25", "fused")}
+                summary = summaries(part, queries)
+                found[by][group] = {
+                    "pairs": int(mask.sum()),
+                    "queries": len(np.unique(queries)),
+                    "model": summary["model"],
+                    "bm25": summary["bm25"],
+                    "fused": summary["fused"],
+                    "differences": differences(part, queries),
+                }
+        return found
+
+
+def differences(ranks_of: Mapping[str, np.ndarray], queries: np.ndarray) -> Differences:
+    """How much more Recall@10 the model has than BM25, and both fused have, paired by query."""
+    hits = {name: measures(ranks_of[name])["recall@10"] for name in ("model", "bm25", "fused")}
+    lines = np.stack([hits["model"] - hits["bm25"], hits["fused"] - hits["bm25"]])
+    model, both = ([round(x, 4) for x in line] for line in means_and_intervals(lines, queries))
+    return {"model less bm25": model, "fused less bm25": both}
 
 
 def summaries(ranks_of: Mapping[str, np.ndarray], queries: np.ndarray) -> dict[str, Summary]:
@@ -140,31 +224,3 @@ def summaries(ranks_of: Mapping[str, np.ndarray], queries: np.ndarray) -> dict[s
     for (who, name), interval in zip(lines, intervals, strict=True):
         rounded[who][name] = [round(number, 4) for number in interval]
     return cast(dict[str, Summary], rounded)
-
-
-def groups(export: Export, task: Task, details: pa.Table) -> dict[str, dict[str, np.ndarray]]:
-    """{by what: {group: bool [pairs]}}; groups without a pair are left out.
-
-    By the action, by the item's language, by whether the item has native text, and by whether the query is
-    one of the item's engaged queries. There are none for query-query.
-    """
-    if task.name == QUERY_QUERY:
-        return {}
-    rows = export.rows[task.items]
-    native = (
-        pc.fill_null(pc.utf8_length(rows.column("title")), 0).to_numpy()
-        + pc.fill_null(pc.utf8_length(rows.column("description")), 0).to_numpy()
-    ) > 0
-    locale_parts = pc.split_pattern(pc.fill_null(rows.column("locale"), "unknown"), "-")
-    language = pc.fill_null(pc.list_element(locale_parts, 0), "unknown").to_numpy(zero_copy_only=False)
-    in_features = details["in_features"].to_numpy(zero_copy_only=False)
-    action = details["action"].to_numpy(zero_copy_only=False)
-    all_groups = {
-        "action": {str(name): action == name for name in np.unique(action.astype(str))},
-        "language": {str(name): language == name for name in np.unique(language.astype(str))},
-        "item": {"with native text": native, "without native text": ~native},
-        "query": {"known of the item": in_features, "new to the item": ~in_features},
-    }
-    return {
-        by: {name: mask for name, mask in masks.items() if mask.any()} for by, masks in all_groups.items()
-    }

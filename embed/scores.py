@@ -9,10 +9,9 @@ import pyarrow as pa
 import torch
 
 from ..common.terminal import OnStep, no_step
-from .bm25 import BM25
+from .bm25 import BM25, Batch, Kind
 from .loss import shortened
 from .model import EmbeddingModel
-from .ngrams import grams
 from .pairs import QUERY_QUERY, Pairs, Task
 from .ranking import Candidates, Scores
 from .reader import Export
@@ -41,37 +40,60 @@ class Embedded:
 
 
 def bm25_scores(
-    export: Export, pairs: Pairs, task: Task, candidates: Candidates, fields: Sequence[str] | None = None
+    export: Export,
+    pairs: Pairs,
+    task: Task,
+    candidates: Candidates,
+    fields: Sequence[str] | None = None,
+    *,
+    kind: Kind = "words",
 ) -> Scores:
     """BM25 over the candidates' texts in `fields`, by default in the fields that the export is read with."""
-
-    def documents() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        done = 0
-        for rows in export.batches(candidates.rows):
-            if task.name == QUERY_QUERY:
-                words = [grams(pairs.queries.take(pa.array(rows)))["unigram"]]
-            else:
-                texts = export.texts(rows, fields or export.fields).values()
-                words = [grams(column, parents)["unigram"] for column, parents in texts]
-            yield (
-                np.concatenate([text.rows for text in words]) + done,
-                np.concatenate([text.codes for text in words]),
-            )
-            done += len(rows)
-
     used = pairs.queries.take(pa.array(np.unique(task.queries)))
-    bm25 = BM25(documents(), len(candidates.rows), used)
+    if task.name == QUERY_QUERY:
+        others = pairs.queries.take(pa.array(candidates.rows))
+        bm25 = BM25([[(others, np.arange(len(others)))]], len(others), used, kind=kind)
+    else:
+        bm25 = item_index(export, candidates.rows, fields, kind=kind, queries=used)
     return lambda places: bm25.scores(pairs.queries.take(pa.array(places)))
 
 
-def fused(a: Scores, b: Scores, weight: float = 0.5) -> Scores:
-    """`weight` times the scores a, plus 1 - `weight` times the scores b.
+def item_index(
+    export: Export,
+    rows: np.ndarray,
+    fields: Sequence[str] | None = None,
+    *,
+    kind: Kind = "words",
+    queries: pa.Array | None = None,
+) -> BM25:
+    """An index of the items in these rows: document i is the item in rows[i].
 
-    Before that both are standardised for each query: mean 0 and standard deviation 1 over the candidates.
+    `fields`: by default those that the export is read with. With `queries`, it answers these alone.
     """
 
-    def standardised(table: torch.Tensor) -> torch.Tensor:
-        deviation = table.std(1, keepdim=True, correction=0).clamp(min=1e-9)
-        return (table - table.mean(1, keepdim=True)) / deviation
+    def documents() -> Iterator[Batch]:
+        done = 0
+        for some in export.batches(rows):
+            texts = export.texts(some, fields or export.fields).values()
+            yield [(column, parents + done) for column, parents in texts]
+            done += len(some)
 
-    return lambda places: weight * standardised(a(places)).cpu() + (1 - weight) * standardised(b(places))
+    locales = None
+    if kind != "words":
+        locales = export.rows.data.column("locale").take(pa.array(rows))
+    return BM25(documents(), len(rows), queries, kind=kind, locales=locales)
+
+
+def fused(a: Scores, b: Scores, weight: float = 0.5) -> Scores:
+    """`weight` times the standardised scores a, plus 1 - `weight` times the standardised scores b."""
+    return lambda places: weight * standardised(a(places)) + (1 - weight) * standardised(b(places))
+
+
+def standardised(table: torch.Tensor) -> torch.Tensor:
+    """Scores [queries, candidates], on the CPU, with mean 0 and standard deviation 1 for each query.
+
+    Equal scores become zeros.
+    """
+    table = table.cpu()
+    deviation = table.std(1, keepdim=True, correction=0).clamp(min=1e-9)
+    return (table - table.mean(1, keepdim=True)) / deviation

@@ -169,7 +169,7 @@ def train(
     if accelerator.is_main_process and result["done"]:
         about = {name: value for name, value in asdict(options).items() if name != "sizes"}
         model.about |= {"training": about, "export": str(Path(export).absolute()), "digest": digest}
-        _write_model(folder, model, accelerator.unwrap_model(objective), history, result)
+        _write_model(folder, model, accelerator.unwrap_model(objective), history, result, validation)
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return result
@@ -236,7 +236,12 @@ def _result(folder: Path, history: History, total: int, per_step: int) -> TrainR
 
 
 def _write_model(
-    folder: Path, model: EmbeddingModel, objective: Objective, history: History, result: TrainResult
+    folder: Path,
+    model: EmbeddingModel,
+    objective: Objective,
+    history: History,
+    result: TrainResult,
+    validation: Validation | None,
 ) -> None:
     """Writes the model with the weights of the best step, and the learning curve. Removes the checkpoint."""
     assert history.best is not None
@@ -249,7 +254,10 @@ def _write_model(
         "result": result,
         "history": history.points,
     }
-    model.to("cpu").towers.eval()
+    model.towers.eval()
+    if validation is not None and (fusion := validation.tune(model)) is not None:
+        model.about["fusion"] = fusion.as_dict()
+    model.to("cpu")
     draw_curve(history.points, history.best.step, folder / CURVE)
     model.save(folder)
     (folder / CHECKPOINT).unlink(missing_ok=True)

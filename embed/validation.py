@@ -10,14 +10,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from .bm25 import KINDS
+from .fusion import Fusion, tune_fusion
 from .model import EmbeddingModel
 from .pairs import QUERY_QUERY, Pairs, Task
-from .ranking import Candidates, candidates_of, known_positives, measures, ranks
+from .ranking import Candidates, Scores, candidates_of, known_positives, measures, ranks
 from .reader import Export
 from .scores import bm25_scores
 
 VALIDATION_PAIRS = 1_000  # at most, of each task
 VALIDATION_CANDIDATES = 5_000  # random ones, and the items of the pairs
+TUNING_CANDIDATES = 50_000  # the weight of a fusion depends on how many items there are
 
 TaskValidation = TypedDict("TaskValidation", {"recall@10": float, "bm25 recall@10": float})
 
@@ -58,7 +61,7 @@ class Validation:
     """
 
     def __init__(self, export: Export, held_out: Pairs, seed: int):
-        self.export, self.pairs = export, held_out
+        self.export, self.pairs, self.seed = export, held_out, seed
         self.tasks: dict[str, _Ranked] = {}
         for name, task in held_out.tasks.items():
             if len(task) > VALIDATION_PAIRS:
@@ -66,7 +69,8 @@ class Validation:
                 task = Task(name, task.queries[some], task.items[some], task.weights[some], task.pool)
             candidates = candidates_of(task, VALIDATION_CANDIDATES, seed)
             known = known_positives([held_out.tasks], name)
-            bm25 = ranks(bm25_scores(export, held_out, task, candidates), task, candidates, known)
+            words = bm25_scores(export, held_out, task, candidates, kind=KINDS[-1])
+            bm25 = ranks(words, task, candidates, known)
             self.tasks[name] = _Ranked(task, candidates, known, _recall_at_10(bm25))
 
     def __call__(self, model: EmbeddingModel) -> dict[str, TaskValidation]:
@@ -76,20 +80,37 @@ class Validation:
             for name, ranked in self.tasks.items()
         }
 
+    def tune(self, model: EmbeddingModel) -> Fusion | None:
+        """How to fuse the model with BM25, chosen on the task with most held-out pairs of queries and items.
+
+        None without such pairs.
+        """
+        tasks = [ranked.task for name, ranked in self.tasks.items() if name != QUERY_QUERY]
+        if not tasks:
+            return None
+        task = max(tasks, key=len)
+        candidates = candidates_of(task, TUNING_CANDIDATES, self.seed)
+        words = {kind: bm25_scores(self.export, self.pairs, task, candidates, kind=kind) for kind in KINDS}
+        known = known_positives([self.pairs.tasks], task.name)
+        return tune_fusion(self._scores(model, task, candidates), words, task, candidates, known)
+
     def _recall(self, model: EmbeddingModel, ranked: _Ranked) -> float:
-        task, rows = ranked.task, ranked.candidates.rows
+        scores = self._scores(model, ranked.task, ranked.candidates)
+        return _recall_at_10(ranks(scores, ranked.task, ranked.candidates, ranked.known))
+
+    def _scores(self, model: EmbeddingModel, task: Task, candidates: Candidates) -> Scores:
         used = np.unique(task.queries)
         queries = model.embed_queries(self._texts(used))
         targets = (
-            model.embed_queries(self._texts(rows))
+            model.embed_queries(self._texts(candidates.rows))
             if task.name == QUERY_QUERY
-            else model.embed_items(self.export, rows)
+            else model.embed_items(self.export, candidates.rows)
         )
 
         def scores(places: np.ndarray) -> torch.Tensor:
             return queries[torch.from_numpy(np.searchsorted(used, places)).to(queries.device)] @ targets.T
 
-        return _recall_at_10(ranks(scores, task, ranked.candidates, ranked.known))
+        return scores
 
     def _texts(self, places: np.ndarray) -> list[str]:
         texts: list[str] = self.pairs.queries.take(pa.array(places)).to_pylist()

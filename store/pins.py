@@ -23,6 +23,16 @@ def images_of_pins(conn: Connection) -> dict[str, str | None]:
     return {row[0]: row[1] for row in conn.execute("SELECT pin_id, image FROM pins")}
 
 
+def images_of(conn: Connection, pin_ids: Sequence[str]) -> dict[str, tuple[str | None, str | None]]:
+    """{pin_id: (where its image is, image_sha256)} of some pins; those that are not there are left out."""
+    found = {}
+    for pin_id in pin_ids:
+        query = "SELECT image, image_sha256 FROM pins WHERE pin_id = ? AND deleted_at IS NULL"
+        if row := conn.execute(query, [pin_id]).fetchone():
+            found[pin_id] = (row[0], row[1])
+    return found
+
+
 def count_created_after(conn: Connection, day: str) -> int:
     """How many pins were created after a day (2026-05-31) and are not deleted."""
     created_later = "deleted_at IS NULL AND substr(created_at, 1, 10) > ?"

@@ -28,7 +28,7 @@ from pincaption.cli import cli
 from pincaption.embed.errors import EmbedError
 from pincaption.embed.exported_encoder import export_encoder, load_encoder
 from pincaption.embed.model import EmbeddingModel
-from pincaption.embed.pairs import OWN_WORDS, QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY
+from pincaption.embed.pairs import QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY
 from pincaption.embed.queries import write_query_vectors
 from pincaption.embed.sizes import SMALL_SIZES
 from pincaption.filters.text import normalise
@@ -230,11 +230,10 @@ def test_a_training_prints_a_table_within_80_columns(export: Path, tmp_path: Pat
     done = captioner(*command)
     assert done.exit_code == 0, done.output
     shown = done.stderr.splitlines()
-    assert [name for name in (QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, OWN_WORDS) if name in shown[0]] == [
+    assert [name for name in (QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY) if name in shown[0]] == [
         QUERY_PIN,
         QUERY_PRODUCT,
         QUERY_QUERY,
-        OWN_WORDS,
     ]
     assert shown[1].split() == ["step", "loss", "r@10", "loss", "r@10", "loss", "r@10", "loss"]
     assert max(len(line) for line in done.output.splitlines() if str(tmp_path) not in line) <= 80

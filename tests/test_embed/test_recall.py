@@ -1,9 +1,7 @@
-"""Ranks, BM25 and intervals against slow counts in plain Python."""
+"""Ranks and intervals against slow counts in plain Python."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pincaption.embed.bm25 import BM25
+from pincaption.embed.bm25 import KINDS, Kind
 from pincaption.embed.intervals import mean_and_interval
-from pincaption.embed.ngrams import grams
 from pincaption.embed.pairs import QUERY_PIN, QUERY_QUERY, Pairs, Task
 from pincaption.embed.ranking import Candidates, known_positives, measures, ranks
 from pincaption.embed.reader import Export
-from pincaption.embed.recall import groups, summaries
-from pincaption.embed.scores import bm25_scores, fused
+from pincaption.embed.recall import summaries
+from pincaption.embed.scores import bm25_scores, fused, item_index
+from pincaption.embed.slices import groups
 
 
 @settings(max_examples=150, deadline=None)
@@ -94,30 +92,6 @@ def test_intervals_resample_queries_not_pairs() -> None:
     assert summary_of["b"]["mrr"] == [0.2, 0.2, 0.2]
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    st.lists(st.lists(st.sampled_from(["red", "mug", "boat", "tea"]), max_size=6), min_size=1, max_size=6),
-    st.lists(st.sampled_from(["red", "mug", "tea", "none"]), max_size=4),
-)
-def test_bm25_is_lucenes_formula(documents: list[list[str]], query: list[str]) -> None:
-    words, asked = (
-        grams(pa.array([" ".join(words) for words in documents], pa.string()))["unigram"],
-        pa.array([" ".join(query)]),
-    )
-    half = len(words.rows) // 2
-    parts = [(words.rows[:half], words.codes[:half]), (words.rows[half:], words.codes[half:])]
-    found = BM25(parts, len(documents), asked).scores(asked).tolist()[0]
-    mean = sum(map(len, documents)) / len(documents)
-    for words_of, score in zip(documents, found, strict=True):
-        tf, wanted = Counter(words_of), 0.0
-        for word in query:
-            df = sum(word in some for some in documents)
-            if tf[word]:
-                idf = math.log(1 + (len(documents) - df + 0.5) / (df + 0.5))
-                wanted += idf * tf[word] / (tf[word] + 1.2 * (1 - 0.75 + 0.75 * len(words_of) / mean))
-        assert score == pytest.approx(wanted, rel=1e-5)
-
-
 def test_bm25_reads_every_field_and_only_those(export: Path) -> None:
     pairs = Pairs.load(Export(export), "test")
     task = pairs.tasks[QUERY_PIN]
@@ -130,6 +104,22 @@ def test_bm25_reads_every_field_and_only_those(export: Path) -> None:
         np.array([row["title"] is None for row in Export(export).rows[index.rows].to_pylist()])
     )
     assert titles[:, without_title].sum() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_for_any_query_gives_the_scores_of_one_for_these_queries(export: Path, kind: Kind) -> None:
+    data = Export(export)
+    pairs = Pairs.load(data, "test")
+    task = pairs.tasks[QUERY_PIN]
+    whole = item_index(data, task.pool, kind=kind)
+    some = task.queries[:5]
+    asked = pairs.queries.take(pa.array(some))
+    found = bm25_scores(data, pairs, task, Candidates(task.pool), kind=kind)(some)
+    torch.testing.assert_close(whole.scores(asked), found)
+    best = found.argmax(1).numpy()
+    for query, document in zip(asked.to_pylist(), best, strict=True):
+        assert set(whole.matches(query, np.array([document]))[0]) <= set(query.split())
+        assert whole.matches(query, np.array([document]))[0]
 
 
 def test_fused_is_the_mean_of_both_standardised_scores() -> None:
