@@ -40,12 +40,14 @@ class TrainingTable:
     def __call__(self, point: CurvePoint) -> None:
         recalls = {name: f"{task['recall@10']:.3f}" for name, task in point["validation"].items()}
         if not self.tasks:
-            # Losses against fixed vectors ("TASK VECTORS") are in the curve only.
-            self.tasks = [name for name in point["loss"] if " " not in name]
+            # Step 0 has no losses yet. Those against fixed vectors ("TASK VECTORS") are in the curve only.
+            names = {**point["validation"], **point["loss"]}
+            self.tasks = [name for name in names if " " not in name]
             titles = ["    loss   r@10 " if name in recalls else "    loss        " for name in self.tasks]
             say(" " * 9 + "".join(f"  {name:<14}" for name in self.tasks).rstrip())
             say(f"{'step':>9}" + "".join(titles).rstrip())
-        cells = [f"  {point['loss'][name]:>6.3f}  {recalls.get(name, ''):>5} " for name in self.tasks]
+        losses = {name: f"{value:.3f}" for name, value in point["loss"].items()}
+        cells = [f"  {losses.get(name, ''):>6}  {recalls.get(name, ''):>5} " for name in self.tasks]
         say(f"{point['step']:>9,}" + "".join(cells).rstrip())
 
 
@@ -53,7 +55,7 @@ def print_recall(result: RecallResult) -> None:
     """For each task the recall of each length of embeddings, of BM25 and of both, and that of each group."""
     fusion = result["fusion"]
     kind, weight = fusion["kind"], fusion["weight"]
-    tuned = "tuned on held-out queries" if fusion["recall"] is not None else "not tuned"
+    tuned = "tuned" if fusion["recall"] is not None else "not tuned"
     click.echo(f"fused: {weight:g} of the model, {1 - weight:g} of BM25 of {kind} ({tuned})")
     for name, task in result["tasks"].items():
         click.echo(
