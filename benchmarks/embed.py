@@ -6,16 +6,13 @@
         pairs/s of a short training at the default sizes, and of one worker that makes its batches
     python benchmarks/embed.py memory [--pins 1000000]
         the peak memory of a few dozen steps on made-up pins
-    python benchmarks/embed.py queries [--model DIR] [--full] [--rounds 5]
-        the latency of single queries and the throughput of batches, with the exported query encoder;
-        --full: an encoder of the published size, with random weights
-    python benchmarks/embed.py homedepot [--epochs 10]
-        Recall@10 of held-out queries: BM25, ours, sentence-transformers, fused
+    python benchmarks/embed.py queries [--model DIR] [--rounds 5]
+        the latency of single queries and the throughput of batches, with the exported query encoder
     python benchmarks/embed.py ablate --data drawn|homedepot|movielens [--seeds 5] [--epochs E] [--pins 3000]
         what captions, titles and queries add
 
-homedepot and movielens read ../shared/data (embed_data.py says how). Everything is made in benchmarks/work,
-or in the folder that CAPTIONER_BENCH names. Exports stay there for the next time.
+embed_homedepot.py compares what is found with BM25 and sentence-transformers. Both read ../shared/data
+(embed_data.py says how). Everything is made in benchmarks/work, or in the folder that CAPTIONER_BENCH names. Exports stay there for the next time.
 """
 
 from __future__ import annotations
@@ -56,7 +53,6 @@ from pincaption.embed.ngrams import grams
 from pincaption.embed.vocabulary import Vocabulary
 
 STEPS = 60  # of trainings that only measure speed or memory
-MINUTES = 10  # at most, for the training of sentence-transformers
 SAMPLED_EVERY = 0.5  # seconds between two measurements of memory
 EPOCHS = {"drawn": 1.5, "homedepot": 2, "movielens": 5}  # of each training of an ablation
 
@@ -157,23 +153,22 @@ def train(rounds: int) -> None:
 
     from pincaption.embed.batches import Batches, batch_shares, pairs_per_step
     from pincaption.embed.options import TrainOptions
-    from pincaption.embed.pairs import OWN_WORDS, Pairs
+    from pincaption.embed.pairs import Pairs
     from pincaption.embed.reader import Export
-    from pincaption.embed.sizes import SMALL
     from pincaption.embed.start import initial_model
     from pincaption.embed.training import train as train_model
     from pincaption.embed.validation import hold_out
 
-    folder, options = usual_export(), TrainOptions(encoder=SMALL, every=1_000_000)
+    folder, options = usual_export(), TrainOptions(every=1_000_000)
     print(describe(folder))
     export = Export(folder)
     pairs, _, _ = hold_out(Pairs.load(export, "train"), options.validation)
     shares = batch_shares(pairs, options.batch, 1, options.weights)
     per_step = pairs_per_step(shares)
-    all_pairs = sum(len(pairs.tasks[name]) for name in shares if name != OWN_WORDS)
+    all_pairs = sum(len(pairs.tasks[name]) for name in shares)
     options = replace(options, epochs=STEPS * per_step / all_pairs)
     model = initial_model(export, pairs, options)
-    batches = Batches(export, pairs, model.vocabulary, model.tokenise, shares=shares, steps=STEPS)
+    batches = Batches(export, pairs, model.inputs, shares=shares, steps=STEPS)
     whole, steps_alone, made = [], [], []
     for _ in range(rounds):
         shutil.rmtree(WORK / "measured", ignore_errors=True)
@@ -194,9 +189,7 @@ def train(rounds: int) -> None:
         began = time.perf_counter()
         n = sum(1 for _ in loader)
         made.append(n * per_step / (time.perf_counter() - began))
-    print(
-        f"a step: {', '.join(f'{size} {name}' for name, size in shares.items())}; pairs/s leave out own-words"
-    )
+    print(f"a step: {', '.join(f'{size} {name}' for name, size in shares.items())}")
     print(
         f"training with one worker: {statistics.median(steps_alone):,.0f} pairs/s, "
         f"{statistics.median(whole):,.0f} with the start and one validation; {found['steps']} steps"
@@ -213,8 +206,7 @@ def memory(pins: int) -> None:
     folder = made_up_export(pins)
     print(describe(folder), flush=True)
     counts = json.loads((folder / "manifest.json").read_text())["pairs"]
-    # of 256 pairs of a step some 56 are own words
-    epochs = STEPS * 200 / sum(split["train"] for split in counts.values())
+    epochs = STEPS * 256 / sum(split["train"] for split in counts.values())
     out = WORK / "measured"
     shutil.rmtree(out, ignore_errors=True)
     began, together_most = time.perf_counter(), 0
@@ -259,56 +251,43 @@ def memory(pins: int) -> None:
     )
 
 
-def queries(folder: Path | None, full: bool, rounds: int) -> None:
+def queries(folder: Path | None, rounds: int) -> None:
     import numpy as np
     import torch
-    from transformers import DistilBertConfig, DistilBertModel
 
     from pincaption.embed.exported_encoder import export_encoder, load_encoder
     from pincaption.embed.model import EmbeddingModel
-    from pincaption.embed.query_tower import QueryTower
+    from pincaption.embed.query_text import QueryText
 
     if folder is None:
         export, folder = usual_export(), WORK / "tiny-model"
         shutil.rmtree(folder, ignore_errors=True)
         captioner("embed", "train", export, folder, "--epochs", 0.2)
     model = EmbeddingModel.load(folder)
-    if full:
-        config = DistilBertConfig(
-            vocab_size=119_547,
-            max_position_embeddings=512,
-            dim=768,
-            hidden_dim=3072,
-            n_layers=6,
-            n_heads=12,
-            dropout=0.0,
-            attention_dropout=0.0,
-        )
-        model = replace(model, query_tower=QueryTower(DistilBertModel(config), 256).eval())
-    parameters = sum(parameter.numel() for parameter in model.query_tower.parameters())
-    published = "size of distilbert-base-multilingual-cased, random weights, tokeniser of the small model"
-    print(f"{published if full else folder}: {parameters / 1e6:,.1f} million parameters")
+    parameters = sum(parameter.numel() for parameter in model.towers.parameters())
+    print(f"{folder}: {parameters / 1e6:,.1f} million parameters, encoder {model.about['encoder']}")
     path = WORK / "query_encoder.pt2"
     gap = export_encoder(model, path)
-    encoder, singles, many = load_encoder(path), 200 if full else 1000, 512 if full else 4096
+    tokeniser = path.with_suffix(".tokeniser.json")
+    vocabulary = str(path.with_suffix(".vocabulary.safetensors"))
+    read = QueryText(vocabulary, str(tokeniser) if model.towers.encoder else None)
+    encoder, singles, many = load_encoder(path), 1000, 4096
     asked = queries_of(usual_export(), many)
-    lengths = model.tokenise(asked)[1].sum(1).float()
     with torch.inference_mode():
         times, rates = [], []
         for text in asked[:20] + asked[:singles]:
             began = time.perf_counter()
-            encoder(*model.tokenise([text]))
+            encoder(*read([text]))
             times.append(1000 * (time.perf_counter() - began))
         for _ in range(rounds):
             began = time.perf_counter()
             for start in range(0, len(asked), 256):
-                encoder(*model.tokenise(asked[start : start + 256]))
+                encoder(*read(asked[start : start + 256]))
             rates.append(len(asked) / (time.perf_counter() - began))
-    path.unlink()
     p50, p99 = np.percentile(times[20:], [50, 99])
     print(
-        f"exported within {gap:.1e} of the model; {torch.get_num_threads()} threads, "
-        f"queries of {lengths.mean():.1f} tokens, tokenising included"
+        f"exported within {gap:.1e} of the model; {torch.get_num_threads()} threads; "
+        "raw texts in, reading them included"
     )
     print(
         f"single queries p50 {p50:.2f} ms, p99 {p99:.2f} ms, of {singles}; in batches of 256 "
@@ -324,175 +303,6 @@ def queries_of(folder: Path, n: int) -> list[str]:
     found: list[str] = Pairs.load(Export(folder), "train").queries.to_pylist()
     random.Random(0).shuffle(found)
     return list(itertools.islice(itertools.cycle(found), n))
-
-
-def homedepot(epochs: float) -> None:
-    from pincaption.embed.intervals import mean_and_interval
-    from pincaption.embed.model import EmbeddingModel
-    from pincaption.embed.options import TrainOptions
-    from pincaption.embed.pairs import QUERY_PRODUCT, Pairs
-    from pincaption.embed.ranking import candidates_of, known_positives, measures, ranks
-    from pincaption.embed.reader import Export
-    from pincaption.embed.scores import Embedded, bm25_scores, fused
-    from pincaption.embed.sizes import SMALL
-
-    folder, out, options = (
-        homedepot_export(),
-        WORK / "homedepot" / f"model-{epochs:g}",
-        TrainOptions(encoder=SMALL, epochs=epochs),
-    )
-    print(describe(folder), flush=True)
-    shutil.rmtree(out, ignore_errors=True)
-    trained = json.loads(captioner("embed", "train", folder, out, "--epochs", epochs, "--json"))
-    print(
-        f"ours: {trained['steps']:,} steps, {trained['pairs']:,} pairs in {trained['seconds']:.0f} s",
-        flush=True,
-    )
-    model = EmbeddingModel.load(out)
-    export = Export(folder, model.item_tower.fields)
-    pairs = Pairs.load(export, "test")
-    task = pairs.tasks[QUERY_PRODUCT]
-    candidates, known = (
-        candidates_of(task, None),
-        known_positives([pairs.tasks, pairs.tasks_of(Pairs.load(export, "train"))], QUERY_PRODUCT),
-    )
-    titles = bm25_scores(export, pairs, task, candidates, ("title",))
-    words, ours = (
-        bm25_scores(export, pairs, task, candidates),
-        Embedded(model, export, pairs.queries).scores(task, candidates, model.sizes.dim),
-    )
-    scores = {
-        "BM25 of titles alone": titles,
-        "BM25": words,
-        "ours": ours,
-        "BM25 + ours": fused(ours, words),
-        "BM25 of titles alone + ours": fused(ours, titles),
-    }
-    theirs = by_sentence_transformers(export, options, trained["steps"], model, pairs, candidates)
-    if theirs is not None:
-        scores |= {
-            "sentence-transformers": theirs,
-            "BM25 of titles alone + sentence-transformers": fused(theirs, titles),
-        }
-    hits = {name: measures(ranks(one, task, candidates, known))["recall@10"] for name, one in scores.items()}
-    for name, hit in hits.items():
-        print(
-            "{:<46} Recall@10 {:.3f} ({:.3f} to {:.3f})".format(name, *mean_and_interval(hit, task.queries))
-        )
-    # The engaged queries of other searches do not help BM25.
-    best, both = "BM25 of titles alone", "BM25 of titles alone + ours"
-    compared = [
-        ("BM25 + ours", "BM25"),
-        (both, best),
-        (f"{best} + sentence-transformers", best),
-        ("ours", "sentence-transformers"),
-        (both, f"{best} + sentence-transformers"),
-    ]
-    for a, b in compared:
-        if a in hits and b in hits:
-            print(
-                "{:<76} {:+.3f} ({:+.3f} to {:+.3f})".format(
-                    f"{a}, less {b}", *mean_and_interval(hits[a] - hits[b], task.queries)
-                )
-            )
-    print(
-        f"{len(task):,} pairs of {len(set(task.queries.tolist())):,} held-out queries among "
-        f"{len(candidates.rows):,} products; one training each; intervals (95%) resample queries"
-    )
-
-
-def by_sentence_transformers(
-    export: Any, options: Any, steps: int, ours: Any, pairs: Any, candidates: Any
-) -> Any:
-    """Scores of sentence-transformers: one encoder for queries and titles. None if it is not installed.
-
-    It starts from the encoder that our training started from, and sees as many of the same query-product
-    pairs.
-    """
-    try:
-        from sentence_transformers import (
-            SentenceTransformer,
-            SentenceTransformerTrainer,
-            SentenceTransformerTrainingArguments,
-        )
-        from sentence_transformers.sentence_transformer import losses, modules
-    except ImportError:
-        print("sentence-transformers is left out: pip install sentence-transformers")
-        return None
-    import datasets
-    import torch
-    from transformers import PrinterCallback
-
-    from pincaption.embed.batches import batch_shares
-    from pincaption.embed.pairs import QUERY_PRODUCT, Pairs
-    from pincaption.embed.reader import Export
-    from pincaption.embed.start import initial_model
-    from pincaption.embed.validation import hold_out
-
-    learned = Export(export.folder, export.fields)
-    kept, _, learned.hidden_queries = hold_out(Pairs.load(learned, "train"), options.validation)
-    begun = initial_model(learned, kept, options)
-    if begun.tokeniser.get_vocab() != ours.tokeniser.get_vocab():
-        raise AssertionError("our training began with another encoder")
-    folder, task, batch = WORK / "sentence-transformers", kept.tasks[QUERY_PRODUCT], options.batch
-    shutil.rmtree(folder, ignore_errors=True)
-    encoder: Any = begun.query_tower.encoder
-    encoder.save_pretrained(folder / "start")
-    begun.tokeniser.save_pretrained(folder / "start")
-    titles = export.rows.data.column("title").combine_chunks()
-    rows = datasets.Dataset.from_dict(
-        {
-            "query": kept.queries.take(pa.array(task.queries)).to_pylist(),
-            "product": titles.take(pa.array(task.items)).to_pylist(),
-        }
-    )
-
-    def trained(steps: int) -> tuple[Any, float]:
-        read = modules.Transformer(str(folder / "start"), max_seq_length=64)
-        model = SentenceTransformer(
-            modules=[read, modules.Pooling(read.get_embedding_dimension(), "mean"), modules.Normalize()]
-        )
-        arguments = SentenceTransformerTrainingArguments(
-            str(folder / "trainer"),
-            max_steps=steps,
-            per_device_train_batch_size=batch,
-            learning_rate=options.learning_rate,
-            warmup_steps=round(options.warmup * steps),
-            weight_decay=options.weight_decay,
-            batch_sampler="no_duplicates",
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            dataloader_pin_memory=False,
-            seed=options.seed,
-        )
-        trainer = SentenceTransformerTrainer(
-            model, arguments, train_dataset=rows, loss=losses.MultipleNegativesRankingLoss(model)
-        )
-        trainer.remove_callback(PrinterCallback)
-        began = time.perf_counter()
-        trainer.train()
-        return model.eval(), time.perf_counter() - began
-
-    _, seconds = trained(10)
-    wanted, most = (
-        max(1, round(steps * batch_shares(kept, batch, 1, options.weights)[QUERY_PRODUCT] / batch)),
-        round(10 * 60 * MINUTES / seconds),
-    )
-    model, seconds = trained(min(wanted, most))
-    print(
-        f"sentence-transformers: {min(wanted, most):,} steps of {batch} query-product pairs "
-        f"in {seconds:.0f} s, "
-        + (f"cut from {wanted:,}" if most < wanted else "as many of these as ours")
-        + "; MultipleNegativesRankingLoss, no duplicates in a batch, mean pooling, "
-        "one encoder for queries and titles"
-    )
-    asked, found = (
-        model.encode(texts.to_pylist(), batch_size=256, convert_to_tensor=True, show_progress_bar=False).cpu()
-        for texts in (pairs.queries, titles.take(pa.array(candidates.rows)))
-    )
-    return lambda some: asked[torch.from_numpy(some)] @ found.T
 
 
 def ablate(data: str, seeds: int, epochs: float, pins: int) -> None:
@@ -516,14 +326,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["tokens", "train", "memory", "queries", "homedepot", "ablate"])
+    parser.add_argument("what", choices=["tokens", "train", "memory", "queries", "ablate"])
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--pins", type=int)
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--data", choices=list(EPOCHS), default="drawn")
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--full", action="store_true")
     arguments = parser.parse_args()
     WORK.mkdir(exist_ok=True, parents=True)
     if arguments.what == "tokens":
@@ -533,9 +342,7 @@ def main() -> None:
     elif arguments.what == "memory":
         memory(arguments.pins or 1_000_000)
     elif arguments.what == "queries":
-        queries(arguments.model, arguments.full, arguments.rounds or 5)
-    elif arguments.what == "homedepot":
-        homedepot(arguments.epochs or 10)
+        queries(arguments.model, arguments.rounds or 5)
     else:
         ablate(
             arguments.data,
