@@ -9,6 +9,7 @@ from __future__ import annotations
 import click
 
 from . import __version__
+from .commands import embed_search  # noqa: F401  (it adds its verbs to the group `embed`)
 from .commands.aggregate import aggregate
 from .commands.browse import browse
 from .commands.demo import demo

@@ -1,0 +1,131 @@
+"""A Parquet file with a vector for each item of an export.
+
+The columns are pin_id, kind, category, vector and text_digest. The schema's metadata has, under the key
+`pincaption`, a JSON object: which model made the vectors, how many numbers they have, and of which type.
+item_writer.py writes such files.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from .errors import EmbedError
+from .model import EmbeddingModel
+from .reader import Export
+
+FORMAT = "pincaption item vectors 1"
+METADATA = b"pincaption"  # the key of our JSON object in the metadata of the schema
+INT8_SCALE = 127  # int8 numbers are those of the vector times this
+
+Numbers = Literal["float16", "int8"]
+
+
+def fields_of(model: EmbeddingModel) -> tuple[str, ...]:
+    """The text fields of an item that a model reads."""
+    return tuple(getattr(model, "fields", None) or model.item_tower.fields)
+
+
+def dense_of(model: EmbeddingModel) -> dict[str, int]:
+    """{name: numbers} of the dense vectors of an item that a model reads."""
+    dense = getattr(model, "dense", None)
+    return dict(model.item_tower.dense if dense is None else dense)
+
+
+def export_for(model: EmbeddingModel, folder: str | Path) -> Export:
+    """An export, as a model reads it. Raises EmbedError if it is none, or if its dense vectors do not fit."""
+    export = Export(folder, fields_of(model))
+    export.expect_vectors(dense_of(model))
+    return export
+
+
+def feature_column(export: Export, name: str) -> pa.Array:
+    """A text column of the export's features [rows], also one that the towers do not read."""
+    if name in export.rows.column_names:
+        column = export.rows.data.column(name)
+    else:
+        import datasets
+
+        stored = datasets.load_dataset(str(export.folder), "features", split="train")
+        if name not in stored.column_names:
+            return pa.nulls(len(export), pa.string())
+        column = stored.data.column(name)
+    return column.cast(pa.string()).combine_chunks() if len(export) else pa.array([], pa.string())
+
+
+@dataclass
+class ItemVectors:
+    """A file of item vectors, opened for reading. Its rows are read in blocks."""
+
+    path: Path
+    model_digest: str
+    dim: int
+    numbers: Numbers
+    fields: tuple[str, ...]  # the text fields that the model read
+
+    @classmethod
+    def open(cls, path: str | Path, model: EmbeddingModel | None = None) -> ItemVectors:
+        """Reads the metadata of a file.
+
+        Raises EmbedError if it is not a file of item vectors, or if another model than `model` made it.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise EmbedError(f"{path} does not exist: make it with captioner embed items MODEL EXPORT {path}")
+        try:
+            about = json.loads((pq.read_schema(path).metadata or {})[METADATA])
+            if about["format"] != FORMAT:
+                raise ValueError
+            opened = cls(path, about["model_digest"], about["dim"], about["numbers"], tuple(about["fields"]))
+        except (pa.ArrowException, ValueError, LookupError, TypeError):
+            raise EmbedError(
+                f"{path} does not hold item vectors: make them with captioner embed items MODEL EXPORT OUT"
+            ) from None
+        if model is not None:
+            expect_digest(path, opened.model_digest, model, f"captioner embed items MODEL EXPORT {path}")
+        return opened
+
+    def __len__(self) -> int:
+        return int(pq.read_metadata(self.path).num_rows)
+
+    def columns(self, *names: str) -> pa.Table:
+        """Some columns of all rows."""
+        return pq.read_table(self.path, columns=list(names))
+
+    def stored_blocks(self) -> Iterator[np.ndarray]:
+        """The vectors as they are stored, float16 or int8 [rows, dim], a row group at a time."""
+        file = pq.ParquetFile(self.path)
+        for group in range(file.num_row_groups):
+            column = file.read_row_group(group, ["vector"])["vector"].combine_chunks()
+            yield column.flatten().to_numpy(zero_copy_only=False).reshape(-1, self.dim)
+
+    def blocks(self) -> Iterator[torch.Tensor]:
+        """The vectors, float32 [rows, dim] of length 1, a row group at a time."""
+        for block in self.stored_blocks():
+            yield torch.nn.functional.normalize(torch.from_numpy(block.astype(np.float32)), dim=1)
+
+
+def expect_digest(what: str | Path, digest: str, model: EmbeddingModel, mend: str) -> None:
+    """Raises EmbedError if `what`, which has a model's digest, was made by another model than this one."""
+    if digest != model_digest(model):
+        raise EmbedError(
+            f"{what} was made by another model (its digest is {digest}, that of this model {model.digest}): "
+            f"make it again with {mend}"
+        )
+
+
+def model_digest(model: EmbeddingModel) -> str:
+    """The digest of a model. Raises EmbedError if it has none, because an older version saved it."""
+    if not model.digest:
+        raise EmbedError(
+            "this model has no digest that vectors could be known by: train it again with this version"
+        )
+    return model.digest
