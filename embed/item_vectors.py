@@ -8,7 +8,7 @@ item_writer.py writes such files.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -40,11 +40,46 @@ def dense_of(model: EmbeddingModel) -> dict[str, int]:
     return dict(model.item_tower.dense if dense is None else dense)
 
 
-def export_for(model: EmbeddingModel, folder: str | Path) -> Export:
-    """An export, as a model reads it. Raises EmbedError if it is none, or if its dense vectors do not fit."""
-    export = Export(folder, fields_of(model))
+class NarrowExport(Export):
+    """An export that shows only some of its text fields. The other fields are empty, in every item."""
+
+    def __init__(self, folder: str | Path, fields: Sequence[str], shown: Sequence[str]):
+        """`fields`: those that a model reads; `shown`: those of them that have texts."""
+        super().__init__(folder, fields)
+        self.shown = tuple(name for name in fields if name in shown)
+
+    def texts(
+        self,
+        rows: np.ndarray,
+        fields: Sequence[str],
+        leave_out: pa.Array | None = None,
+        *,
+        table: pa.Table | None = None,
+    ) -> dict[str, tuple[pa.Array, np.ndarray]]:
+        """What `Export.texts` returns, without a text in the fields that are not shown."""
+        shown = [name for name in fields if name in self.shown]
+        texts = super().texts(rows, shown, leave_out, table=table)
+        nothing = pa.array([], pa.string()), np.empty(0, np.int64)
+        return {name: texts.get(name, nothing) for name in fields}
+
+
+def export_for(model: EmbeddingModel, folder: str | Path, fields: Sequence[str] | None = None) -> Export:
+    """An export, as a model reads it; with `fields`, only these texts are shown to the model.
+
+    Raises EmbedError if it is no export, if its dense vectors do not fit, or if the model does not read one
+    of the fields.
+    """
+    read = fields_of(model)
+    if fields is not None and (unknown := [name for name in fields if name not in read]):
+        raise EmbedError(f"the model does not read {', '.join(unknown)}: it reads {', '.join(read)}")
+    export = Export(folder, read) if fields is None else NarrowExport(folder, read, fields)
     export.expect_vectors(dense_of(model))
     return export
+
+
+def shown_fields(export: Export) -> tuple[str, ...]:
+    """The text fields of an export that a model gets to see."""
+    return export.shown if isinstance(export, NarrowExport) else export.fields
 
 
 def feature_column(export: Export, name: str) -> pa.Array:
@@ -69,7 +104,7 @@ class ItemVectors:
     model_digest: str
     dim: int
     numbers: Numbers
-    fields: tuple[str, ...]  # the text fields that the model read
+    fields: tuple[str, ...]  # the text fields that the model got to see
 
     @classmethod
     def open(cls, path: str | Path, model: EmbeddingModel | None = None) -> ItemVectors:

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, TypedDict
 
@@ -31,8 +31,8 @@ from .item_vectors import (
     Numbers,
     dense_of,
     feature_column,
-    fields_of,
     model_digest,
+    shown_fields,
 )
 from .model import EmbeddingModel
 from .reader import ROWS_AT_ONCE, Export
@@ -43,7 +43,7 @@ ROW_GROUP = 5 * ROWS_AT_ONCE
 DIGEST_BYTES = 8  # of text_digest: a change stays unseen once in 2^64 changes
 
 # Why no vector of a file that was there before could be copied.
-Reason = Literal["no file before", "another model", "another length", "another number type"]
+Reason = Literal["no file before", "another model", "another length", "another number type", "other fields"]
 
 
 class ItemsResult(TypedDict):
@@ -81,8 +81,8 @@ def write_item_vectors(
     numbers: Numbers = "int8" if int8 else "float16"
     if not out.absolute().parent.is_dir():
         raise EmbedError(f"{out.parent} is not a folder: make it, or name another file to write")
-    schema = item_schema(model, dim, numbers)
-    before, all_again = _before(out, model, dim, numbers)
+    schema = item_schema(model, shown_fields(export), dim, numbers)
+    before, all_again = _before(out, schema)
     rank, processes = process_rank(), process_count()
     starts = list(range(0, len(export), ROW_GROUP))
     mine = starts[len(starts) * rank // processes : len(starts) * (rank + 1) // processes]
@@ -127,14 +127,17 @@ def write_item_vectors(
     )
 
 
-def item_schema(model: EmbeddingModel, dim: int, numbers: Numbers) -> pa.Schema:
-    """The columns of a file of item vectors, and in its metadata what they are."""
+def item_schema(model: EmbeddingModel, fields: Sequence[str], dim: int, numbers: Numbers) -> pa.Schema:
+    """The columns of a file of item vectors, and in its metadata what they are.
+
+    `fields`: the text fields that the model got to see.
+    """
     about = {
         "format": FORMAT,
         "model_digest": model_digest(model),
         "dim": dim,
         "numbers": numbers,
-        "fields": list(fields_of(model)),
+        "fields": list(fields),
         "dense": dense_of(model),
     }
     if numbers == "int8":
@@ -249,10 +252,8 @@ def _as_stored(vectors: torch.Tensor, stored: Any) -> np.ndarray:
     return np.asarray(scaled.numpy(), stored)
 
 
-def _before(
-    out: Path, model: EmbeddingModel, dim: int, numbers: Numbers
-) -> tuple[ItemVectors | None, Reason | None]:
-    """The file that is there, if its vectors can be copied, and otherwise the reason why not.
+def _before(out: Path, schema: pa.Schema) -> tuple[ItemVectors | None, Reason | None]:
+    """The file that is there, if its vectors fit the schema of the new one, or else the reason why not.
 
     Raises EmbedError if `out` is another kind of file, which must not be overwritten.
     """
@@ -264,11 +265,14 @@ def _before(
         raise EmbedError(
             f"{out} exists, but does not hold item vectors: name another file to write, or delete it"
         ) from None
-    if before.model_digest != model.digest:
+    about = json.loads(schema.metadata[METADATA])
+    if before.model_digest != about["model_digest"]:
         return None, "another model"
-    if before.dim != dim:
+    if before.dim != about["dim"]:
         return None, "another length"
-    return (before, None) if before.numbers == numbers else (None, "another number type")
+    if before.numbers != about["numbers"]:
+        return None, "another number type"
+    return (before, None) if list(before.fields) == about["fields"] else (None, "other fields")
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:

@@ -140,6 +140,29 @@ def test_only_items_that_changed_are_embedded_again(
     )
 
 
+def test_vectors_of_some_fields_are_those_of_items_without_the_others(
+    export: Path, model: Path, loaded: EmbeddingModel, tmp_path: Path
+) -> None:
+    def change(table: pa.Table) -> pa.Table:
+        rows = table.to_pylist()
+        for row in rows:
+            row.update(caption=None, board_titles=[], engaged_queries=[])
+        return pa.Table.from_pylist(rows, table.schema)
+
+    bare = export_for(loaded, changed_export(export, tmp_path, change))
+    wanted = loaded.embed_items(bare).numpy()
+    out = tmp_path / "native.parquet"
+    write_item_vectors(loaded, export_for(loaded, export), out)
+    done = captioner("items", model, export, out, "--fields", "title,description")
+    assert "vectors of other fields: all items were embedded again" in done.stdout
+    opened = ItemVectors.open(out)
+    assert opened.fields == ("title", "description")
+    (block,) = opened.blocks()
+    np.testing.assert_allclose(block.numpy(), wanted, atol=1e-3)
+    refused = captioner("items", model, export, out, "--fields", "title,colour")
+    assert "the model does not read colour: it reads title, description, caption" in sentences(refused)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [({"dim": 32}, "another length"), ({"int8": True}, "another number type")],
