@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.terminal import no_step, plural, steps, wrapped
+from ..common.terminal import no_step, plural, say, steps, wrapped
 from .embed import embed
+from .search_tables import print_answer, print_related
 from .verbs import verb
 
 if TYPE_CHECKING:
     from ..embed.index_writer import IndexResult
     from ..embed.item_writer import ItemsResult
+    from ..embed.search import Search
 
 
 def _names(ctx: click.Context, param: click.Parameter, text: str | None) -> tuple[str, ...] | None:
@@ -171,3 +174,140 @@ def _print_index(result: IndexResult) -> None:
     )
     if result["queries_from"] == "random items":
         click.echo(wrapped("items are easier to find than queries: give real ones with --queries EXPORT"))
+
+
+_K = click.option(
+    "--k", type=click.IntRange(1, 10_000), default=10, show_default=True, help="How many of each are shown."
+)
+_ITEMS = click.option(
+    "--items", metavar="FILE", help="Vectors of captioner embed items. [default: items are embedded now]"
+)
+_INDEX = click.option("--index", metavar="DIR", help="An index to use in place of --items.")
+
+
+@verb(embed, "search")
+@click.argument("model")
+@click.argument("export")
+@click.argument("query")
+@click.option("--kind", type=click.Choice(["pin", "product"]), help="Only items of this kind.")
+@click.option("--category", metavar="C", help="Only items of this category.")
+@_K
+@click.option(
+    "--by",
+    type=click.Choice(["both", "meaning", "words"]),
+    default="both",
+    show_default=True,
+    help="What counts: the model's embeddings, BM25, or both fused.",
+)
+@_ITEMS
+@_INDEX
+@_FIELDS
+@click.option(
+    "--related",
+    type=click.IntRange(0, 1_000),
+    default=5,
+    show_default=True,
+    help="How many related queries are shown; 0 leaves out their embedding, which takes seconds.",
+)
+def search_command(
+    model: str,
+    export: str,
+    query: str,
+    kind: Any,
+    category: str | None,
+    k: int,
+    by: Any,
+    items: str | None,
+    index: str | None,
+    fields: tuple[str, ...] | None,
+    related: int,
+    as_json: bool,
+) -> dict[str, Any]:
+    """Search pins, products and related queries, and see why each was found.
+
+    Under each hit stand the shares of words and of meaning in its score, and the words of the query with the
+    fields that have them. A hit that only its caption made findable is marked.
+
+    \b
+    captioner embed search model/ out/ "red mug"
+    captioner embed search model/ out/ "red mug" --items items.parquet --kind product
+    captioner embed search model/ out/ "red mug" --fields title,description
+    """
+    search = _open(model, export, items, index, fields, related > 0)
+    answer = search.find(query, kind=kind, category=category, k=k, by=by, related=related)
+    if not as_json:
+        print_answer(answer)
+        for note in answer.notes:
+            say(wrapped(note))
+    return asdict(answer) | {"seconds_embedding": search.seconds_embedding}
+
+
+@verb(embed, "related")
+@click.argument("model")
+@click.argument("export")
+@click.option("--query", metavar="TEXT", help="What is near to this query.")
+@click.option("--item", metavar="ID", help="What is near to the item with this pin_id.")
+@click.option(
+    "--to",
+    type=click.Choice(["queries", "items"]),
+    help="What is shown. [default: queries for a query, items for an item]",
+)
+@_K
+@_ITEMS
+@_INDEX
+def related_command(
+    model: str,
+    export: str,
+    query: str | None,
+    item: str | None,
+    to: str | None,
+    k: int,
+    items: str | None,
+    index: str | None,
+    as_json: bool,
+) -> dict[str, Any]:
+    """Show what is near to a query or to an item.
+
+    Compares embeddings: queries for a query, items for an item, queries for an item, items for a query. The
+    queries are the 20,000 most frequent ones of the export.
+
+    \b
+    captioner embed related model/ out/ --query "red mug"
+    captioner embed related model/ out/ --item p17 --to queries
+    """
+    from ..embed.related import related_items, related_queries
+
+    if (query is None) == (item is None):
+        raise click.UsageError("give one of --query and --item")
+    to = to or ("items" if item else "queries")
+    search = _open(model, export, items, index, None, to == "queries")
+    found: list[Any] = list(
+        related_queries(search, query=query, item=item, k=k)
+        if to == "queries"
+        else related_items(search, query=query, item=item, k=k)
+    )
+    if not as_json:
+        print_related(found)
+    return {"query": query, "item": item, "to": to, to: [asdict(one) for one in found]}
+
+
+def _open(
+    model: str,
+    export: str,
+    items: str | None,
+    index: str | None,
+    fields: tuple[str, ...] | None,
+    with_queries: bool,
+) -> Search:
+    """Loads a search, and says how long its items took if their vectors are not in a file."""
+    from ..embed.search import Search
+
+    with steps({"encoding items": "items", "encoding queries": "queries"}) as on_step:
+        search = Search.open(model, export, items, index, fields=fields, on_step=on_step)
+        if with_queries:
+            search.embed_queries(on_step)
+    if search.seconds_embedding is not None:
+        took = f"embedding {plural(len(search.index), 'item')} took {search.seconds_embedding:.1f} s"
+        keep = f"captioner embed items {model} {export} items.parquet keeps the vectors for --items"
+        say(wrapped(f"{took}: {keep}"))
+    return search

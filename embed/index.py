@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import torch
 
 from .errors import EmbedError
-from .item_vectors import expect_digest
+from .item_vectors import ItemVectors, expect_digest
 from .model import EmbeddingModel
 
 FORMAT = "pincaption index 1"
@@ -48,6 +48,7 @@ class Index:
     categories: pa.Array
     vectors: torch.Tensor  # [items, dim], of length 1: float16 on disk, or float32 in memory
     model_digest: str
+    fields: tuple[str, ...]  # the text fields that the model got to see
     kind: Kind = "exact"
     about: dict[str, Any] | None = None  # the content of manifest.json
     approximate: Any = None  # the index of faiss
@@ -88,10 +89,23 @@ class Index:
             categories,
             vectors,
             about["model_digest"],
+            tuple(about["fields"]),
             about["kind"],
             about,
             approximate,
         )
+
+    @classmethod
+    def in_memory(cls, items: ItemVectors) -> Index:
+        """An exact index of a file of item vectors, float32: 4 bytes a number."""
+        columns = items.columns("pin_id", "kind", "category")
+        pin_ids, kinds, categories = (columns[name].combine_chunks() for name in columns.column_names)
+        vectors = torch.empty(len(items), items.dim)
+        done = 0
+        for block in items.blocks():
+            vectors[done : done + len(block)] = block
+            done += len(block)
+        return cls(pin_ids, kinds, categories, vectors, items.model_digest, items.fields)
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -155,6 +169,17 @@ class Index:
         parts = [self.vectors[start : start + BLOCK].float() @ query for start in range(0, len(self), BLOCK)]
         return np.asarray(torch.cat(parts).numpy() if parts else np.empty(0, np.float32))
 
+    def moments(self, chosen: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """(mean [dim], mean of the products of two numbers [dim, dim]) of chosen vectors, bool [items]."""
+        total, products = torch.zeros(self.dim), torch.zeros(self.dim, self.dim)
+        for start in range(0, len(self), BLOCK):
+            block = self.vectors[start : start + BLOCK].float()[
+                torch.from_numpy(chosen[start : start + BLOCK])
+            ]
+            total, products = total + block.sum(0), products + block.T @ block
+        n = max(1, int(chosen.sum()))
+        return total / n, products / n
+
     def _ordered(self, queries: torch.Tensor, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Rows that faiss found [queries, k], with exact scores, in their order. A -1 gets the score -inf."""
         rows = torch.from_numpy(found)
@@ -177,6 +202,19 @@ def _top(scores: torch.Tensor, rows: torch.Tensor, k: int) -> tuple[torch.Tensor
     scores, rows = scores.gather(1, order), rows.gather(1, order)
     order = scores.argsort(dim=1, descending=True, stable=True)[:, :k]
     return scores.gather(1, order), rows.gather(1, order)
+
+
+def best(scores: np.ndarray, k: int) -> np.ndarray:
+    """The numbers of the `k` best of scores [n], best first; of equal scores the first one comes first.
+
+    A score that is not a number, or minus infinity, is not returned.
+    """
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    k = min(k, int(np.isfinite(scores).sum()))
+    if not k:
+        return np.empty(0, np.int64)
+    places = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+    return places[np.argsort(-scores[places], kind="stable")[:k]]
 
 
 def faiss_search(

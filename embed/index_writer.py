@@ -87,7 +87,7 @@ def build_index(
         _write_vectors(opened, unfinished, on_step)
     pin_ids, kinds, categories = (columns[name].combine_chunks() for name in columns.column_names)
     mapped = torch.from_numpy(np.load(out / files["vectors"], mmap_mode="c"))
-    index = Index(pin_ids, kinds, categories, mapped, model.digest, kind, about)
+    index = Index(pin_ids, kinds, categories, mapped, model.digest, opened.fields, kind, about)
     vectors, source = _query_vectors(model, index, texts)
     measured: dict[str, Any] = {"recall": None, "effort": None, "efforts": {}}
     if kind != "exact":

@@ -164,3 +164,12 @@ def model_digest(model: EmbeddingModel) -> str:
             "this model has no digest that vectors could be known by: train it again with this version"
         )
     return model.digest
+
+
+def expect_fields(path: str | Path, fields: Sequence[str], shown: Sequence[str]) -> None:
+    """Raises EmbedError if vectors were made with other fields than those of the search."""
+    if tuple(fields) != tuple(shown):
+        raise EmbedError(
+            f"{path} was made with the fields {', '.join(fields)}, but this search reads {', '.join(shown)}: "
+            f"make it with captioner embed items MODEL EXPORT OUT --fields {','.join(shown)}"
+        )
