@@ -202,6 +202,8 @@ class Search:
             if len(ranked.rows) < k:
                 notes.append(_too_few(name, category, len(ranked.rows), by))
         found = [hit for of_kind in hits.values() for hit in of_kind]
+        if not found and category is None:
+            notes = []  # one sentence is enough
         if by != "meaning" and not any(hit.matches for hit in found):
             notes.append(_without_words(by, bool(found)))
         queries = self.frequent.nearest(vector, related, normalise(query)) if related else []
