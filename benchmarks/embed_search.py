@@ -25,7 +25,7 @@ from embed_data import WORK, captioner, homedepot_export
 
 PAGE = Path(__file__).parents[1] / "docs" / "serving.md"
 START, END = "<!-- figures -->\n", "<!-- end of figures -->"
-SEARCHES = 200
+SEARCHES = 100
 BATCH = 256  # queries of a batch
 REQUESTS = 300_000  # a second, of the paper
 
@@ -134,9 +134,8 @@ def main() -> None:
     if not options.model:
         captioner("embed", "train", export, model, "--epochs", "0.2")
     config = json.loads((model / "config.json").read_text())
-    lines = measure(model, export, work)
-    about = f"encoder {config['training']['encoder']}, {config['sizes']['dim']} numbers"
-    lines.insert(0, ("model, cores", f"{about}; {os.cpu_count()} cores"))
+    about = f"encoder {config['training']['encoder']}, {config['sizes']['dims'][-1]} numbers"
+    lines = [("model, cores", f"{about}; {os.cpu_count()} cores"), *measure(model, export, work)]
     table = "| | |\n|---|---|\n" + "".join(f"| {name} | {figure} |\n" for name, figure in lines)
     print(table)
     if options.write:

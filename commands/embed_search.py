@@ -65,7 +65,7 @@ def items_command(
     device: str,
     as_json: bool,
 ) -> ItemsResult:
-    """Embed the items of an export, and write their vectors as Parquet.
+    """Embed the items of an export into a Parquet file.
 
     The columns are pin_id, kind, category, vector (float16), and text_digest. If OUT exists, only items whose
     texts or dense vectors changed are embedded again, and items that are gone are dropped. After another
@@ -223,14 +223,14 @@ def search_command(
     related: int,
     as_json: bool,
 ) -> dict[str, Any]:
-    """Search pins, products and related queries, and see why each was found.
+    """Search pins, products and queries, and see why.
 
     Under each hit stand the shares of words and of meaning in its score, and the words of the query with the
     fields that have them. A hit that only its caption made findable is marked.
 
     \b
     captioner embed search model/ out/ "red mug"
-    captioner embed search model/ out/ "red mug" --items items.parquet --kind product
+    captioner embed search model/ out/ "red mug" --index index/ --kind product
     captioner embed search model/ out/ "red mug" --fields title,description
     """
     search = _open(model, export, items, index, fields, related > 0)

@@ -125,6 +125,8 @@ class Index:
         their rows. The approximate kinds may lose items, but never return one that is not allowed.
         """
         queries = queries.detach().cpu().float()
+        if allowed is not None and allowed.all():
+            allowed = None
         rows = None if allowed is None else np.flatnonzero(allowed)
         k = min(k, len(self) if rows is None else len(rows))
         if not k or not len(queries):

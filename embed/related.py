@@ -41,11 +41,11 @@ def related_items(
     search: Search, *, query: str | None = None, item: str | None = None, k: int = 10
 ) -> list[RelatedItem]:
     """The `k` items that are nearest to a query, or to another item by its pin_id. Raises EmbedError."""
-    allowed = search.row >= 0
+    allowed = search.ranking.row >= 0
     if item is not None:
         allowed[search.place_of(item)] = False
     scores, places = search.index.search(_vector(search, query, item)[None], k, allowed)
-    rows = search.row[places[0]]
+    rows = search.ranking.row[places[0]]
     pin_ids = search.export.pin_ids.take(pa.array(rows)).to_pylist()
     shown = [shown_text(texts) for texts in search.reasons.texts(rows)]
     return [

@@ -29,16 +29,14 @@ from .bm25 import BM25
 from .errors import EmbedError
 from .frequent_queries import FrequentQueries, RelatedQuery
 from .fusion import Fusion
-from .hits import Hit, Ranked, Reasons
-from .index import Index, best
+from .hits import Hit, Reasons
+from .index import Index
+from .item_ranking import By, ItemRanking
 from .item_vectors import ItemVectors, expect_fields, export_for, feature_column, model_digest, shown_fields
 from .model import EmbeddingModel
 from .reader import Export
 
 NATIVE = ("title", "description")  # the fields of an item's own text
-DEPTH = 200  # with an approximate index: so many of the best by meaning, and by words, are fused
-
-By = Literal["both", "meaning", "words"]
 
 
 @dataclass(frozen=True)
@@ -103,22 +101,14 @@ class Search:
         return cls(model, data, opened, shown, seconds)
 
     def __post_init__(self) -> None:
-        export, n = self.export, len(self.export)
-        # An item of the export may have no vector yet, and one of the index may have left the export.
-        found = pc.fill_null(pc.index_in(export.pin_ids, value_set=self.index.pin_ids), -1)
-        self.place = found.to_numpy(zero_copy_only=False).astype(np.int64)  # [rows]: in the index, or -1
-        self.row = np.full(len(self.index), -1)  # [items of the index]: in the export, or -1
-        self.row[self.place[self.place >= 0]] = np.flatnonzero(self.place >= 0)
-        self.same_order = len(self.index) == n and bool((self.place == np.arange(n)).all())
-        kinds = {"pin": np.flatnonzero(~export.products), "product": np.flatnonzero(export.products)}
-        self.rows_of_kind = {name: rows for name, rows in kinds.items() if len(rows)}
+        export = self.export
         categories = feature_column(export, "category")
         self.categories: pa.DictionaryArray = categories.dictionary_encode()
         self.fusion = Fusion.of(self.model.about)
+        self.ranking = ItemRanking(export, self.index, self.fusion.weight)
         self.reasons = Reasons(export, self.fields, categories, self.fusion.kind)
         self._words: BM25 | None = None
         self._frequent: FrequentQueries | None = None
-        self._moments: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
 
     @property
     def words(self) -> BM25:
@@ -158,11 +148,11 @@ class Search:
         row = self.export.pin_ids.index(pin_id).as_py()
         if row < 0:
             raise EmbedError(f"no item of {self.export.folder} has the pin_id {pin_id}: name another")
-        if self.place[row] < 0:
+        if self.ranking.place[row] < 0:
             raise EmbedError(
                 f"the item {pin_id} has no vector yet: write the vectors again with captioner embed items"
             )
-        return int(self.place[row])
+        return int(self.ranking.place[row])
 
     def find(
         self,
@@ -181,23 +171,24 @@ class Search:
         Raises EmbedError for a query without words, and for a kind or category that no item has.
         """
         began, notes = time.perf_counter(), []
-        if by != "words" and (missing := int((self.place < 0).sum())):
+        if by != "words" and (missing := int((self.ranking.place < 0).sum())):
             notes.append(
                 f"{plural(missing, 'item')} of the export {'has' if missing == 1 else 'have'} no vector yet: "
                 "write the vectors again with captioner embed items"
             )
         if not normalise(query):
             raise EmbedError("the query is empty: give it at least one word or number")
-        kinds = list(self.rows_of_kind)
+        kinds = list(self.ranking.rows_of_kind)
         if kind is not None and kind not in kinds:
             raise EmbedError(f"the export has no items of the kind {kind}: leave out --kind")
         allowed = self.category_mask(category)
         vector = self.vector(query)
         words = None if by == "meaning" else self.words.scores(pa.array([query]))[0].numpy()
-        meaning = self._meaning(vector) if by != "words" and self.index.approximate is None else None
+        exact = by != "words" and self.index.approximate is None
+        meaning = self.ranking.meaning(vector) if exact else None
         hits = {}
         for name in [kind] if kind else kinds:
-            ranked = self._ranked(name, by, k, vector, meaning, words, allowed)
+            ranked = self.ranking.best(name, by, k, vector, meaning, words, allowed)
             hits[name] = self.reasons.hits(query, ranked)
             if len(ranked.rows) < k:
                 notes.append(_too_few(name, category, len(ranked.rows), by))
@@ -208,80 +199,6 @@ class Search:
             notes.append(_without_words(by, bool(found)))
         queries = self.frequent.nearest(vector, related, normalise(query)) if related else []
         return Answer(query, by, hits, queries, notes, time.perf_counter() - began)
-
-    def _ranked(
-        self,
-        kind: str,
-        by: By,
-        k: int,
-        vector: torch.Tensor,
-        meaning: np.ndarray | None,
-        words: np.ndarray | None,
-        allowed: np.ndarray,
-    ) -> Ranked:
-        """The best `k` allowed items of a kind. `meaning` and `words` are the scores of all items."""
-        rows, near = self.rows_of_kind[kind], None
-        if meaning is not None:
-            near = meaning[rows]
-        elif by != "words":
-            rows = self._candidates(kind, by, k, vector, words, allowed)
-            near = self._meaning(vector, rows)
-        spoken = None if words is None else words[rows]
-        if words is None or spoken is None:
-            total, share = np.asarray(near), np.ones(len(rows))
-        elif near is None:
-            total, share = np.where(spoken > 0, spoken, np.nan), np.zeros(len(rows))
-        else:
-            mean, deviation = self._spread(kind, vector) if meaning is None else _spread_of(near)
-            of_meaning = np.nan_to_num(self.fusion.weight * (near - mean) / deviation)
-            mean, deviation = _spread_of(words[self.rows_of_kind[kind]])
-            of_words = (1 - self.fusion.weight) * (spoken - mean) / deviation
-            total, share = of_meaning + of_words, _share(of_meaning, of_words)
-        chosen = best(np.where(allowed[rows], total, np.nan), k)
-        return Ranked(
-            rows[chosen],
-            total[chosen],
-            None if near is None else near[chosen],
-            None if spoken is None else spoken[chosen],
-            share[chosen],
-        )
-
-    def _meaning(self, vector: torch.Tensor, rows: np.ndarray | None = None) -> np.ndarray:
-        """The dot products [rows] of a query and items; NaN for an item without a vector."""
-        places = self.place if rows is None else self.place[rows]
-        if rows is None and self.same_order:
-            return self.index.scores(vector)
-        scores = np.full(len(places), np.nan, np.float32)
-        scores[places >= 0] = self.index.scores(vector, places[places >= 0])
-        return scores
-
-    def _candidates(
-        self, kind: str, by: By, k: int, vector: torch.Tensor, words: np.ndarray | None, allowed: np.ndarray
-    ) -> np.ndarray:
-        """With an approximate index: the rows of the best items of a kind by meaning, and by words."""
-        wanted = np.zeros(len(self.export), bool)
-        wanted[self.rows_of_kind[kind]] = True
-        wanted &= allowed
-        in_index = (self.row >= 0) & wanted[self.row]
-        depth = k if by == "meaning" else max(k, DEPTH)
-        rows = self.row[self.index.search(vector[None], depth, in_index)[1][0]]
-        if words is not None:
-            rows = np.union1d(rows, best(np.where(wanted & (words > 0), words, np.nan), depth))
-        return np.sort(rows)
-
-    def _spread(self, kind: str, vector: torch.Tensor) -> tuple[float, float]:
-        """(mean, standard deviation) of the dot products of a query and all items of a kind.
-
-        They follow from the mean of the items' vectors and of the products of two of their numbers, so that
-        no score has to be computed.
-        """
-        if kind not in self._moments:
-            of_kind = np.zeros(len(self.export), bool)
-            of_kind[self.rows_of_kind[kind]] = True
-            self._moments[kind] = self.index.moments((self.row >= 0) & of_kind[self.row])
-        mean, products = self._moments[kind]
-        of_query = float(mean @ vector)
-        return of_query, max(float(vector @ products @ vector) - of_query**2, 1e-18) ** 0.5
 
     def category_mask(self, category: str | None) -> np.ndarray:
         """bool [rows]: the items of a category. Raises EmbedError if there are none."""
@@ -299,19 +216,6 @@ class Search:
             zero_copy_only=False
         )
         return found
-
-
-def _spread_of(scores: np.ndarray) -> tuple[float, float]:
-    """(mean, standard deviation) of scores, without those that are not numbers."""
-    if np.isnan(scores).all():
-        return 0.0, 1.0
-    return float(np.nanmean(scores)), max(float(np.nanstd(scores)), 1e-9)
-
-
-def _share(of_meaning: np.ndarray, of_words: np.ndarray) -> np.ndarray:
-    """The share of meaning in each fused score, from 0 to 1. A part below the mean of all items has none."""
-    a, b = np.maximum(of_meaning, 0), np.maximum(of_words, 0)
-    return np.where(a + b > 0, a / np.maximum(a + b, 1e-12), 0.5)
 
 
 def _without_words(by: By, found: bool) -> str:

@@ -16,7 +16,7 @@ import torch
 from click.testing import CliRunner
 
 from pincaption.cli import cli
-from pincaption.embed import search as search_module
+from pincaption.embed import item_ranking
 from pincaption.embed.errors import EmbedError
 from pincaption.embed.index_writer import build_index
 from pincaption.embed.item_vectors import export_for
@@ -142,7 +142,7 @@ def test_every_kind_of_index_gives_the_same_answer(
     kind: Any,
     by: Any,
 ) -> None:
-    monkeypatch.setattr(search_module, "DEPTH", 30)
+    monkeypatch.setattr(item_ranking, "DEPTH", 30)
     build_index(loaded, items, tmp_path / "index", kind=kind)
     opened = Search.open(loaded, data, index=tmp_path / "index")
     for query, category in (("green boat", None), ("blue lamp drawing", "else")):
