@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from embed_data import WORK, captioner, homedepot_export
 
 PAGE = Path(__file__).parents[1] / "docs" / "serving.md"
@@ -135,7 +136,10 @@ def main() -> None:
         captioner("embed", "train", export, model, "--epochs", "0.2")
     config = json.loads((model / "config.json").read_text())
     about = f"encoder {config['training']['encoder']}, {config['sizes']['dims'][-1]} numbers"
-    lines = [("model, cores", f"{about}; {os.cpu_count()} cores"), *measure(model, export, work)]
+    lines = [
+        ("model, machine", f"{about}; {os.cpu_count()} cores, {torch.get_num_threads()} threads"),
+        *measure(model, export, work),
+    ]
     table = "| | |\n|---|---|\n" + "".join(f"| {name} | {figure} |\n" for name, figure in lines)
     print(table)
     if options.write:

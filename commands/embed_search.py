@@ -172,6 +172,8 @@ def _print_index(result: IndexResult) -> None:
             f"recall@10 {result['recall']:.4f} of exact search, with effort {result['effort']}: {measured}"
         )
     )
+    if result["recall"] < result["goal"]:
+        click.echo(wrapped(f"no effort that was tried finds {result['goal']:.0%}: compare another --kind"))
     if result["queries_from"] == "random items":
         click.echo(wrapped("items are easier to find than queries: give real ones with --queries EXPORT"))
 

@@ -41,6 +41,7 @@ class IndexResult(TypedDict):
     dim: int
     effort: int | None  # efSearch of HNSW, nprobe of IVF
     recall: float | None  # share of the ten nearest items that the index finds
+    goal: float  # the recall at which the effort was to be chosen
     efforts: dict[str, float]  # {effort: recall} of all that were tried
     queries: int  # that it was measured with
     queries_from: str  # what these are
@@ -113,6 +114,7 @@ def build_index(
         dim=index.dim,
         effort=about["effort"],
         recall=about["recall"],
+        goal=GOAL,
         efforts=about["efforts"],
         queries=about["queries"],
         queries_from=source,
