@@ -12,7 +12,8 @@
         what captions, titles and queries add
 
 embed_homedepot.py compares what is found with BM25 and sentence-transformers. Both read ../shared/data
-(embed_data.py says how). Everything is made in benchmarks/work, or in the folder that CAPTIONER_BENCH names. Exports stay there for the next time.
+(embed_data.py says how). Everything is made in benchmarks/work, or in the folder that CAPTIONER_BENCH names.
+Exports stay there for the next time.
 """
 
 from __future__ import annotations

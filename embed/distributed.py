@@ -1,7 +1,9 @@
-"""Rows of a batch that is spread over several processes."""
+"""Work that is spread over several processes: rows of a batch with their gradients, and results."""
 
 from __future__ import annotations
 
+import os
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -44,3 +46,31 @@ def is_distributed() -> bool:
         and torch.distributed.is_initialized()
         and torch.distributed.get_world_size() > 1
     )
+
+
+def process_count() -> int:
+    """How many processes work together."""
+    return torch.distributed.get_world_size() if is_distributed() else 1
+
+
+def gathered(value: Any) -> list[Any]:
+    """The value of each process, in order. Waits until all processes are here."""
+    if not is_distributed():
+        return [value]
+    values: list[Any] = [None] * process_count()
+    torch.distributed.all_gather_object(values, value)
+    return values
+
+
+def join_processes(device: str | None = None) -> torch.device:
+    """Connects the processes that `accelerate launch` started, for work without gradients.
+
+    Returns the device of this process: a GPU of its own if there are any, unless `device` is "cpu". A process
+    that was started alone is connected to nothing.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
+        # The first process to finish waits for the others, which may take hours.
+        torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
+    if device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

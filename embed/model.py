@@ -115,6 +115,11 @@ class EmbeddingModel:
         return tuple(self.towers.fields)
 
     @property
+    def dense(self) -> dict[str, int]:
+        """{name: numbers} of the vectors of an item that the item tower reads."""
+        return dict(self.towers.dense)
+
+    @property
     def dims(self) -> tuple[int, ...]:
         """The lengths of embeddings, ascending: the last one is the full length."""
         return self.sizes.dims(self.towers.encoder.width if self.towers.encoder else 0)
