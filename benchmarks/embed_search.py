@@ -135,7 +135,9 @@ def main() -> None:
     if not options.model:
         captioner("embed", "train", export, model, "--epochs", "0.2")
     config = json.loads((model / "config.json").read_text())
-    about = f"encoder {config['training']['encoder']}, {config['sizes']['dims'][-1]} numbers"
+    from pincaption.embed.model import EmbeddingModel
+
+    about = f"encoder {config['training']['encoder']}, {EmbeddingModel.load(model).dim} numbers"
     lines = [
         ("model, machine", f"{about}; {os.cpu_count()} cores, {torch.get_num_threads()} threads"),
         *measure(model, export, work),

@@ -23,7 +23,6 @@ from pincaption.captioner.model import Decoding
 from pincaption.captioner.run import Options, run
 from pincaption.embed import training
 from pincaption.embed.options import TrainOptions
-from pincaption.embed.sizes import SMALL, Sizes
 from pincaption.images.decode import decode
 from pincaption.images.fetch import Fetcher
 from pincaption.ingest.images import ingest_images
@@ -31,7 +30,7 @@ from pincaption.store import open_store
 from pincaption.store.claims import Claims
 
 __all__ = [
-    "SMALL", "TOKENS", "Bench", "Claims", "Decoding", "Fetcher", "Options", "Sizes", "TrainOptions", "blip2",
+    "TOKENS", "Bench", "Claims", "Decoding", "Fetcher", "Options", "TrainOptions", "blip2",
     "checks", "find_checkpoint", "picture", "run", "tell_profile", "training", "worker",
 ]  # fmt: skip
 TOKENS = 20  # new tokens of each caption, forced

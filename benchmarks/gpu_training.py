@@ -12,21 +12,17 @@ from typing import Any
 
 import accelerate
 from accelerate.state import AcceleratorState
-from gpu_bench import SMALL, Bench, Sizes, TrainOptions, tell_profile, training
+from gpu_bench import Bench, TrainOptions, tell_profile, training
 from gpu_clock import in_place_of, profiled
 
 
 def embed_training(bench: Bench) -> None:
     """Part e."""
     folder = bench.folder("export") / "out"
-    small = TrainOptions(encoder=SMALL, every=1_000_000, validation=0.0)
-    large = replace(small, sizes=Sizes(), batch=1024)
-    kinds = {
-        "small sizes, batch 256": small,
-        "published sizes of the towers, small encoder, batch 1024": large,
-    }
+    small = TrainOptions(every=1_000_000, validation=0.0)
+    kinds = {"n-grams alone, batch 256": small, "n-grams alone, batch 1024": replace(small, batch=1024)}
     if bench.toy:
-        kinds = {"small sizes, batch 32": replace(small, batch=32)}
+        kinds = {"n-grams alone, batch 32": replace(small, batch=32)}
     for name, options in kinds.items():
         for precision, workers in (("bf16", 1), ("no", 1), ("bf16", 8))[: 2 if bench.toy else 3]:
             if bench.left() < 25:
@@ -40,7 +36,7 @@ def embed_training(bench: Bench) -> None:
 def recorded_training(bench: Bench) -> None:
     """Part h."""
     folder = bench.folder("export") / "out"
-    options = TrainOptions(encoder=SMALL, every=1_000_000, validation=0.0, batch=32 if bench.toy else 256)
+    options = TrainOptions(every=1_000_000, validation=0.0, batch=32 if bench.toy else 256)
     zones, moments = dict[str, list[tuple[int, int]]](), dict[int, int]()
     calls = cProfile.Profile()
 
@@ -53,7 +49,7 @@ def recorded_training(bench: Bench) -> None:
         zones["all"] = [(moments[5], moments[max(moments)])]
 
     found = profiled(work, zones, bench.device)
-    tell_profile(bench, "h", f"embed train, small sizes, batch {options.batch}, float32", found)
+    tell_profile(bench, "h", f"embed train, n-grams alone, batch {options.batch}, float32", found)
     bench.tell("h", "kernels of 25 steps and their start", found.kernels)
     rate = train_rate(bench, folder, replace(options, seed=1), "no", 1, 25, lambda done, when: on_step(done))
     calls.disable()
