@@ -213,7 +213,7 @@ def train_command(
     \b
     captioner export my.db out/ --as-of 2026-06-01 --pairs --test-from 2026-06-24
     captioner embed train out/ model/
-    captioner embed train out/ model/ --encoder sentence-transformers/all-MiniLM-L6-v2
+    captioner embed train out/ model/ --encoder FOLDER_OR_NAME
     """
     from ..embed.errors import EmbedError
     from ..embed.options import TrainOptions

@@ -110,7 +110,7 @@ PARALLELS: list[tuple[Callable[..., Any], str, Any, set[str]]] = [
         "embed train",
         TrainOptions,
         # `width` and `dims` make `sizes`; the others are for ablations and experiments.
-        {"sizes", "controls", "encoder_learning_rate", "weight_decay", "warmup", "sketch_width"}
+        {"sizes", "controls", "weight_decay", "warmup", "sketch_width", "random_negatives"}
         | {"keep_own_query", "validation"},
     ),
 ]
@@ -158,6 +158,8 @@ def default_of(option: click.Option) -> Any:
     """The default that help shows, or None if nothing is chosen without the option."""
     if option.name == "n":
         return 200  # --margin replaces it, so that click must not fill it in
+    if option.name == "dims":
+        return (64, 128, 256)  # its callback makes these of the text
     if option.name == "fields":
         return None  # all
     return None if option.default in NO_VALUE or repr(option.default) == "Sentinel.UNSET" else option.default

@@ -27,7 +27,7 @@ from pincaption.embed.options import TrainOptions
 from pincaption.embed.training import train
 
 KINDS = get_args(Kind)
-ITEMS, DIM = 3_000, 32
+ITEMS, DIM = 3_000, 64
 
 
 def captioner(*arguments: Any) -> Any:

@@ -63,21 +63,21 @@ def changed_export(export: Path, folder: Path, change: Any) -> Path:
 def test_every_item_gets_the_vector_of_the_model(
     export: Path, model: Path, loaded: EmbeddingModel, tmp_path: Path
 ) -> None:
-    done = captioner("items", model, export, tmp_path / "v.parquet", "--dim", 32)
+    done = captioner("items", model, export, tmp_path / "v.parquet", "--dim", 64)
     assert done.exit_code == 0, done.output
-    assert "120 items, 32 float16 numbers each; 120 embedded, 0 copied, 0 dropped" in " ".join(
+    assert "120 items, 64 float16 numbers each; 120 embedded, 0 copied, 0 dropped" in " ".join(
         done.stdout.split()
     )
     table = pq.read_table(tmp_path / "v.parquet")
     assert table.column_names == ["pin_id", "kind", "category", "vector", "text_digest"]
-    assert table.schema.field("vector").type == pa.list_(pa.float16(), 32)
+    assert table.schema.field("vector").type == pa.list_(pa.float16(), 64)
     data = export_for(loaded, export)
     assert table["pin_id"].to_pylist() == data.pin_ids.to_pylist()
     assert (np.array(table["kind"].to_pylist()) == "product").tolist() == data.products.tolist()
     opened = ItemVectors.open(tmp_path / "v.parquet", loaded)
-    assert (opened.model_digest, opened.dim, opened.numbers) == (loaded.digest, 32, "float16")
+    assert (opened.model_digest, opened.dim, opened.numbers) == (loaded.digest, 64, "float16")
     assert opened.fields == data.fields
-    wanted = loaded.embed_items(data, dim=32).numpy()
+    wanted = loaded.embed_items(data, dim=64).numpy()
     (block,) = opened.blocks()
     np.testing.assert_allclose(block.numpy(), wanted, atol=1e-3)
 
@@ -165,7 +165,7 @@ def test_vectors_of_some_fields_are_those_of_items_without_the_others(
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"dim": 32}, "another length"), ({"int8": True}, "another number type")],
+    [({"dim": 64}, "another length"), ({"int8": True}, "another number type")],
 )
 def test_vectors_of_another_kind_are_made_again(
     export: Path, loaded: EmbeddingModel, tmp_path: Path, options: dict[str, Any], reason: str
@@ -207,12 +207,12 @@ def on_step(what, done, total):
     if done == 80:
         os.kill(os.getpid(), signal.SIGKILL)
 export = export_for(model, {str(export)!r})
-item_writer.write_item_vectors(model, export, {str(out)!r}, dim=32, on_step=on_step)"""
+item_writer.write_item_vectors(model, export, {str(out)!r}, dim=64, on_step=on_step)"""
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert out.read_bytes() == old
     assert write_item_vectors(loaded, data, out)["copied"] == 120
-    assert write_item_vectors(loaded, data, out, dim=32)["embedded"] == 120
+    assert write_item_vectors(loaded, data, out, dim=64)["embedded"] == 120
     assert [path.name for path in tmp_path.iterdir()] == ["v.parquet"]
 
 
