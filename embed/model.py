@@ -16,6 +16,7 @@ import torch
 
 from ..common.files import write_whole
 from ..common.terminal import OnStep, no_step
+from ..export.manifest import file_sha256
 from ..filters.text import normalise
 from .errors import EmbedError
 from .item_tower import ItemTower
@@ -222,16 +223,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _digest(folder: Path) -> str:
-    """A hash of all weights of a model in a folder."""
-    digest = hashlib.sha256()
-    for path in (
-        folder / "encoder" / "model.safetensors",
-        folder / "vocabulary.safetensors",
-        folder / "towers.safetensors",
-    ):
-        if path.exists():
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    """A hash of all weights of a model in a folder, also of an encoder that is kept in several files."""
+    digests = [file_sha256(path) for path in sorted(folder.rglob("*.safetensors"))]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
 def _without_prefix(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
