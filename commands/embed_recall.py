@@ -89,7 +89,7 @@ def recall_command(
     with steps({"encoding items": "items", "ranking": "tasks"}) as on_step:
         data = Export(export)  # read before the model, which takes longer
         loaded = EmbeddingModel.load(model)
-        data.fields = loaded.fields
+        data.read_fields(loaded.fields)
         result = recall(loaded, data, split=split, index=index, on_step=on_step)
     if report:
         shown = {}

@@ -15,6 +15,7 @@ import torch
 
 from ..common.files import write_whole
 from ..common.terminal import OnStep, no_step
+from ..export.manifest import file_sha256
 from .errors import EmbedError
 from .inputs import Inputs
 from .loss import shortened
@@ -213,13 +214,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _digest(folder: Path) -> str:
-    """A hash of all weights of a model in a folder."""
-    digest = hashlib.sha256()
-    for path in (
-        folder / "encoder" / "model.safetensors",
-        folder / "vocabulary.safetensors",
-        folder / "towers.safetensors",
-    ):
-        if path.exists():
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    """A hash of all weights of a model in a folder, also of an encoder that is kept in several files."""
+    digests = [file_sha256(path) for path in sorted(folder.rglob("*.safetensors"))]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]

@@ -48,7 +48,7 @@ class Export:
         """
         import datasets
 
-        self.folder, self.fields, self.hidden_queries = Path(folder), tuple(fields), hidden_queries
+        self.folder, self.hidden_queries = Path(folder), hidden_queries
         self.controls, self.seed = dict(controls or {}), seed
         manifest = read_manifest(self.folder)
         if manifest is None:
@@ -66,11 +66,7 @@ class Export:
         self.rows = self.rows.select_columns(
             [name for name in self.rows.column_names if name not in NOT_READ]
         )
-        if unknown := [name for name in self.fields if name not in self.text_columns]:
-            raise EmbedError(
-                f"{folder} has no column of texts named {', '.join(unknown)}: "
-                f"the fields of its items are {', '.join(self.text_columns)}"
-            )
+        self.read_fields(fields)
         self.stored_vectors: dict[str, int] = dict(self.manifest.get("embeddings", {}))  # {name: numbers}
         self.dense = dict(self.stored_vectors)  # {name: numbers} of the vectors that `items` gives
         self._rows_with: dict[str, np.ndarray] = {}
@@ -172,6 +168,18 @@ class Export:
                 self.controls[field], self.rows.data.column(field), zlib.crc32(field.encode()), self.seed
             )
         return self._replaced[field]
+
+    def read_fields(self, fields: Sequence[str]) -> None:
+        """Makes these the text fields of the items.
+
+        Raises EmbedError if the export does not have one of them.
+        """
+        if unknown := [name for name in fields if name not in self.text_columns]:
+            raise EmbedError(
+                f"{self.folder} has no column of texts named {', '.join(unknown)}: "
+                f"the fields of its items are {', '.join(self.text_columns)}"
+            )
+        self.fields = tuple(fields)
 
     def expect_vectors(self, dense: Mapping[str, int]) -> None:
         """Makes `items` give the vectors {name: numbers} that a model reads, and no others.

@@ -74,6 +74,12 @@ def test_two_runs_agree_whichever_processes_make_the_batches(
     assert differences(trained, tmp_path / "m") == 0
     train(export, tmp_path / "other", replace(OPTIONS, seed=1), workers=0)
     assert differences(trained, tmp_path / "other") > 1e-3
+    # The digest names the weights, not the folder.
+    one, same, other = (
+        EmbeddingModel.load(folder).digest for folder in (trained, tmp_path / "m", tmp_path / "other")
+    )
+    assert len(one) == 16
+    assert one == same != other
 
 
 def test_a_training_that_was_stopped_goes_on_exactly(export: Path, trained: Path, tmp_path: Path) -> None:
