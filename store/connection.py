@@ -196,13 +196,15 @@ def _migrate(conn: Connection, path: Path, create: bool) -> None:
 
 def _pending(conn: Connection, path: Path, create: bool) -> bool:
     """Whether migrations have to be applied. Raises StoreError if this is no store and may not become one."""
+    # The tables first, then the migrations: another process may make the same store just now, and both appear
+    # at one moment.
+    tables = conn.execute(
+        "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
+    ).fetchall()
     if not create or _applied(conn):
         return bool(missing_migrations(conn, path))
     ours = " ".join(MIGRATIONS.values())
-    tables = conn.execute(
-        "SELECT name FROM sqlite_master WHERE type IN ('table', 'view') AND name NOT LIKE 'sqlite_%'"
-    )
-    for table in tables.fetchall():
+    for table in tables:
         if re.search(rf"CREATE (TABLE|VIEW) {re.escape(table['name'])}\b", ours):
             raise StoreError(
                 f"{path} already has a table named {table['name']} that captioner did not make:"

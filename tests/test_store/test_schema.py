@@ -5,11 +5,12 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
-from pincaption.store import StoreError, open_store, transaction
+from pincaption.store import StoreError, connection, open_store, transaction
 
 TABLES = {"pins", "recipes", "captions", "runs", "board_titles", "engaged_queries", "claims", "rejected_rows"}
 
@@ -169,6 +170,28 @@ def test_many_processes_may_make_the_same_store_at_once(tmp_path: Path) -> None:
     errors = [process.communicate()[1] for process in processes]
     assert errors == [""] * 6
     assert open_store(path).execute("SELECT count(*) FROM pins").fetchone()[0] == 6
+
+
+def test_a_store_that_another_process_makes_just_now_is_not_taken_for_a_strangers_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one makes its tables between the two reads that decide what the file is."""
+    open_store(tmp_path / "first.db", create=True).close()  # imports what making a store needs
+    path, applied, others = tmp_path / "a.db", connection._applied, list[threading.Thread]()
+
+    def then_another_makes_it(conn: sqlite3.Connection) -> set[str]:
+        names = applied(conn)
+        if not others:
+            others.append(threading.Thread(target=lambda: open_store(path, create=True).close()))
+            others[0].start()
+            others[0].join(60)
+            assert not others[0].is_alive()
+        return names
+
+    monkeypatch.setattr(connection, "_applied", then_another_makes_it)
+    conn = open_store(path, create=True)
+    assert others
+    assert conn.execute("SELECT count(*) FROM pins").fetchone()[0] == 0
 
 
 def test_a_transaction_is_all_or_nothing(store: sqlite3.Connection) -> None:
