@@ -82,15 +82,15 @@ class Training:
         pairs, unseen = self.query_pairs[task.queries], self.unseen_word[task.queries]
         found = {
             "training pairs of the query": {
-                f"head: {HEAD} or more": pairs >= HEAD,
-                f"torso: 1 to {HEAD - 1}": (pairs > 0) & (pairs < HEAD),
-                "tail: none": pairs == 0,
+                f"head: {HEAD} pairs or more": pairs >= HEAD,
+                f"torso: 1 to {HEAD - 1} pairs": (pairs > 0) & (pairs < HEAD),
+                "tail: no pairs": pairs == 0,
             },
-            "words of the query": {"seen in training or in an item": ~unseen, "one never seen": unseen},
+            "words of the query": {"all seen before": ~unseen, "one never seen": unseen},
         }
         if task.name != QUERY_QUERY:
             new = self.item_pairs[task.items] == 0
-            found["training pairs of the item"] = {"some": ~new, "none: a new item": new}
+            found["training pairs of the item"] = {"with pairs": ~new, "new: no pairs": new}
         return _without_empty(found)
 
 
