@@ -55,13 +55,14 @@ def export_encoder(model: EmbeddingModel, path: Path) -> float:
     reader = _reader(model)
     files: dict[Path, bytes] = {path.with_suffix(".py"): _code(path, model).encode()}
     files[path.with_suffix(".vocabulary.safetensors")] = model.inputs.vocabulary.to_bytes()
-    if model.towers.encoder:
-        tokeniser: str = model.inputs.tokeniser.backend_tokenizer.to_str()
+    text_encoder = model.towers.encoder
+    if text_encoder:
+        tokeniser: str = text_encoder.tokeniser.backend_tokenizer.to_str()
         files[path.with_suffix(".tokeniser.json")] = tokeniser.encode()
     queries = torch.export.Dim("queries", min=1, max=65_536)
     shapes: list[Any] = [{0: queries, 1: torch.export.Dim("grams", min=2, max=8_192)}]
-    if model.towers.encoder:
-        tokens = torch.export.Dim("tokens", min=2, max=model.inputs.most_tokens)
+    if text_encoder:
+        tokens = torch.export.Dim("tokens", min=2, max=text_encoder.most_tokens)
         shapes += [{0: queries, 1: tokens}] * 2
     encoder = _Encoder(model).eval()
     with torch.no_grad():
@@ -88,13 +89,14 @@ def _reader(model: EmbeddingModel) -> QueryText:
     """A QueryText of the model, by way of files, as a service has it."""
     import tempfile
 
+    encoder = model.towers.encoder
     with tempfile.TemporaryDirectory() as folder:
         vocabulary, tokeniser = Path(folder) / "vocabulary.safetensors", Path(folder) / "tokeniser.json"
         vocabulary.write_bytes(model.inputs.vocabulary.to_bytes())
-        if not model.towers.encoder:
+        if not encoder:
             return QueryText(str(vocabulary))
-        tokeniser.write_text(model.inputs.tokeniser.backend_tokenizer.to_str(), encoding="utf-8")
-        return QueryText(str(vocabulary), str(tokeniser), model.inputs.most_tokens)
+        tokeniser.write_text(encoder.tokeniser.backend_tokenizer.to_str(), encoding="utf-8")
+        return QueryText(str(vocabulary), str(tokeniser), encoder.most_tokens)
 
 
 def _code(path: Path, model: EmbeddingModel) -> str:
@@ -104,8 +106,8 @@ def _code(path: Path, model: EmbeddingModel) -> str:
     future = "from __future__ import annotations\n"
     name = path.stem
     files = [f'"{name}.vocabulary.safetensors"']
-    if model.towers.encoder:
-        files += [f'"{name}.tokeniser.json"', str(model.inputs.most_tokens)]
+    if encoder := model.towers.encoder:
+        files += [f'"{name}.tokeniser.json"', str(encoder.most_tokens)]
     usage = f'''"""Embeds raw queries with {path.name}. Written by captioner embed export-encoder.
 
     from {name} import QueryText

@@ -51,6 +51,11 @@ class TrainOptions:
         return MIX | dict(self.mix)
 
     @property
+    def frozen(self) -> bool:
+        """Whether there is an encoder that is not trained."""
+        return self.encoder != NONE and not self.encoder_learning_rate
+
+    @property
     def negatives(self) -> int:
         """Random negatives for each pair. With an encoder each of them costs as much as a pair."""
         if self.random_negatives is not None:

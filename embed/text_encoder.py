@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,11 +15,14 @@ from torch import nn
 from .errors import EmbedError
 
 TOKENS = 64  # of a text that are read
-AT_ONCE = 64  # texts, when nothing is learned
+# Texts that are computed together. They are of similar length, because padding costs as much as words.
+AT_ONCE = {"cpu": 16}
+AT_ONCE_ELSEWHERE = 256
 NONE = "none"  # the encoder of a model that has none
 EXAMPLE = "sentence-transformers/all-MiniLM-L6-v2"  # that error messages name
 POOLING = Path("1_Pooling") / "config.json"  # where sentence-transformers writes how to pool
 
+Tokens = tuple[torch.Tensor, torch.Tensor]  # ids and attention mask [texts, tokens]
 Pooling = Literal["mean", "first"]  # the mean of the outputs at all tokens, or the output at the first one
 
 
@@ -81,21 +86,41 @@ class TextEncoder(nn.Module):
             int(positions) - (0 if padding is None else padding + 1),
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.parameters()).device
+
+    def tokenise(self, texts: Sequence[str]) -> Tokens:
+        """Ids and attention mask [texts, tokens], for `forward`."""
+        if not texts:
+            return torch.zeros(0, 1, dtype=torch.int64), torch.zeros(0, 1, dtype=torch.int64)
+        tokens = self.tokeniser(
+            list(texts), padding=True, truncation=True, max_length=self.most_tokens, return_tensors="pt"
+        )
+        return tokens["input_ids"], tokens["attention_mask"]
+
+    def digest(self) -> str:
+        """Names the weights, the tokeniser and the pooling: with the same ones a text has the same vector."""
+        made = hashlib.sha256(f"{self.pooling} {self.most_tokens} ".encode())
+        made.update(self.tokeniser.backend_tokenizer.to_str().encode())
+        for name, value in sorted(self.network.state_dict().items()):
+            made.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        return made.hexdigest()[:16]
+
     def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """ids and mask [texts, tokens] -> vectors [texts, width], of length 1."""
         if torch.compiler.is_compiling():
             return self._encode(ids, mask)
         if not len(ids):
             return torch.zeros(0, self.width, device=ids.device)
-        if torch.is_grad_enabled() or len(ids) <= AT_ONCE:
-            return self._encode(ids, mask)
-        # Texts of similar length together, because padding costs as much as words.
         lengths = mask.sum(1)
-        vectors = torch.empty(len(ids), self.width, device=ids.device)
-        for some in torch.split(lengths.argsort(), AT_ONCE):
-            most = int(lengths[some].max())
-            vectors[some] = self._encode(ids[some, :most], mask[some, :most])
-        return vectors
+        order = lengths.argsort(stable=True)
+        groups = []
+        for some in torch.split(order, AT_ONCE.get(ids.device.type, AT_ONCE_ELSEWHERE)):
+            most = int(lengths[some[-1]])
+            groups.append(self._encode(ids[some, :most], mask[some, :most]))
+        return torch.cat(groups)[order.argsort()]
 
     def _encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         outputs = self.network(input_ids=ids, attention_mask=mask).last_hidden_state

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from .hash_embeddings import HashEmbeddings
-from .inputs import Items, Queries, Tokens
+from .inputs import EncoderInput, Items, Queries
 from .sizes import Sizes
-from .text_encoder import TextEncoder
+from .text_encoder import TextEncoder, Tokens
 
 WORDS_SHARE = 0.4  # of the n-grams in a score, at first; the encoder has the rest (FACTS: tuned by hand)
 FIRST_WEIGHTS = {"title": 1.0}  # of the fields of an item, at first; every other field has OTHER_WEIGHT
@@ -85,17 +85,16 @@ class Towers(nn.Module):
 
         One without a known word or trigram has the encoder's part alone, or is all zeros without an encoder.
         """
-        return self._query_embeddings(self.ngrams(*queries.grams), queries.tokens)
+        return self._query_embeddings(self.ngrams(*queries.grams), queries.texts)
 
     def padded_queries(self, grams: torch.Tensor, tokens: Tokens | None) -> torch.Tensor:
         """Like `queries`, with n-grams as a table [queries, most of them], -1 where there are fewer."""
         return self._query_embeddings(self.ngrams.padded(grams), tokens)
 
-    def _query_embeddings(self, sums: torch.Tensor, tokens: Tokens | None) -> torch.Tensor:
+    def _query_embeddings(self, sums: torch.Tensor, texts: EncoderInput | None) -> torch.Tensor:
         parts = [_directions(sums.float())]
         if self.encoder:
-            assert tokens is not None
-            parts.insert(0, self.encoder(*tokens))
+            parts.insert(0, self._encoded(texts))
         start = torch.cat(parts, 1)
         return self._embedding(start, start + self.query_correction(start))
 
@@ -107,9 +106,8 @@ class Towers(nn.Module):
         sums = [_directions(self.ngrams(*bag).float()) for bag in bags]
         parts = [self._weighted(sums, -1)]
         if self.encoder:
-            assert items.tokens is not None
-            vectors = self.encoder(*items.tokens)
-            means = [_mean(vectors, *items.texts[name]) for name in self.fields]
+            vectors = self._encoded(items.texts)
+            means = [_mean(vectors, *items.places[name]) for name in self.fields]
             parts.insert(0, self._weighted(means, 0))
         start, extra = torch.cat(parts, 1), []
         for name in self.dense:
@@ -117,6 +115,12 @@ class Towers(nn.Module):
             extra += [dense * has[:, None], has[:, None].to(dense.dtype)]
             start = start + self.from_dense[name](extra[-2])
         return self._embedding(start, start + self.item_correction(torch.cat([start, *extra], 1)))
+
+    def _encoded(self, texts: EncoderInput | None) -> torch.Tensor:
+        """The encoder's vectors [texts, width] of texts, unless they are given."""
+        assert self.encoder
+        assert texts is not None
+        return texts if isinstance(texts, torch.Tensor) else torch.as_tensor(self.encoder(*texts))
 
     def _weighted(self, fields: list[torch.Tensor], part: int) -> torch.Tensor:
         """The direction of the weighted sum of an item's fields, each [items, width]."""

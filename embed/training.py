@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from torch import nn
 
@@ -31,9 +32,11 @@ from .checkpoint import (
     training_digest,
 )
 from .curve import draw_curve
+from .encoded_texts import EncodedTexts
 from .errors import EmbedError
 from .hard_negatives import mine
 from .history import CurvePoint, History
+from .inputs import texts_to_encode
 from .model import EmbeddingModel
 from .objective import Objective, parameter_groups
 from .options import TrainOptions
@@ -85,6 +88,8 @@ def train(
     on_step("building the vocabulary", 0, None)
     model = initial_model(data, pairs, options)
     _check_compatible(data, options, model.dims)
+    if options.frozen:
+        model.inputs.encoded = _encode_texts(model.to(accelerator.device), data, pairs, held_out, on_step)
     objective: nn.Module = Objective(model, options, pairs, len(data))
     optimizer = torch.optim.AdamW(parameter_groups(objective, options), betas=(0.9, 0.98), eps=1e-8)
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -173,6 +178,17 @@ def train(
     accelerator.wait_for_everyone()
     accelerator.end_training()
     return result
+
+
+def _encode_texts(
+    model: EmbeddingModel, export: Export, pairs: Pairs, held_out: Pairs, on_step: OnStep
+) -> EncodedTexts:
+    """The vectors of all texts of a training whose encoder is not trained."""
+    assert model.towers.encoder
+    encoded = EncodedTexts(model.towers.encoder)
+    queries = pa.concat_arrays([pairs.used_queries, held_out.used_queries])
+    encoded.add(texts_to_encode(export, queries), on_step)
+    return encoded
 
 
 def _accelerator(device: str | None) -> Any:
