@@ -9,7 +9,7 @@ from __future__ import annotations
 import click
 
 from . import __version__
-from .commands import embed_recall, embed_search  # noqa: F401 (they add their commands to embed)
+from .commands import embed_probe, embed_recall, embed_search  # noqa: F401 (they add their commands to embed)
 from .commands.aggregate import aggregate
 from .commands.browse import browse
 from .commands.demo import demo

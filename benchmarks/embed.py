@@ -10,6 +10,8 @@
         the latency of single queries and the throughput of batches, with the exported query encoder
     python benchmarks/embed.py ablate --data drawn|homedepot|movielens [--seeds 5] [--epochs E] [--pins 3000]
         what captions, titles and queries add
+    python benchmarks/embed.py probe --data drawn|movielens
+        how well the category follows from the vectors of a short training: genres, what a drawing shows
 
 embed_homedepot.py compares what is found with BM25 and sentence-transformers. Both read ../shared/data
 (embed_data.py says how). Everything is made in benchmarks/work, or in the folder that CAPTIONER_BENCH names.
@@ -323,11 +325,19 @@ def ablate(data: str, seeds: int, epochs: float, pins: int) -> None:
     captioner("embed", "ablate", export, out, "--seeds", seeds, "--epochs", epochs, shown=True)
 
 
+def probe(data: str) -> None:
+    export = drawn_export() if data == "drawn" else movielens_export()
+    model = WORK / f"probe-{export.parent.name}"
+    captioner("embed", "train", export, model, "--epochs", 1 if data == "drawn" else 3)
+    for on in ("items", "queries") if data == "drawn" else ("items",):
+        captioner("embed", "probe", model, export, "--label", "category", "--on", on, shown=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["tokens", "train", "memory", "queries", "ablate"])
+    parser.add_argument("what", choices=["tokens", "train", "memory", "queries", "ablate", "probe"])
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--pins", type=int)
     parser.add_argument("--epochs", type=float)
@@ -344,6 +354,8 @@ def main() -> None:
         memory(arguments.pins or 1_000_000)
     elif arguments.what == "queries":
         queries(arguments.model, arguments.rounds or 5)
+    elif arguments.what == "probe":
+        probe(arguments.data)
     else:
         ablate(
             arguments.data,

@@ -159,7 +159,15 @@ def movielens_export() -> Path:
                     }
                 )
     with (source / "movies.csv").open(encoding="utf-8") as lines:
-        pins = [{"pin_id": row["movieId"], "title": row["title"]} for row in csv.DictReader(lines)]
+        pins = [
+            # A movie of one genre has it as its category: of several none is the main one.
+            {
+                "pin_id": row["movieId"],
+                "title": row["title"],
+                "category": None if "|" in row["genres"] or "(" in row["genres"] else row["genres"],
+            }
+            for row in csv.DictReader(lines)
+        ]
     days = sorted(row["date"] for row in log)
     as_of, test_from = days[len(days) // 10], days[len(days) * 3 // 4]
     store = work / "my.db"

@@ -28,7 +28,8 @@ def print_training(result: TrainResult) -> None:
     for name, recall in result["validation"].items():
         click.echo(f"  {name:<14} recall@10 {recall['recall@10']:.3f}, BM25 {recall['bm25 recall@10']:.3f}")
     curve = Path(result["model"]) / "learning_curve.png"
-    click.echo(f"curve: {curve}" if curve.exists() else "no curve was drawn: pip install 'pincaption[plots]'")
+    missing = "no curve was drawn: it takes three points, and pip install 'pincaption[plots]'"
+    click.echo(f"curve: {curve}" if curve.exists() else missing)
 
 
 class TrainingTable:

@@ -11,7 +11,7 @@ from torch import nn
 
 from ..common.files import write_whole
 from ..filters import text as text_module
-from . import query_text
+from . import folding, query_text
 from .errors import EmbedError
 from .model import EmbeddingModel
 from .query_text import QueryText
@@ -23,10 +23,14 @@ TEXTS = [
     "Red Mug!",
     "a",
     "two blue boats, beside a green tree: on a yellow background",
-    "Grandma\u2019s Crème  BRÛLÉE & 猫カフェ",
+    "Grandma\u2019s Crème  BRÛLÉE & 猫カフェ, حَقِيبة, \u0e41\u0e01\u0e49\u0e27",
     "🎉",
 ]
-IMPORT = "from ..filters.text import normalise\n"
+# What the exported code has above instead
+IMPORTS = (
+    "from ..filters.text import normalise\n",
+    "from .folding import HAN, PAIRED, folded, within\n",
+)
 
 
 class _Encoder(nn.Module):
@@ -100,10 +104,12 @@ def _reader(model: EmbeddingModel) -> QueryText:
 
 
 def _code(path: Path, model: EmbeddingModel) -> str:
-    """The code of NAME.py: `normalise`, then `QueryText`, then how to use them."""
-    above = Path(text_module.__file__).read_text(encoding="utf-8")
-    below = Path(query_text.__file__).read_text(encoding="utf-8").replace(IMPORT, "")
+    """The code of NAME.py: `normalise`, the folding of accents, `QueryText`, and how to use them."""
     future = "from __future__ import annotations\n"
+    modules = (text_module, folding, query_text)
+    parts = [Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules]
+    for line in IMPORTS:
+        parts[2] = parts[2].replace(line, "")
     name = path.stem
     files = [f'"{name}.vocabulary.safetensors"']
     if encoder := model.towers.encoder:
@@ -119,7 +125,7 @@ The model's digest: {model.digest}
 """
 
 '''
-    return usage + future + above.replace(future, "") + "\n\n" + below.replace(future, "")
+    return usage + future + "\n\n".join(part.replace(future, "") for part in parts)
 
 
 def load_encoder(source: Path | io.BytesIO) -> Any:

@@ -6,6 +6,9 @@ and queries go through as well. So a word has the same form wherever it stands.
 
 Each n-gram has a `code` of 64 bits: a trigram the code points of its three characters, a word or a pair of
 words a hash. A `Vocabulary` turns codes into ids.
+
+Trigrams are made of words without accents and vowel signs (folding.py). Han, kana and Hangul are written
+without spaces, or in short words: there each two neighbours count among the trigrams, and each Han character.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..filters.text import normalise
+from . import folding
 
 KINDS = ("trigram", "unigram", "bigram")  # a unigram is a word, a bigram a pair of words
 MAX_CHARACTERS = 2_000  # of one text that are read: a description of a megabyte is a mistake
@@ -68,9 +72,7 @@ def grams(texts: pa.Array, rows: np.ndarray | None = None) -> dict[str, Grams]:
         return dict.fromkeys(KINDS, empty)
     lengths = words.lengths
     wide = words.characters.astype(np.uint64)
-    before, after = np.roll(wide, 1), np.roll(wide, -1)
-    before[words.starts], after[words.starts + lengths - 1] = _WORD_START, _WORD_END
-    trigrams = before << np.uint64(42) | wide << np.uint64(21) | after
+    in_word, trigrams = _trigrams(words)
     place = np.arange(len(wide)) - np.repeat(words.starts, lengths)
     unigrams = mixed(
         np.add.reduceat(mixed(wide) * _powers(MAX_CHARACTERS + 1).take(place, mode="clip"), words.starts)
@@ -78,10 +80,53 @@ def grams(texts: pa.Array, rows: np.ndarray | None = None) -> dict[str, Grams]:
     same_text = words.texts[1:] == words.texts[:-1]
     bigrams = mixed(unigrams[:-1] * _BIGRAM_FACTOR + unigrams[1:])[same_text]
     return {
-        "trigram": Grams(np.repeat(row, lengths), trigrams),
+        "trigram": Grams(row[in_word], trigrams),
         "unigram": Grams(row, unigrams),
         "bigram": Grams(row[1:][same_text], bigrams),
     }
+
+
+def _trigrams(words: Words) -> tuple[np.ndarray, np.ndarray]:
+    """(the word of each trigram, ascending; its code), with the pairs and the single characters."""
+    characters, starts = words.characters, words.starts
+    word = np.repeat(np.arange(len(starts)), words.lengths)
+    has_others = bool((characters >= folding.LEAST).any())
+    if has_others:
+        characters = _folds()[characters]
+        kept = characters > 0
+        characters, word = characters[kept], word[kept]
+        starts = np.flatnonzero(np.diff(word, prepend=-1))
+    wide = characters.astype(np.uint64)
+    before, after = np.roll(wide, 1), np.roll(wide, -1)
+    before[starts], after[np.append(starts[1:], len(wide))[: len(starts)] - 1] = _WORD_START, _WORD_END
+    trigrams = before << np.uint64(42) | wide << np.uint64(21) | after
+    if not has_others or not (paired := _scripts()[characters] > 0).any():
+        return word, trigrams
+    pairs = np.flatnonzero(paired[1:] & paired[:-1] & (word[1:] == word[:-1]))
+    han = np.flatnonzero(_scripts()[characters] == 2)
+    all_words = np.concatenate([word, word[pairs], word[han]])
+    codes = np.concatenate([trigrams, wide[pairs] << np.uint64(21) | wide[pairs + 1], wide[han]])
+    order = np.argsort(all_words, kind="stable")
+    return all_words[order], codes[order]
+
+
+@functools.cache
+def _folds() -> np.ndarray:
+    """uint32 [code points]: what each character becomes in a trigram, 0 if it is left out."""
+    table = np.arange(0x110000, dtype=np.uint32)
+    for code in range(folding.LEAST, folding.MOST):
+        table[code] = ord(folding.folded(chr(code)) or "\0")
+    return table
+
+
+@functools.cache
+def _scripts() -> np.ndarray:
+    """uint8 [code points]: 2 for Han, 1 for other characters whose pairs count, 0 for all others."""
+    table = np.zeros(0x110000, np.uint8)
+    for number, ranges in ((1, folding.PAIRED), (2, folding.HAN)):
+        for low, high in ranges:
+            table[low : high + 1] = number
+    return table
 
 
 def mixed(numbers: np.ndarray) -> np.ndarray:

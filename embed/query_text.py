@@ -1,6 +1,6 @@
 """Turns raw queries into the inputs of an exported encoder. `embed export-encoder` writes it beside one.
 
-In that file `normalise` stands above this code, so that it needs nothing of ours.
+In that file `normalise` and folding.py stand above this code, so that it needs nothing of ours.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from ..filters.text import normalise
+from .folding import HAN, PAIRED, folded, within
 
 MOST_CHARACTERS, MOST_TOKENS = 2_000, 64  # of a query that are read
 BITS = 2**64 - 1
@@ -76,14 +77,21 @@ class QueryText:
 
 
 def trigrams(words: list[str]) -> list[int]:
-    """The codes of the three characters around each character; a word is between the characters 1 and 2."""
-    return [
-        before << 42 | character << 21 | after
-        for word in words
-        for before, character, after in zip(
-            [1, *map(ord, word[:-1])], map(ord, word), [*map(ord, word[1:]), 2], strict=True
-        )
-    ]
+    """The codes of the three characters around each character; a word is between the characters 1 and 2.
+
+    Accents are left out. Of Han, kana and Hangul also the codes of two neighbours, and of Han of each one.
+    """
+    codes = []
+    for word in words:
+        letters = [ord(letter) for letter in "".join(map(folded, word))]
+        around = zip([1, *letters[:-1]], letters, [*letters[1:], 2], strict=True) if letters else ()
+        codes += [before << 42 | letter << 21 | after for before, letter, after in around]
+        paired = [within(letter, PAIRED) for letter in letters]
+        codes += [
+            letters[i] << 21 | letters[i + 1] for i in range(len(letters) - 1) if paired[i] and paired[i + 1]
+        ]
+        codes += [letter for letter in letters if within(letter, HAN)]
+    return codes
 
 
 def word_code(word: str) -> int:

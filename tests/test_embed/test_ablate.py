@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -120,10 +123,16 @@ def test_every_arm_is_trained_with_every_seed_once(export: Path, tmp_path: Path)
 
 
 def test_a_table_of_one_seed_has_no_intervals(export: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "without captions"  # two sets of fields are left, and no controls
+    shutil.copytree(export, bare)
+    (path,) = (bare / "features").glob("*.parquet")
+    table = pq.read_table(path)
+    captions = table.column_names.index("caption")
+    pq.write_table(table.set_column(captions, "caption", pa.nulls(len(table), pa.string())), path)
     command = [
         "embed",
         "ablate",
-        str(export),
+        str(bare),
         str(tmp_path / "a"),
         "--seeds",
         "1",
@@ -142,7 +151,7 @@ def test_a_table_of_one_seed_has_no_intervals(export: Path, tmp_path: Path) -> N
         CliRunner().invoke(cli, [*command, "--json"]).stdout,
     ):
         result = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-        assert result["arms"]["all"]["difference"][ALL][1:] == [None, None]
+        assert result["arms"]["+ engaged queries"]["difference"][ALL][1:] == [None, None]
 
 
 def test_what_cannot_be_measured_or_written_fails_before_anything_is_trained(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import unicodedata
 import weakref
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pincaption.embed import folding, ngrams, query_text
 from pincaption.embed.ngrams import KINDS, Grams, find_words, grams
 from pincaption.embed.vocabulary import Vocabulary
 from pincaption.filters.text import normalise
@@ -22,6 +24,7 @@ from pincaption.filters.text import normalise
 ODD = (
     "aBß İıſςΣé9٣ \t_-!'’＇ʼ`\u0301\u0308\u0345\u093f\u3099\u00ad\u200b\u200c\u200d\ufeff"
     "赤いカﾞ각ﬁⅣ①²\ufdfa\U0001d6a6\U0001f469\U00013430"
+    "ёйİøłةىأ\u0640\u064e\u05b8ไม้जफ\u093c花瓶々가방"
 )
 SAMPLES = [
     "Women’s SHOES",
@@ -45,6 +48,27 @@ TEXTS = st.lists(
 
 def plain_words(text: str | None) -> list[str]:
     return normalise((text or "")[:2000]).replace("'", "").split()
+
+
+def plain_letters(word: str) -> str:
+    """A word without accents: taken apart as a whole, and put together again."""
+    apart = unicodedata.normalize("NFD", word)
+    kept = "".join(c for c in apart if not folding.within(ord(c), folding._MARKS))
+    return "".join(folding._OTHERS.get(c, c) for c in unicodedata.normalize("NFC", kept))
+
+
+def plain_trigrams(word: str) -> list[str]:
+    """The trigrams of a word, then pairs of Han, kana and Hangul, then each Han character."""
+    letters = plain_letters(word)
+    names = [unicodedata.name(letter, "") for letter in letters]
+    script = ["CJK" in n or letter in "々〆〇" for n, letter in zip(names, letters, strict=True)]
+    paired = [
+        is_han or (letter > "\u3000" and any(s in n for s in ("KATAKANA", "HIRAGANA", "HANGUL SYL")))
+        for n, is_han, letter in zip(names, script, letters, strict=True)
+    ]
+    pairs = [letters[i : i + 2] for i in range(len(letters) - 1) if paired[i] and paired[i + 1]]
+    singles = [letter for letter, is_han in zip(letters, script, strict=True) if is_han]
+    return [f"\1{letters}\2"[i : i + 3] for i in range(len(letters))] + pairs + singles
 
 
 def assert_words_are_plain(texts: list[str | None]) -> None:
@@ -103,15 +127,20 @@ def test_words_bigrams_and_trigrams_are_those_of_plain_python(texts: list[str | 
     assert found["unigram"].rows.tolist() == [row for row, some in enumerate(wanted) for _ in some]
     assert found["bigram"].rows.tolist() == [row for row, some in enumerate(wanted) for _ in some[1:]]
     trigrams = [
-        (row, f"\1{word}\2"[i : i + 3])
+        (row, part)
         for row, some in enumerate(wanted)
-        for word in some
-        for i in range(len(word))
+        for part in sorted(itertools.chain.from_iterable(map(plain_trigrams, some)))
     ]
-    assert [
-        (row, "".join(chr(code >> shift & 0x1FFFFF) for shift in (42, 21, 0)))
+    read = [
+        (row, "".join(chr(part) for shift in (42, 21, 0) if (part := code >> shift & 0x1FFFFF)))
         for row, code in zip(found["trigram"].rows.tolist(), map(int, found["trigram"].codes), strict=True)
-    ] == trigrams
+    ]
+    assert found["trigram"].rows.tolist() == sorted(found["trigram"].rows.tolist())
+    assert sorted(read) == trigrams
+    # an exported encoder has the same codes
+    assert sorted(itertools.chain.from_iterable(map(query_text.trigrams, wanted))) == sorted(
+        map(int, found["trigram"].codes)
+    )
     # the same code for the same words, and another one for others
     for kind, texts_of in (
         ("unigram", [w for some in wanted for w in some]),
@@ -122,6 +151,40 @@ def test_words_bigrams_and_trigrams_are_those_of_plain_python(texts: list[str | 
             == len(np.unique(found[kind].codes))
             == len(set(zip(texts_of, found[kind].codes.tolist(), strict=True)))
         )
+
+
+def test_every_character_becomes_one_character_without_its_accents_or_none() -> None:
+    table = ngrams._folds()
+    for code in range(0x110000):
+        if not 0xD800 <= code < 0xE000 and unicodedata.category(chr(code))[0] in "LMN":
+            letters = folding.folded(chr(code))
+            assert table[code] == (ord(letters) if letters else 0)
+            if unicodedata.normalize("NFKC", chr(code)) == chr(code):  # as it stands in a normalised word
+                assert letters == plain_letters(chr(code)), hex(code)
+                assert folding.folded(letters) == letters if letters else True
+
+
+@pytest.mark.parametrize(
+    ("text", "letters"),
+    [
+        ("crème", "creme"),
+        ("đèn", "den"),
+        ("Ёлка", "елка"),
+        ("Κόκκινη", "κοκκινη"),
+        ("أحْـمَر", "احمر"),
+        ("חָלָב", "חלב"),
+        # their signs are not accents
+        ("ไม้", "ไม้"),
+        ("फूल", "फूल"),
+        ("が", "が"),
+        ("각", "각"),
+    ],
+)
+def test_accents_are_left_out_of_trigrams_but_not_of_words(text: str, letters: str) -> None:
+    found, plain = grams(pa.array([text])), grams(pa.array([letters]))
+    assert found["trigram"].codes.tolist() == plain["trigram"].codes.tolist()
+    same = normalise(text) == letters
+    assert (found["unigram"].codes.tolist() == plain["unigram"].codes.tolist()) == same
 
 
 def test_lists_belong_to_their_rows_and_no_bigram_crosses_two_texts() -> None:
