@@ -7,8 +7,9 @@ Every choice (the step that is kept, the kind of BM25, the weight of a fusion) i
 queries. The test queries are looked at once, after the last training. Recall@10 counts products that most of
 three people found relevant. NDCG@10 uses all judgements: a product gains its mean relevance, 1 to 3, less 1.
 Intervals (95%) resample queries; differences are paired by query. `--model` measures trained models instead
-of training. `--peer` fine-tunes the same encoder with sentence-transformers, if that is installed; the
-held-out queries choose its step, too.
+of training. `--peer` fine-tunes the same encoder with sentence-transformers, if that is installed, and keeps
+it in the folder of the benchmark; the held-out queries choose its step, too. `--seeds 0 --peer` does only
+that.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ from pincaption.embed.training import train
 from pincaption.embed.validation import hold_out
 from pincaption.filters.text import normalise
 
-PEER_EVERY = 50  # steps of sentence-transformers between two looks at the held-out queries
+PEER_EVERY = 100  # steps of sentence-transformers between two looks at the held-out queries
 PEER_PATIENCE = 2  # looks without an improvement, then it stops
 
 
@@ -126,7 +127,6 @@ def peer(export: Export, options: TrainOptions, test: Test, titles: pa.Array) ->
     model = SentenceTransformer(options.encoder)
     model.max_seq_length = 64
     folder = WORK / "sentence-transformers"
-    shutil.rmtree(folder, ignore_errors=True)
     best: dict[str, Any] = {"recall": -1.0, "step": 0}
 
     def scores_of(queries: pa.Array, products: np.ndarray) -> Scores:
@@ -151,8 +151,13 @@ def peer(export: Export, options: TrainOptions, test: Test, titles: pa.Array) ->
             elif control is not None and step - best["step"] >= PEER_PATIENCE * PEER_EVERY:
                 control.should_training_stop = True
 
+    if folder.exists():
+        print(f"  sentence-transformers: the model in {folder} is measured")
+        model = SentenceTransformer(str(folder))
+        model.max_seq_length = 64
+        return scores_of(test.pairs.queries, test.candidates.rows)
     arguments = SentenceTransformerTrainingArguments(
-        str(folder),
+        str(folder.with_name("sentence-transformers-unfinished")),
         num_train_epochs=options.epochs,
         per_device_train_batch_size=options.batch,
         learning_rate=4e-5,
@@ -179,6 +184,7 @@ def peer(export: Export, options: TrainOptions, test: Test, titles: pa.Array) ->
     trainer.train()
     model.load_state_dict(best["weights"])
     model.eval()
+    model.save(str(folder))
     print(f"  sentence-transformers: step {best['step']} is kept; {time.perf_counter() - began:.0f} s")
     return scores_of(test.pairs.queries, test.candidates.rows)
 
@@ -206,6 +212,7 @@ def main() -> None:
         epochs=chosen.epochs or (1.0 if with_encoder else 3.0),
         batch=chosen.batch or (64 if with_encoder else 256),
         hard_negatives=chosen.hard_negatives,
+        validation=0.05,
         mix=(("query-query", 0.0),),
     )
     models = chosen.model or []

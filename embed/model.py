@@ -25,7 +25,7 @@ from .text_encoder import NONE, TextEncoder
 from .towers import Towers
 from .vocabulary import Vocabulary
 
-FORMAT = "pincaption embedding 3"  # its number grows when models of before cannot be read any more
+FORMAT = "pincaption embedding 4"  # its number grows when models of before cannot be read any more
 PARTS = ("vocabulary.safetensors", "towers.safetensors")  # of a model, beside config.json and encoder/
 QUERIES_AT_ONCE = 1_024
 

@@ -1,4 +1,4 @@
-"""Texts to n-grams: character trigrams, single words and pairs of words, for many texts at once.
+"""Texts to n-grams: character trigrams, words, their beginnings and pairs of words, for many texts at once.
 
 A batch of texts becomes one array of code points, and numpy finds words and n-grams in it. Texts in plain
 ASCII need only a table of 256 bytes. Every other text goes through `normalise`, one at a time, which titles
@@ -23,7 +23,10 @@ import pyarrow.compute as pc
 from ..filters.text import normalise
 from . import folding
 
-KINDS = ("trigram", "unigram", "bigram")  # a unigram is a word, a bigram a pair of words
+# A unigram is a word, a prefix its first four characters (it stands for a stem, in any language that adds
+# endings), and a bigram a pair of words.
+KINDS = ("trigram", "unigram", "prefix", "bigram")
+PREFIX = 4  # characters
 MAX_CHARACTERS = 2_000  # of one text that are read: a description of a megabyte is a mistake
 # They stand for the character before the first one of a word, and after the last one. No text contains them.
 _WORD_START, _WORD_END = 1, 2
@@ -74,14 +77,15 @@ def grams(texts: pa.Array, rows: np.ndarray | None = None) -> dict[str, Grams]:
     wide = words.characters.astype(np.uint64)
     in_word, trigrams = _trigrams(words)
     place = np.arange(len(wide)) - np.repeat(words.starts, lengths)
-    unigrams = mixed(
-        np.add.reduceat(mixed(wide) * _powers(MAX_CHARACTERS + 1).take(place, mode="clip"), words.starts)
-    )
+    hashes = mixed(wide) * _powers(MAX_CHARACTERS + 1).take(place, mode="clip")
+    unigrams = mixed(np.add.reduceat(hashes, words.starts))
+    prefixes = mixed(np.add.reduceat(np.where(place < PREFIX, hashes, np.uint64(0)), words.starts))
     same_text = words.texts[1:] == words.texts[:-1]
     bigrams = mixed(unigrams[:-1] * _BIGRAM_FACTOR + unigrams[1:])[same_text]
     return {
         "trigram": Grams(row[in_word], trigrams),
         "unigram": Grams(row, unigrams),
+        "prefix": Grams(row, prefixes),
         "bigram": Grams(row[1:][same_text], bigrams),
     }
 

@@ -15,6 +15,7 @@ from ..filters.text import normalise
 from .folding import HAN, PAIRED, folded, within
 
 MOST_CHARACTERS, MOST_TOKENS = 2_000, 64  # of a query that are read
+PREFIX = 4  # characters of a word that count as its beginning
 BITS = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
 
@@ -26,7 +27,7 @@ class QueryText:
         """The paths of the files that were written beside the encoder."""
         self.kinds: list[tuple[str, int, dict[int, int] | None]] = []
         stored = load_file(vocabulary)
-        for kind in ("trigram", "unigram"):
+        for kind in ("trigram", "unigram", "prefix"):
             if f"hashed {kind}" in stored:
                 self.kinds.append((kind, int(stored[f"hashed {kind}"][0]), None))
             else:
@@ -65,15 +66,20 @@ class QueryText:
         return 0
 
     def _ids(self, words: list[str]) -> list[int]:
-        """The ids of all known n-grams of the words."""
-        found, base = [], 0
+        """The ids of all known n-grams of the words, each once."""
+        codes = {
+            "trigram": trigrams(words),
+            "unigram": map(word_code, words),
+            "prefix": [word_code(word[:PREFIX]) for word in words],
+        }
+        found, base = list[int](), 0
         for kind, size, known in self.kinds:
-            for code in trigrams(words) if kind == "trigram" else map(word_code, words):
+            for code in codes[kind]:
                 number = mixed(code) % size if known is None else known.get(code)
                 if number is not None:
                     found.append(base + number)
             base += size
-        return found
+        return sorted(set(found))
 
 
 def trigrams(words: list[str]) -> list[int]:

@@ -19,6 +19,8 @@ from .text_encoder import NONE, TextEncoder
 from .towers import Towers
 from .vocabulary import SIZES, Vocabulary
 
+PIVOT_ITEMS = 2_000  # whose mean length is the pivot of an untrained model
+
 
 def initial_model(export: Export, pairs: Pairs, options: TrainOptions) -> EmbeddingModel:
     """A new model for a training: similarity by the encoder, and by common n-grams.
@@ -42,6 +44,8 @@ def initial_model(export: Export, pairs: Pairs, options: TrainOptions) -> Embedd
     counts = document_frequencies(export, vocabulary)
     idf = np.log1p(len(export) / np.maximum(1, counts))
     model.towers.ngrams.set_importance(torch.from_numpy(np.sqrt(idf)).float())
+    some = np.unique(np.linspace(0, len(export) - 1, PIVOT_ITEMS).astype(np.int64))
+    model.towers.set_pivot(Inputs(vocabulary, None).items(export, some))
     return model
 
 

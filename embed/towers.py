@@ -2,7 +2,14 @@
 
 An embedding consists of two parts, and each part is a direction: first the numbers of the text encoder, then
 those of the n-grams. A query and an item that share words share the n-grams of these words, and so their
-second parts are similar before anything is learned. Each tower corrects its parts by a small network. Its
+second parts are similar before anything is learned.
+
+A long text has few of its words in common with any query. If only directions counted, it would hardly be
+found; if the sum of its n-grams counted as it is, too easily. As in BM25 the truth lies between: if this sum
+has the length n, an item's n-grams count n / (n + pivot) times. The last number of its embedding makes the
+length 1 again. A query has 0 there, and so that number changes no score.
+
+Each tower corrects its parts by a small network. Its
 last layer is zero at first, so that a training starts from what the encoder and the words already know.
 """
 
@@ -61,7 +68,8 @@ class Towers(nn.Module):
         """
         super().__init__()
         self.encoder, self.fields, self.dense = encoder, list(fields), dict(dense)
-        self.ngrams = HashEmbeddings(ids, sizes.rows, sizes.width)
+        self.ngrams = HashEmbeddings(ids, sizes.rows, sizes.width - 1)
+        self.log_pivot = nn.Parameter(torch.zeros(()))  # see `set_pivot`
         self.widths = [*([encoder.width] if encoder else []), sizes.width]  # of the parts
         dim = sum(self.widths)
         first = torch.tensor([FIRST_WEIGHTS.get(name, OTHER_WEIGHT) for name in fields]).log()
@@ -91,8 +99,19 @@ class Towers(nn.Module):
         """Like `queries`, with n-grams as a table [queries, most of them], -1 where there are fewer."""
         return self._query_embeddings(self.ngrams.padded(grams), tokens)
 
+    @torch.no_grad()
+    def set_pivot(self, items: Items) -> None:
+        """Makes the mean length of some items' n-grams the pivot: an item of that length counts one half."""
+        lengths = self._sums(items).norm(dim=1)
+        self.log_pivot.copy_(lengths[lengths > 0].mean().log() if lengths.any() else torch.zeros(()))
+
+    def _sums(self, items: Items) -> torch.Tensor:
+        """The weighted sums [items, width - 1] of the n-grams of all fields."""
+        sums = [self.ngrams(*items.grams[name]).float() for name in self.fields]
+        return torch.einsum("f,fnw->nw", self.field_weights[-1].exp(), torch.stack(sums))
+
     def _query_embeddings(self, sums: torch.Tensor, texts: EncoderInput | None) -> torch.Tensor:
-        parts = [_directions(sums.float())]
+        parts = [_with_last(_directions(sums.float()))]
         if self.encoder:
             parts.insert(0, self._encoded(texts))
         start = torch.cat(parts, 1)
@@ -100,21 +119,26 @@ class Towers(nn.Module):
 
     def items(self, items: Items) -> torch.Tensor:
         """Items -> embeddings [items, dim], float32, of length 1. An item without anything is all zeros."""
-        bags = [items.grams[name] for name in self.fields]
-        if not len(bags[0][1]):
+        if not len(items.grams[self.fields[0]][1]):
             return self.field_weights.new_zeros(0, self.dim)
-        sums = [_directions(self.ngrams(*bag).float()) for bag in bags]
-        parts = [self._weighted(sums, -1)]
+        sums = self._sums(items)
+        lengths = sums.norm(dim=1, keepdim=True)
+        # An item without any n-grams may have vectors that stand for them: it counts like one of mean length.
+        pivot = self.log_pivot.exp()
+        counts = torch.where(lengths > 0, lengths / (lengths + pivot), 0.5)
+        parts = [_with_last(_directions(sums))]
         if self.encoder:
             vectors = self._encoded(items.texts)
             means = [_mean(vectors, *items.places[name]) for name in self.fields]
-            parts.insert(0, self._weighted(means, 0))
+            weights = self.field_weights[0].exp()
+            parts.insert(0, _directions(torch.einsum("f,fnw->nw", weights, torch.stack(means))))
         start, extra = torch.cat(parts, 1), []
         for name in self.dense:
             dense, has = items.dense[name]
             extra += [dense * has[:, None], has[:, None].to(dense.dtype)]
             start = start + self.from_dense[name](extra[-2])
-        return self._embedding(start, start + self.item_correction(torch.cat([start, *extra], 1)))
+        corrected = start + self.item_correction(torch.cat([start, *extra], 1))
+        return self._embedding(start, corrected, counts)
 
     def _encoded(self, texts: EncoderInput | None) -> torch.Tensor:
         """The encoder's vectors [texts, width] of texts, unless they are given."""
@@ -122,31 +146,33 @@ class Towers(nn.Module):
         assert texts is not None
         return texts if isinstance(texts, torch.Tensor) else torch.as_tensor(self.encoder(*texts))
 
-    def _weighted(self, fields: list[torch.Tensor], part: int) -> torch.Tensor:
-        """The direction of the weighted sum of an item's fields, each [items, width]."""
-        weights = self.field_weights[part].exp()
-        return _directions(torch.einsum("f,fnw->nw", weights, torch.stack(fields)))
-
-    def _embedding(self, start: torch.Tensor, corrected: torch.Tensor) -> torch.Tensor:
+    def _embedding(
+        self, start: torch.Tensor, corrected: torch.Tensor, counts: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """The parts of `corrected`, each as a direction, weighted by their shares of a score.
 
-        A part that is missing in `start` stays missing.
+        A part that is missing in `start` stays missing. `counts` [n, 1]: how much the n-grams count, 1 for
+        queries.
         """
-        if self.encoder:
-            share = self.words_share.sigmoid()
-            shares = [(1 - share).sqrt(), share.sqrt()]
+        was, parts = torch.split(start, self.widths, 1), []
+        for before, part in zip(was, torch.split(corrected.float(), self.widths, 1), strict=True):
+            has = before.detach().abs().amax(1, keepdim=True) > 0
+            parts.append(part * has)
+        words = _directions(parts[-1][:, :-1])
+        if counts is None:
+            words = _with_last(words)
         else:
-            shares = [self.field_weights.new_ones(())]
-        parts = []
-        for was, part, weight in zip(
-            torch.split(start, self.widths, 1),
-            torch.split(corrected.float(), self.widths, 1),
-            shares,
-            strict=True,
-        ):
-            has = was.detach().abs().amax(1, keepdim=True) > 0
-            parts.append(weight * _directions(part * has))
-        return _directions(torch.cat(parts, 1))
+            has_words = words.detach().abs().amax(1, keepdim=True) > 0
+            words = torch.cat([words * counts, (1 - counts**2).sqrt() * has_words], 1)
+        if not self.encoder:
+            return _directions(words)
+        share = self.words_share.sigmoid()
+        return _directions(torch.cat([(1 - share).sqrt() * _directions(parts[0]), share.sqrt() * words], 1))
+
+
+def _with_last(rows: torch.Tensor) -> torch.Tensor:
+    """Rows [n, width - 1] with a last number, which is 0."""
+    return F.pad(rows, (0, 1))
 
 
 def _mean(vectors: torch.Tensor, numbers: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from .ngrams import KINDS, Grams, mixed
 
 # Those of the published OmniSearchSage code, which has a million pairs of words as well. In tied towers a
 # pair adds little to its two words, and makes the largest table.
-SIZES = {"trigram": 64_000, "unigram": 200_000}
+SIZES = {"trigram": 64_000, "unigram": 200_000, "prefix": 100_000}
 WAITING = 4_000_000  # n-grams of one kind that are collected before they are counted
 
 
@@ -74,7 +74,7 @@ class Vocabulary:
         return sum(self.sizes.values())
 
     def ids(self, grams_by_kind: Mapping[str, Grams], rows: int) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of all n-grams, row after row, and where each of the `rows` starts among them.
+        """The distinct ids of the n-grams, row after row, and where each of the `rows` starts among them.
 
         Both are int64. They are the input and the offsets of `torch.nn.functional.embedding_bag`.
         """
@@ -85,9 +85,10 @@ class Vocabulary:
             all_rows.append(grams_by_kind[kind].rows[kept])
             all_ids.append(ids[kept] + base)
             base += size
-        row = np.concatenate(all_rows)
-        order = np.argsort(row, kind="stable")
-        return np.concatenate(all_ids)[order], np.searchsorted(row[order], np.arange(rows))
+        # An n-gram counts once in a row, however often the row has it.
+        most = max(1, base)
+        keys = np.unique(np.concatenate(all_rows) * most + np.concatenate(all_ids))
+        return keys % most, np.searchsorted(keys, np.arange(rows) * most)
 
     def _ids_of_kind(self, kind: str, codes: np.ndarray, size: int) -> np.ndarray:
         """The id of each code, counted from 0 within the kind; -1 where there is none."""

@@ -125,12 +125,12 @@ def test_many_queries_are_in_one_row_group(
         ),
         (
             lambda folder: edit(
-                folder / "config.json", '"pincaption embedding 3"', '"pincaption embedding 2"'
+                folder / "config.json", '"pincaption embedding 4"', '"pincaption embedding 2"'
             ),
             "of the format 'pincaption embedding 2', but this version reads",
         ),
         (
-            lambda folder: edit(folder / "config.json", '"pincaption embedding 3"', '"something else"'),
+            lambda folder: edit(folder / "config.json", '"pincaption embedding 4"', '"something else"'),
             "does not hold a trained model",
         ),
     ],
