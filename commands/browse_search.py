@@ -102,11 +102,13 @@ def _vectors(model: EmbeddingModel, export: Path, folder: Path) -> tuple[int, in
     from ..embed.errors import EmbedError
     from ..embed.item_vectors import ItemVectors, export_for
     from ..embed.item_writer import write_item_vectors
+    from ..export.manifest import read_manifest
 
     began, sides = time.perf_counter(), {"items.parquet": None, "native.parquet": own_fields(model)}
-    whole = export_for(model, export)
-    if not len(whole):
+    manifest = read_manifest(export)
+    if manifest is not None and not manifest["rows"]:
         raise EmbedError(f"{export} has no pins, so there is nothing to search: ingest pins first")
+    whole = export_for(model, export)
     state = _state(model, export)
     try:
         known = (folder / MADE).read_text() == state

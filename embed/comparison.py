@@ -69,6 +69,11 @@ class Compared:
     enriched: Side  # over all texts that the model reads
     related: list[str]  # queries near to this one
 
+    @property
+    def has_words(self) -> bool:
+        """Whether any hit has a word of the query."""
+        return any(hit.matches for hits in self.enriched.hits.values() for hit in hits)
+
 
 @dataclass(frozen=True)
 class Example:
