@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
 from contextlib import closing
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 import click
 
+from ..common.files import write_whole
 from ..common.terminal import OnStep, no_step, wrapped
 
 if TYPE_CHECKING:
@@ -19,12 +21,22 @@ if TYPE_CHECKING:
 
 # The drawn query log ends on 30 June 2026: half of it is learned from or tested with.
 AS_OF, TEST_FROM = date(2026, 6, 15), date(2026, 6, 24)
+DAY = timedelta(days=1)
 # Board titles and queries are left out: nearly every drawn pin has some, so that nobody would see what the
 # captions do.
 FIELDS = ("title", "description", "caption")
 
 
-class DemoSearch(TypedDict):
+class Measured(TypedDict):
+    """What the search of the demo finds."""
+
+    test_pairs: int  # of queries and pins, from later days
+    recall: dict[str, float]  # Recall@10 of all test pairs: "search" (fused), "model", "BM25"
+    # Recall@10 of the search for pins that have no text of their own
+    silent: dict[str, float]  # "with captions", "without captions"
+
+
+class DemoSearch(Measured):
     """What `make_demo_search` did; `captioner demo --search --json` has it under "search"."""
 
     export: str
@@ -32,10 +44,6 @@ class DemoSearch(TypedDict):
     pairs: int  # of drawn queries with pins and with one another, learned from
     trained: bool  # False: an earlier call had trained the model
     seconds: float  # of this call
-    test_pairs: int  # of queries and pins, from later days
-    recall: dict[str, float]  # Recall@10 of all test pairs: "search" (fused), "model", "BM25"
-    # Recall@10 of the search for pins that have no text of their own
-    silent: dict[str, float]  # "with captions", "without captions"
 
 
 def make_demo_search(
@@ -49,10 +57,7 @@ def make_demo_search(
     """
     from ..embed.checkpoint import CHECKPOINT, finished_result, training_digest
     from ..embed.errors import EmbedError
-    from ..embed.item_vectors import export_for
-    from ..embed.model import EmbeddingModel
     from ..embed.options import TrainOptions
-    from ..embed.recall import recall
     from ..embed.sizes import Sizes
     from ..embed.training import train
     from ..export.write import ExportOptions, export
@@ -78,27 +83,46 @@ def make_demo_search(
     if not known:
         say(f"learning from {pairs:,} pairs of drawn queries and pins; this takes about a minute")
     train(features, model, options, workers=0, device="cpu", on_step=on_step)
-    loaded = EmbeddingModel.load(model)
-    measured = recall(loaded, features)
-    without = recall(loaded, export_for(loaded, features, FIELDS[:2]))
-    tasks = measured["tasks"].values()
+    measured = _measured(model, features, folder / "measured.json")
     return DemoSearch(
         export=str(features),
         model=str(model),
         pairs=pairs,
         trained=not known,
         seconds=round(time.perf_counter() - began, 1),
-        test_pairs=sum(task["pairs"] for task in tasks if "item" in task["groups"]),
+        **measured,
+    )
+
+
+def _measured(model: Path, features: Path, kept: Path) -> Measured:
+    """Recall@10 on the test pairs, with and without captions; kept in a file for the next call."""
+    from ..embed.item_vectors import export_for
+    from ..embed.model import EmbeddingModel
+    from ..embed.recall import recall
+
+    loaded = EmbeddingModel.load(model)
+    try:
+        known = json.loads(kept.read_text())
+        if known["model"] == loaded.digest:
+            return Measured(test_pairs=known["test_pairs"], recall=known["recall"], silent=known["silent"])
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # it is measured now
+    found = recall(loaded, features)
+    without = recall(loaded, export_for(loaded, features, FIELDS[:2]))
+    measured = Measured(
+        test_pairs=sum(task["pairs"] for task in found["tasks"].values() if "item" in task["groups"]),
         recall={
-            "search": _mean(measured, "fused"),
-            "model": _mean(measured, "model"),
-            "BM25": _mean(measured, "bm25"),
+            "search": _mean(found, "fused"),
+            "model": _mean(found, "model"),
+            "BM25": _mean(found, "bm25"),
         },
         silent={
-            "with captions": _mean(measured, "fused", "without native text"),
+            "with captions": _mean(found, "fused", "without native text"),
             "without captions": _mean(without, "fused", "without native text"),
         },
     )
+    write_whole(kept, json.dumps({"model": loaded.digest, **measured}) + "\n")
+    return measured
 
 
 def _mean(result: RecallResult, who: str, only: str | None = None) -> float:
@@ -115,15 +139,16 @@ def _mean(result: RecallResult, who: str, only: str | None = None) -> float:
 
 def print_search(made: DemoSearch) -> None:
     """What was learned from, and what the search finds."""
-    from_pairs = f"{made['pairs']:,} pairs of drawn queries and pins, up to {TEST_FROM:%d %B %Y}"
-    how = f"trained a search embedding on {from_pairs}" if made["trained"] else "the model was trained before"
+    from_pairs = f"{made['pairs']:,} pairs of drawn queries and pins, {AS_OF + DAY} to {TEST_FROM - DAY}"
+    how = f"{'trained' if made['trained'] else 'had trained before'} on {from_pairs}"
     click.echo(wrapped(f"{how} ({made['seconds']:.0f} s): {made['model']}"))
     recall, silent = made["recall"], made["silent"]
     click.echo(
         wrapped(
-            f"Of {made['test_pairs']:,} pairs of later days, the search has the pin among its first ten for "
-            f"{recall['search']:.0%}; words alone (BM25) for {recall['BM25']:.0%}. If the pin has no text of "
-            f"its own: {silent['with captions']:.0%} with captions, {silent['without captions']:.0%} without."
+            f"Of {made['test_pairs']:,} query-pin pairs of the days after that, the search has the pin among "
+            f"its first ten for {recall['search']:.0%}; words alone (BM25) for {recall['BM25']:.0%}. If the "
+            f"pin has no text of its own: {silent['with captions']:.0%} with captions, "
+            f"{silent['without captions']:.0%} without."
         )
     )
     click.echo("All of this was drawn: it says nothing about another catalogue.")
