@@ -53,7 +53,9 @@ def open_comparison(
     with _alone_in(folder, store):
         features = Path(export) if export else _exported(store, folder / "export")
         rows, embedded = _vectors(loaded, features, folder)
-        comparison = Comparison.open(loaded, features, folder / "native.parquet", folder / "items.parquet")
+        native, items = folder / "native.parquet", folder / "items.parquet"
+        with steps({"encoding queries": "queries"}) as on_step:
+            comparison = Comparison.open(loaded, features, native, items, on_step)
     made = SearchMade(
         model=str(model),
         export=str(features),

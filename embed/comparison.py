@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..common.terminal import OnStep, no_step
 from ..filters.text import normalise
 from .errors import EmbedError
 from .hits import Hit
@@ -98,6 +99,7 @@ class Comparison:
         export: str | Path,
         native_items: str | Path,
         items: str | Path,
+        on_step: OnStep = no_step,
     ) -> Comparison:
         """Loads both searches, with their related queries.
 
@@ -108,7 +110,7 @@ class Comparison:
             model = EmbeddingModel.load(model)
         without = Search.open(model, export, native_items, fields=own_fields(model))
         enriched = Search.open(model, export, items)
-        enriched.embed_queries()
+        enriched.embed_queries(on_step)
         return cls(without, enriched)
 
     def __post_init__(self) -> None:
