@@ -22,19 +22,21 @@ from datasette.utils.asgi import Base400, NotFound, Response
 from datasette.views.base import DatasetteError
 from markupsafe import Markup
 
+from ..common.errors import PincaptionError
 from ..common.pages import MAX_TEXT, STYLE, text
 from ..common.terminal import duration, say
 from .choose import ARRAYS, FACETS, PinFacet, filters
 from .overview import overview, run_shown
 from .pin import about_pin
-from .stored import PINS_BY_TEXTS, RUNS, SIZES, TABLES, THUMBNAIL
+from .search import MAX_QUERY, VIEWS, SearchDesk, TooManySearchesError, sides
+from .stored import PINS_BY_TEXTS, RUNS, SHOWN, SIZES, TABLES, THUMBNAIL
 
-SHOWN = {("browse", "pins"), *(("store", table) for table in (*TABLES, "sample_items"))}
+VISIBLE = {("browse", "pins"), *(("store", table) for table in (*TABLES, "sample_items"))}
 
 _STYLE = STYLE + (Path(__file__).parent / "browse.css").read_text(encoding="utf-8")
 _STYLE_DIGEST = hashlib.sha256(_STYLE.encode()).hexdigest()[:16]
 _PATHS = re.compile(
-    r"/|/favicon\.ico|/-/(style\.css|thumbnail/[0-9a-f]{64}\.jpg)|/(browse|store)(/[^/.]+){1,2}(\.json)?|/store(\.json)?"
+    r"/|/search|/favicon\.ico|/-/(style\.css|thumbnail/[0-9a-f]{64}\.jpg)|/(browse|store)(/[^/.]+){1,2}(\.json)?|/store(\.json)?"
 )
 _HEADERS = {
     "content-security-policy": "default-src 'none'; img-src 'self'; style-src 'self'; form-action 'self'; "
@@ -50,12 +52,14 @@ _HEADERS = {
 class Site:
     """What all pages of a store know, as `datasette.site`.
 
-    The server answers only to the names `hosts`; if there are none, to any name.
+    The server answers only to the names `hosts`; if there are none, to any name. Without `search` the search
+    box finds pins by their words alone.
     """
 
     name: str
     hosts: frozenset[str] = frozenset()
     sql: bool = False
+    search: SearchDesk | None = None
 
 
 @hookimpl  # type: ignore[untyped-decorator]
@@ -63,7 +67,7 @@ def permission_allowed(datasette: Any, action: str, resource: Any) -> bool | Non
     if action == "execute-sql":
         return bool(datasette.site.sql and resource == "store")
     if action == "view-table":
-        return tuple(resource) in SHOWN or (datasette.site.sql and resource[0] == "store")
+        return tuple(resource) in VISIBLE or (datasette.site.sql and resource[0] == "store")
     if action == "view-database":
         return bool(datasette.site.sql and resource == "store")
     return action in ("view-instance", "view-query")
@@ -116,6 +120,7 @@ def asgi_wrapper(datasette: Any) -> Callable[[Any], Any]:
 def register_routes() -> list[tuple[str, Any]]:
     return [
         ("^/$", _front),
+        ("^/search$", _search),
         (r"^/-/style\.css$", _style),
         (r"^/-/thumbnail/(?P<digest>[0-9a-f]{64})\.jpg$", _thumbnail),
     ]
@@ -133,6 +138,30 @@ async def _front(datasette: Any, request: Any) -> Response:
             request=request,
         )
     )
+
+
+async def _search(datasette: Any, request: Any) -> Response:
+    desk = datasette.site.search
+    if desk is None:
+        raise NotFound("This site was started without a model to search with.")
+    query, view = request.args.get("q", "").strip(), request.args.get("view", "both")
+    page: dict[str, Any] = {"query": query[:MAX_QUERY], "view": view if view in VIEWS else "both"}
+    status = 200
+    if query:
+        try:
+            found = await desk.ask(query)
+        except PincaptionError as error:
+            status = 503 if isinstance(error, TooManySearchesError) else 400
+            page["error"] = str(error)
+        else:
+            hits = [
+                hit for side in (found.without, found.enriched) for of in side.hits.values() for hit in of
+            ]
+            pin_ids = json.dumps([hit.pin_id for hit in hits])
+            rows = (await datasette.get_database("browse").execute(SHOWN, {"pin_ids": pin_ids})).rows
+            about = {row["pin_id"]: dict(row) for row in rows}
+            page |= {"found": found, "sides": sides(found, page["view"], desk.added, about)}
+    return Response.html(await datasette.render_template("search.html", page, request=request), status=status)
 
 
 async def _style() -> Response:
@@ -169,6 +198,7 @@ def extra_template_vars(datasette: Any, database: str, table: str, view_name: st
 @hookimpl  # type: ignore[untyped-decorator]
 def prepare_jinja2_environment(env: Any, datasette: Any) -> None:
     env.globals.update(site=datasette.site, style_digest=_STYLE_DIGEST, facet_names=FACETS, arrays=ARRAYS)
+    env.globals.update(views=VIEWS, max_query=MAX_QUERY)
     env.filters.update(
         said=lambda value, limit=MAX_TEXT: Markup(text(str(value), limit)),
         list=_texts,

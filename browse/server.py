@@ -8,12 +8,15 @@ import socket
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..common.terminal import say
 from ..store import Connection, StoreError, open_store
 from ..store.connection import Mode, is_writable, missing_migrations, read_only_mode
 from .index import connect_read_only
+
+if TYPE_CHECKING:
+    from .search import SearchDesk
 
 TEMPLATES = Path(__file__).parent / "templates"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -48,11 +51,18 @@ def reading_mode(store: Path) -> Mode | None:
 
 
 def make_site(
-    store: Path, index: Path, *, mode: Mode = "mode=ro", host: str = "127.0.0.1", sql: bool = False
+    store: Path,
+    index: Path,
+    *,
+    mode: Mode = "mode=ro",
+    host: str = "127.0.0.1",
+    sql: bool = False,
+    search: SearchDesk | None = None,
 ) -> Any:
     """The Datasette application that shows a store and its copy `index`. It only reads both of them.
 
-    `sql` lets visitors write queries of their own.
+    `sql` lets visitors write queries of their own. `search` answers what is typed into the search box;
+    without it the box finds pins by their words.
     """
     # Plugins of Datasette that happen to be installed are not loaded.
     os.environ.setdefault("DATASETTE_LOAD_PLUGINS", "")
@@ -81,7 +91,8 @@ def make_site(
         template_dir=str(TEMPLATES),
         settings=_SETTINGS | {"default_allow_sql": sql},
     )
-    site.site = plugin.Site(store.name, LOOPBACK | {host.lower()} if host in LOOPBACK else frozenset(), sql)
+    hosts = LOOPBACK | {host.lower()} if host in LOOPBACK else frozenset()
+    site.site = plugin.Site(store.name, hosts, sql, search)
     site.remove_database("_memory")
     site.add_database(ReadOnly(site, str(index), is_mutable=True), name="browse")
     site.add_database(ReadOnly(site, str(store), is_mutable=True), name="store")

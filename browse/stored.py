@@ -173,6 +173,9 @@ RUNS = (
 PINS_BY_TEXTS = (
     "SELECT kind, category, texts, count(*) FROM pins GROUP BY kind, category, texts"  # of the copy
 )
+SHOWN = """
+    SELECT pin_id, picture, title, description, caption FROM pins
+    WHERE pin_id IN (SELECT value FROM json_each(:pin_ids))"""  # of the copy
 NO_PICTURE = "SELECT reason FROM no_picture WHERE pin_id = ?"  # of the copy
 OF_PIN = {
     "pin": "SELECT * FROM pins WHERE pin_id = :pin_id",

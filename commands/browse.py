@@ -1,4 +1,4 @@
-"""`captioner browse`: the store in a web browser."""
+"""`captioner browse`: the store in a web browser, and a search over it if there is a model."""
 
 from __future__ import annotations
 
@@ -6,13 +6,25 @@ import json
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 import click
 
 from ..common.terminal import plural, say, steps, wrapped
+from .browse_search import SearchMade, open_comparison
 from .verbs import STORE, command
+
+
+class Shown(TypedDict):
+    """What is served, and where; `--json` prints it."""
+
+    url: str
+    pins: int
+    pictures: int  # pins with a picture
+    search: NotRequired[SearchMade]  # with a model
 
 
 @command("browse")
@@ -40,33 +52,85 @@ from .verbs import STORE, command
     show_default=True,
     help="Before serving, make at most N of the small pictures that are missing.",
 )
+@click.option(
+    "--model",
+    metavar="DIR",
+    help="Search by meaning and words with this model of captioner embed train, without and with captions.",
+)
+@click.option(
+    "--export",
+    metavar="DIR",
+    help="With --model: search the features of this export. [default: the store's, as they are now]",
+)
 @click.option("--sql", is_flag=True, help="Let visitors query the store in SQL of their own (reading only).")
 @click.option(
     "--open/--no-open", "opens", default=None, help="Open the page in a browser.  [default: on a terminal]"
 )
-def browse(
-    store: str, port: int, host: str, thumbnails: int, sql: bool, opens: bool | None, as_json: bool
-) -> None:
+def browse(store: str, as_json: bool, **options: Any) -> None:
     """Look at a store in a web browser, with Datasette.
 
     Shows what is covered, and the pins with their pictures, texts and captions. Visitors cannot write
     anything, and a run may continue meanwhile. Small pictures are kept in the store. STORE.browse next to the
     store is a copy for searching; it is kept up to date and may be deleted. Ctrl-C ends the command.
 
+    With --model, the search box shows the same query side by side: over the texts that people wrote alone,
+    and over all texts that the model reads. Pins that only their caption made findable are marked. The
+    features of the store and the vectors of its pins are kept in STORE.search. They show the store as it was
+    at the start of this command; the next start embeds what has changed.
+
     \b
     captioner browse my.db
     captioner browse my.db --port 8080 --thumbnails 20000 --no-open
+    captioner browse my.db --model model/
+    """
+
+    def say_where(shown: Shown) -> None:
+        click.echo(
+            json.dumps(shown)
+            if as_json
+            else f"{plural(shown['pins'], 'pin')}, {shown['pictures']:,} with a picture: {shown['url']}\n"
+            "Ctrl-C ends it"
+        )
+
+    opens = options.pop("opens")
+    show_store(
+        Path(store),
+        say_where,
+        opens=not as_json and sys.stdout.isatty() if opens is None else opens,
+        **options,
+    )
+    raise click.exceptions.Exit(0)  # with --json, the object was printed above
+
+
+def show_store(
+    store: Path,
+    on_start: Callable[[Shown], None],
+    *,
+    model: str | Path | None = None,
+    export: str | Path | None = None,
+    port: int = 8001,
+    host: str = "127.0.0.1",
+    thumbnails: int = 2000,
+    sql: bool = False,
+    opens: bool = False,
+) -> None:
+    """Serves a store until Ctrl-C, and calls `on_start` as soon as the server answers.
+
+    With a model, both searches of `open_comparison` are served, too. Raises ClickException if Datasette is
+    missing or the port is taken, StoreError, and EmbedError for a model or export that cannot be used.
     """
     if not find_spec("datasette"):
         raise click.ClickException("browsing needs Datasette: pip install 'pincaption[browse]'")
+    if export and not model:
+        raise click.UsageError("--export is what a model searches: add --model DIR")
     from ..browse import server
     from ..browse.index import keep_current, open_index, pictures_and_pins, refresh
+    from ..browse.search import SearchDesk
     from ..browse.thumbnails import make_thumbnails
     from ..store import open_store
 
-    path = Path(store)
-    cannot_write = server.reading_mode(path)
-    conn = None if cannot_write else open_store(path)  # raises StoreError if it is not a store
+    cannot_write = server.reading_mode(store)
+    conn = None if cannot_write else open_store(store)  # raises StoreError if it is not a store
     mode = cannot_write or "mode=ro"
     try:
         listening = server.bind(host, port)
@@ -84,11 +148,12 @@ def browse(
             err=True,
         )
     with listening, tempfile.TemporaryDirectory(prefix="captioner-browse-") as elsewhere:
-        copy = Path(elsewhere) / "copy.browse" if cannot_write else path.with_name(f"{path.name}.browse")
-        index = open_index(copy, path, mode)
+        beside = Path(elsewhere) / store.name if cannot_write else store
+        copy = beside.with_name(f"{store.name}.browse")
+        index = open_index(copy, store, mode)
         if conn is None:
             say(
-                f"{store} cannot be written: no pictures are made, and the copy for searching is deleted "
+                f"{store} cannot be written: no pictures are made, and what is made for searching is deleted "
                 "at the end"
             )
         else:
@@ -100,16 +165,17 @@ def browse(
         pictured, pins = pictures_and_pins(index)
         index.close()
 
-        def announce(url: str) -> None:
-            click.echo(
-                json.dumps({"url": url, "pins": pins, "pictures": pictured})
-                if as_json
-                else f"{plural(pins, 'pin')}, {pictured:,} with a picture: {url}\nCtrl-C ends it"
-            )
-            if opens or (opens is None and not as_json and sys.stdout.isatty()):
-                click.launch(url)
+        desk, made = None, None
+        if model:
+            comparison, made = open_comparison(store, model, export, beside.with_name(f"{store.name}.search"))
+            desk = SearchDesk(comparison)
 
-        site = server.make_site(path, copy, mode=mode, host=host, sql=sql)
-        threading.Thread(target=keep_current, args=(copy, path, mode), daemon=True).start()
+        def announce(url: str) -> None:
+            shown = Shown(url=url, pins=pins, pictures=pictured)
+            on_start(shown if made is None else {**shown, "search": made})
+            if opens:
+                click.launch(url if made is None else f"{url}search")
+
+        site = server.make_site(store, copy, mode=mode, host=host, sql=sql, search=desk)
+        threading.Thread(target=keep_current, args=(copy, store, mode), daemon=True).start()
         server.serve(site, listening, host, announce)
-    raise click.exceptions.Exit(0)  # with --json, the object was printed above

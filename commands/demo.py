@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NoReturn, TypedDict
 
 import click
 
-from ..common.terminal import progress, say, wrapped
+from ..common.terminal import progress, say, steps, wrapped
 from .verbs import command, finish
 
 if TYPE_CHECKING:
@@ -48,15 +50,38 @@ class DemoResult(TypedDict):
     show_default=True,
     help="How many pins to draw, if there are none yet.",
 )
-def demo(folder: str, pins: int, as_json: bool) -> DemoResult:
+@click.option(
+    "--search",
+    is_flag=True,
+    help="Then train a search embedding on the drawn queries, and show what captions add to a search.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=8001,
+    show_default=True,
+    help="With --search: port to serve at; 0 takes any free port.",
+)
+@click.option(
+    "--open/--no-open",
+    "opens",
+    default=None,
+    help="With --search: open the page in a browser.  [default: on a terminal]",
+)
+def demo(folder: str, pins: int, search: bool, port: int, opens: bool | None, as_json: bool) -> DemoResult:
     """Try everything on a small catalogue of drawn pins.
 
     Draws the catalogue into DIR, captions the pins without a description, and writes a page to look at. Works
-    offline.
+    offline. With --search it also trains a small search embedding, in one to three minutes on two cores, and
+    serves the site of captioner browse --model until Ctrl-C. A model that is there from before is used again.
 
     \b
     captioner demo
+    captioner demo --search
     """
+    if search:
+        _check_search(port)
     with progress("captioning", "pins") as shown:
         result = make_demo(
             Path(folder),
@@ -71,7 +96,45 @@ def demo(folder: str, pins: int, as_json: bool) -> DemoResult:
     if result["stopped"]:
         say(f"stopped; the same command continues from here: captioner demo {folder}")
         finish(result, as_json, 130)
+    if search:
+        _search(Path(folder), result, port, opens, as_json)
     return result
+
+
+def _check_search(port: int) -> None:
+    """Raises ClickException at once for what would be wrong after the training."""
+    from ..browse.server import bind
+
+    if not find_spec("datasette"):
+        raise click.ClickException("--search needs Datasette: pip install 'pincaption[browse]'")
+    try:
+        bind("127.0.0.1", port).close()
+    except OSError as error:
+        raise click.ClickException(
+            f"cannot serve at port {port} ({error.strerror}): choose another --port"
+        ) from error
+
+
+def _search(folder: Path, result: DemoResult, port: int, opens: bool | None, as_json: bool) -> NoReturn:
+    """Trains, prints what came of it, and serves the search until Ctrl-C."""
+    from .browse import Shown, show_store
+    from .demo_search import make_demo_search, print_search
+
+    store = Path(result["store"])
+    with steps({"training": "steps"}) as on_step:
+        made = make_demo_search(store, folder / "search", say, on_step)
+    if not as_json:
+        print_search(made)
+
+    def say_where(shown: Shown) -> None:
+        if as_json:
+            click.echo(json.dumps({**result, "search": made, "shown": shown}, ensure_ascii=False))
+        else:
+            click.echo(f"The same search without and with captions: {shown['url']}search\nCtrl-C ends it")
+
+    opens = not as_json and sys.stdout.isatty() if opens is None else opens
+    show_store(store, say_where, model=made["model"], port=port, opens=opens)
+    raise click.exceptions.Exit(0)  # with --json, the object was printed above
 
 
 def make_demo(
@@ -195,6 +258,7 @@ Judge:  {result["sheets"]}/rater-1.html in a browser, and download your answers;
 Try:    {captioner} stats {store}
         {captioner} aggregate explain {store} {pin_id}
         {captioner} export {store} {folder}/export
+        {captioner} demo {folder} --search
         sqlite3 {store} 'select pin_id, caption from enriched_features limit 5'
 Yours:  {captioner} ingest images my.db ~/photos
         {captioner} run my.db --model Salesforce/blip2-flan-t5-xl""")

@@ -132,3 +132,80 @@ def test_look_search_choose_and_open_a_pin(
 def colours(page: Any) -> int:
     found = Image.open(BytesIO(page.screenshot())).convert("RGB").resize((240, 180)).getcolors(50_000)
     return len(found or [])
+
+
+def test_search_without_and_with_captions(tmp_path: Path) -> None:
+    """The command with a small model: by keyboard, without JavaScript, at the width of a phone."""
+    from pincaption.commands.demo import make_demo
+    from pincaption.commands.demo_search import make_demo_search
+
+    made = make_demo(tmp_path / "demo", pins=60)
+    search = make_demo_search(Path(made["store"]), tmp_path / "demo" / "search", print, epochs=0.3)
+    arguments = ["browse", made["store"], "--model", search["model"], "--port", "0", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            said = json.loads(process.stdout.readline())
+            assert said["search"]["items"] == 60
+            look_at_search(said["url"])
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=120)
+            assert process.returncode == 0
+            assert "Traceback" not in err
+        finally:
+            process.kill()
+
+
+def look_at_search(url: str) -> None:
+    trouble: list[str] = []
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        page.on("console", lambda message: trouble.append(message.text))
+        page.on("dialog", lambda dialog: trouble.append(dialog.message))
+        page.on(
+            "request", lambda request: None if request.url.startswith(url) else trouble.append(request.url)
+        )
+        page.goto(url)
+        page.get_by_role("searchbox").fill("lamp")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/search?q=lamp")
+        assert page.inner_text("h1") == "“lamp”"
+        left, right = (page.locator(f".side.{view}") for view in ("without", "with"))
+        assert left.locator(".hit").count() == right.locator(".hit").count() == 18
+        assert left.locator(".mark").count() == 0
+        assert right.locator(".mark").count() > 0
+        assert right.get_by_text("of 18").inner_text() != left.get_by_text("of 18").inner_text()
+        sides = [side.bounding_box() for side in (left, right)]
+        assert sides[0]["x"] + sides[0]["width"] < sides[1]["x"]  # side by side
+        page.wait_for_function(
+            "[...document.images].slice(0, 6).every(image => image.complete && image.naturalWidth)"
+        )
+        assert colours(page) > 300
+        switch = page.get_by_role("navigation", name="What the search reads")
+        switch.get_by_role("link", name="With captions").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_url("**view=with")
+        assert page.locator(".side").count() == 1
+        assert switch.locator("[aria-current]").inner_text() == "With captions"
+        page.locator("#related ~ p a").first.click()
+        assert page.locator(".side").count() == 1  # the view stays
+        browser.close()
+
+        browser = running.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        phone = browser.new_page(viewport={"width": 390, "height": 844}, java_script_enabled=False)
+        phone.goto(f"{url}search?q=lamp")
+        boxes = [phone.locator(f".side.{view}").bounding_box() for view in ("without", "with")]
+        assert boxes[0]["x"] + boxes[0]["width"] < boxes[1]["x"] < 390 - boxes[1]["width"]
+        assert phone.locator(".hit").first.bounding_box()["width"] > 150
+        for path in ("search", "search?q=lamp&view=with", "search?q=" + "m" * 150):
+            phone.goto(url + path)
+            wide = Image.open(BytesIO(phone.screenshot(full_page=True))).width
+            assert wide == 390, path  # nothing stands out at the side
+        phone.get_by_role("link", name="Search", exact=True).click()
+        phone.locator(".examples a").first.click()
+        assert phone.locator(".hit").count() == 36
+        browser.close()
+    assert trouble == []

@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "captioner": {"store", "images", "common", "drawn/draw"},
     "filters": {"store", "sources", "common"},
     "eval": {"store", "images", "sources", "common"},
-    "browse": {"store", "images", "common"},
+    "browse": {"store", "images", "common", "embed/comparison", "embed/hits"},
     "export": {"store", "filters", "common"},
     "embed": {"export/manifest", "store/columns", "filters/text", "common"},
 }
