@@ -296,15 +296,21 @@ def test_the_untrained_model_is_the_encoders_similarity_and_the_overlap_of_ngram
             ids, _ = model.inputs.vocabulary.ids(grams(pa.array([text])), 1)
             one = [towers.ngrams(torch.tensor([i]), torch.tensor([0]))[0] for i in ids]
             words.append(torch.stack(one).sum(0))
-        normalize = torch.nn.functional.normalize
-        return normalize(torch.stack(meaning), dim=1), normalize(torch.stack(words), dim=1)
+        return normalize(torch.stack(meaning), dim=1), torch.stack(words)
 
+    normalize = torch.nn.functional.normalize
     with torch.no_grad():
         query_meaning, query_words = plain(texts)
         item_meaning, item_words = plain([titles[row] for row in rows])
-        wanted = 0.6 * query_meaning @ item_meaning.T + 0.4 * query_words @ item_words.T
-    found = model.embed_queries(texts) @ model.embed_items(data, rows).T
-    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+        every_length = plain([title for title in titles if title])[1].norm(dim=1)
+        # As in BM25 with b = 1/2: a text of mean length counts one half, a long one more.
+        item_words /= item_words.norm(dim=1, keepdim=True) + every_length.mean()
+        overlap = normalize(query_words, dim=1) @ item_words.T
+        wanted = 0.6 * query_meaning @ item_meaning.T + 0.4 * overlap
+    queries, items = model.embed_queries(texts), model.embed_items(data, rows)
+    torch.testing.assert_close(queries @ items.T, wanted, atol=1e-5, rtol=0)
+    assert torch.allclose(items.norm(dim=1), torch.ones(len(rows)), atol=1e-5)
+    assert not queries[:, -1].any()
     # A common n-gram adds its idf: the square of its importance.
     importance = towers.ngrams.importance.weight[:, 0].detach()
     has = [set(model.inputs.vocabulary.ids(grams(pa.array([t or ""])), 1)[0].tolist()) for t in titles]
@@ -353,7 +359,9 @@ print(json.dumps(encoder(*read({texts!r})).tolist()))
 def test_plain_python_finds_the_same_ngrams(texts: list[str], hashed: bool) -> None:
     found = grams(pa.array([*texts, "red mug"]))
     vocabulary = (
-        Vocabulary({}, {"trigram": 50, "unigram": 70}) if hashed else Vocabulary.build([[found]], least=1)
+        Vocabulary({}, {"trigram": 50, "unigram": 70, "prefix": 30})
+        if hashed
+        else Vocabulary.build([[found]], least=1)
     )
     with tempfile.TemporaryDirectory() as folder:
         vocabulary.save(Path(folder) / "v")
