@@ -113,14 +113,14 @@ def _dims(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, .
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, 10, min_open=True),
-    default=2e-4,
+    default=3e-5,
     show_default=True,
-    help="The highest learning rate of the layers and weights of the towers.",
+    help="The highest learning rate of the layers of the towers. Large steps make a good start worse.",
 )
 @click.option(
     "--table-learning-rate",
     type=click.FloatRange(0, 10),
-    default=1e-3,
+    default=5e-4,
     show_default=True,
     help="That of the table of n-grams. 0 keeps it as it is.",
 )

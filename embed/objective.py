@@ -16,6 +16,11 @@ from .pairs import QUERY_QUERY, Pairs
 from .ranking import known_positives
 from .sketch import WIDTH
 
+# A handful of numbers: the weights of fields, the share of words, the pivot of lengths, the temperatures.
+# Each of them is learned from every pair, and may change faster than the rest.
+SCALARS = {"field_weights", "words_share", "log_pivot", "log_temperature"}
+SCALAR_LEARNING_RATE = 5e-3
+
 
 class Objective(nn.Module):
     """The towers and all losses in one module, which DistributedDataParallel can wrap.
@@ -120,6 +125,8 @@ def parameter_groups(objective: nn.Module, options: TrainOptions) -> list[dict[s
             rate = options.encoder_learning_rate
         elif ".ngrams." in name:
             rate = options.table_learning_rate
+        elif name.rpartition(".")[2] in SCALARS:
+            rate = SCALAR_LEARNING_RATE
         else:
             rate = options.learning_rate
         if not rate:

@@ -22,6 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+import torch.nn.functional as F
 
 from ..common.terminal import OnStep, no_step, plural
 from ..filters.text import normalise
@@ -140,8 +141,14 @@ class Search:
         return self.model.embed_queries([query], dim=self.index.dim)[0].cpu()
 
     def vector_of(self, pin_id: str) -> torch.Tensor:
-        """The embedding [dim] of an item, float32. Raises EmbedError if there is none."""
-        return self.index.vectors[self.place_of(pin_id)].float()
+        """The embedding [dim] of an item that asks like a query, float32. Raises EmbedError if there is none.
+
+        The last number of an item makes up for its length (towers.py). That of a query is 0.
+        """
+        vector = self.index.vectors[self.place_of(pin_id)].float()
+        if len(vector) == self.model.dim:
+            vector = F.pad(vector[:-1], (0, 1))
+        return F.normalize(vector, dim=0)
 
     def place_of(self, pin_id: str) -> int:
         """Where an item is in the index. Raises EmbedError if it is not there."""

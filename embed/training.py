@@ -43,7 +43,7 @@ from .options import TrainOptions
 from .pairs import Pairs
 from .reader import Export
 from .start import initial_model
-from .validation import Validation, hold_out
+from .validation import CANDIDATES_WITH_ENCODER, VALIDATION_CANDIDATES, Validation, hold_out
 
 
 def train(
@@ -95,7 +95,12 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: _learning_rate_factor(step, total, options.warmup)
     )
-    validation = Validation(data, held_out, options.seed) if accelerator.is_main_process else None
+    validation = None
+    if accelerator.is_main_process:
+        most = (
+            CANDIDATES_WITH_ENCODER if model.towers.encoder and not options.frozen else VALIDATION_CANDIDATES
+        )
+        validation = Validation(data, held_out, options.seed, most)
 
     # Where an earlier call stopped.
     history = History()

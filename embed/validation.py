@@ -19,7 +19,10 @@ from .reader import Export
 from .scores import bm25_scores
 
 VALIDATION_PAIRS = 1_000  # at most, of each task
-VALIDATION_CANDIDATES = 5_000  # random ones, and the items of the pairs
+# Random items that are ranked, beside those of the pairs. Among few of them words hardly matter, and a
+# training may look better than it is among all. An encoder that is trained has to encode them each time.
+VALIDATION_CANDIDATES = 20_000
+CANDIDATES_WITH_ENCODER = 5_000
 TUNING_CANDIDATES = 50_000  # the weight of a fusion depends on how many items there are
 
 TaskValidation = TypedDict("TaskValidation", {"recall@10": float, "bm25 recall@10": float})
@@ -60,14 +63,16 @@ class Validation:
     It is made for the learning curve and the choice of a step. It is not a report: there are few candidates.
     """
 
-    def __init__(self, export: Export, held_out: Pairs, seed: int):
+    def __init__(
+        self, export: Export, held_out: Pairs, seed: int, most_candidates: int = VALIDATION_CANDIDATES
+    ):
         self.export, self.pairs, self.seed = export, held_out, seed
         self.tasks: dict[str, _Ranked] = {}
         for name, task in held_out.tasks.items():
             if len(task) > VALIDATION_PAIRS:
                 some = np.random.default_rng(seed).permutation(len(task))[:VALIDATION_PAIRS]
                 task = Task(name, task.queries[some], task.items[some], task.weights[some], task.pool)
-            candidates = candidates_of(task, VALIDATION_CANDIDATES, seed)
+            candidates = candidates_of(task, most_candidates, seed)
             known = known_positives([held_out.tasks], name)
             words = bm25_scores(export, held_out, task, candidates, kind=KINDS[-1])
             bm25 = ranks(words, task, candidates, known)

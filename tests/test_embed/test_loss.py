@@ -153,11 +153,7 @@ def learned(correction: str, *, mask_known: bool = False, steps: int = 3000, bat
             left_out = left_out | repeated(i)
         if mask_known:
             left_out = left_out | known[q][:, i]
-        own = (
-            math.log(batch) + pairs.count(q << 32 | i).log() - asked.count(q).log()
-            if correction == "conditional"
-            else None
-        )
+        own = pairs.count(q << 32 | i).log() - asked.count(q).log() if correction == "conditional" else None
         loss = sampled_softmax(
             table[q][:, i],
             torch.arange(batch),
