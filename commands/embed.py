@@ -113,16 +113,16 @@ def _dims(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, .
 @click.option(
     "--learning-rate",
     type=click.FloatRange(0, 10, min_open=True),
-    default=3e-5,
+    default=2e-4,
     show_default=True,
-    help="The highest learning rate of the layers of the towers. Large steps make a good start worse.",
+    help="The highest learning rate of the layers of the towers. If most queries are new, try 1e-5.",
 )
 @click.option(
     "--table-learning-rate",
     type=click.FloatRange(0, 10),
-    default=5e-4,
+    default=1e-3,
     show_default=True,
-    help="That of the table of n-grams. 0 keeps it as it is.",
+    help="That of the table of n-grams. If most queries are new, try 2e-4. 0 keeps it as it is.",
 )
 @click.option(
     "--encoder-learning-rate",

@@ -26,8 +26,8 @@ class TrainOptions:
     hashed: bool = False  # n-grams get their ids by hashing; otherwise the frequent ones are listed
     epochs: float = 3.0  # passes over the pairs
     batch: int = 256  # pairs in a step, of all processes together
-    learning_rate: float = 3e-5  # of the corrections, and of what vectors of items add
-    table_learning_rate: float = 5e-4  # of the n-grams
+    learning_rate: float = 2e-4  # of the corrections, and of what vectors of items add
+    table_learning_rate: float = 1e-3  # of the n-grams
     encoder_learning_rate: float = 3e-5  # of a pretrained encoder; 0 keeps it as it is
     weight_decay: float = 0.01
     warmup: float = 0.1  # share of the steps during which the learning rate rises
