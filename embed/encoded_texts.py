@@ -6,6 +6,8 @@ once. The vectors lie in the user's cache, in a folder named by the encoder. It 
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +23,7 @@ from .errors import EmbedError
 from .text_encoder import TextEncoder
 
 PART_TEXTS = 20_000  # texts of a file: a training that is killed loses the work on fewer
+LOCK = "lock"
 KEY_BYTES = 8  # of a text's digest. Two of 10 million texts have the same one once in 370,000 catalogues.
 
 
@@ -110,14 +113,24 @@ class EncodedTexts:
         name = hashlib.sha256(keys.tobytes()).hexdigest()[:16]
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            for kind, numbers in (("vectors", vectors), ("keys", keys)):
-                with whole(self.folder / f"{name}.{kind}.npy") as path, path.open("wb") as file:
-                    np.save(file, numbers, allow_pickle=False)
+            with self._alone():
+                for kind, numbers in (("vectors", vectors), ("keys", keys)):
+                    with whole(self.folder / f"{name}.{kind}.npy") as path, path.open("wb") as file:
+                        np.save(file, numbers, allow_pickle=False)
         except OSError as error:
             raise EmbedError(
                 f"the vectors of texts cannot be kept in {self.folder} ({error.strerror or error}): make it "
                 "writable, or name another cache folder by XDG_CACHE_HOME"
             ) from error
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process at a time: two trainings that began together write files of the same names."""
+        with (self.folder / LOCK).open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for left in self.folder.glob(".*.unfinished"):  # by a process that was killed
+                left.unlink(missing_ok=True)
+            yield
 
     @torch.no_grad()
     def _encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -130,12 +143,13 @@ class EncodedTexts:
         return vectors
 
     def _read(self) -> None:
-        """Opens all files that are there. A damaged one counts as missing."""
+        """Opens all files that are there. A damaged one counts as missing, and so does one of another kind."""
         files: list[np.ndarray] = []
         keys, parts, rows = [np.empty(0, np.uint64)], [np.empty(0, int)], [np.empty(0, int)]
         for path in sorted(self.folder.glob("*.keys.npy")):
             try:
-                part_keys = np.load(path, allow_pickle=False)
+                # Not read at once: of a header that claims too much, mapping finds that the file is shorter.
+                part_keys = np.load(path, mmap_mode="r", allow_pickle=False)
                 vectors = np.load(
                     path.with_name(path.name.replace(".keys.", ".vectors.")),
                     mmap_mode="r",
@@ -143,9 +157,11 @@ class EncodedTexts:
                 )
             except (OSError, ValueError, EOFError):
                 continue
+            if part_keys.ndim != 1 or part_keys.dtype != np.uint64:
+                continue
             if vectors.shape != (len(part_keys), self.encoder.width) or vectors.dtype != np.float16:
                 continue
-            keys.append(part_keys)
+            keys.append(np.array(part_keys))
             parts.append(np.full(len(part_keys), len(files)))
             rows.append(np.arange(len(part_keys)))
             files.append(vectors)

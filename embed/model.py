@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from ..common.files import write_whole
 from ..common.terminal import OnStep, no_step
@@ -61,9 +64,8 @@ class EmbeddingModel:
         """Loads the model that a training wrote, from its folder alone; the CPU holds it (see `to`).
 
         Raises EmbedError if the folder does not hold a model, or only a part of one, or one of another
-        format.
+        format, or if a file of it cannot be read.
         """
-        from safetensors.torch import load_file
 
         folder = Path(folder)
         config = _read_config(folder)
@@ -72,18 +74,20 @@ class EmbeddingModel:
             for name, value in config.pop("sizes").items()
         }
         sizes = Sizes(**stored_sizes)
-        vocabulary = Vocabulary.load(folder / "vocabulary.safetensors")
+        with _readable(folder):
+            vocabulary = Vocabulary.load(folder / "vocabulary.safetensors")
+            weights = load_file(folder / "towers.safetensors")
         encoder = None if config["encoder"] == NONE else TextEncoder.load(str(folder / "encoder"), local=True)
         towers = Towers(encoder, config.pop("fields"), config.pop("dense"), len(vocabulary), sizes)
-        missing, unknown = towers.load_state_dict(load_file(folder / "towers.safetensors"), strict=False)
-        if unknown or any(not name.startswith("encoder.") for name in missing):
+        expected = {name: value.shape for name, value in towers.state_dict().items()}
+        own = {name: shape for name, shape in expected.items() if not name.startswith("encoder.")}
+        if {name: value.shape for name, value in weights.items()} != own:
             raise EmbedError(f"{folder} holds parts of different models: copy the whole folder again")
+        towers.load_state_dict(weights, strict=False)
         return cls(towers.eval(), Inputs(vocabulary, encoder), sizes, config)
 
     def save(self, folder: Path) -> None:
         """Writes the model. config.json comes last: a half-written model is not taken for a whole one."""
-        from safetensors.torch import save_file
-
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").unlink(missing_ok=True)
         if self.towers.encoder:
@@ -211,6 +215,18 @@ def _read_config(folder: Path) -> dict[str, Any]:
             "copy the whole folder, or train it again"
         )
     return config
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Raises EmbedError if the block cannot read a file of a model."""
+    try:
+        yield
+    except (OSError, SafetensorError, LookupError) as error:
+        raise EmbedError(
+            f"a file of the model {folder} is damaged, or you may not read it "
+            f"({getattr(error, 'strerror', None) or error}): copy the whole folder again, or train it again"
+        ) from None
 
 
 def _digest(folder: Path) -> str:

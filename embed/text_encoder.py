@@ -103,7 +103,11 @@ class TextEncoder(nn.Module):
     def digest(self) -> str:
         """Names the weights, the tokeniser and the pooling: with the same ones a text has the same vector."""
         made = hashlib.sha256(f"{self.pooling} {self.most_tokens} ".encode())
-        made.update(self.tokeniser.backend_tokenizer.to_str().encode())
+        tokeniser = json.loads(self.tokeniser.backend_tokenizer.to_str())
+        # Set by each call of `tokenise`: before the first one the digest would be another.
+        del tokeniser["padding"], tokeniser["truncation"]
+        made.update(f"{self.tokeniser.padding_side} {self.tokeniser.truncation_side} ".encode())
+        made.update(json.dumps(tokeniser).encode())
         for name, value in sorted(self.network.state_dict().items()):
             made.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
         return made.hexdigest()[:16]

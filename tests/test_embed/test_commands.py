@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
 
 from pincaption.cli import cli
 from pincaption.embed.errors import EmbedError
@@ -130,6 +131,22 @@ def test_many_queries_are_in_one_row_group(
             "of the format 'pincaption embedding 2', but this version reads",
         ),
         (
+            lambda folder: (folder / "towers.safetensors").write_bytes(b"junk"),
+            "is damaged, or you may not read it (Error while deserializing header: header too small): copy",
+        ),
+        (
+            lambda folder: os.truncate(folder / "vocabulary.safetensors", 2000),
+            "is damaged, or you may not read it (Error while deserializing header",
+        ),
+        (
+            lambda folder: save_file({"first.bias": torch.zeros(3)}, folder / "towers.safetensors"),
+            "holds parts of different models: copy the whole folder again",
+        ),
+        (
+            lambda folder: other_shape(folder / "towers.safetensors"),
+            "holds parts of different models: copy the whole folder again",
+        ),
+        (
             lambda folder: edit(folder / "config.json", '"pincaption embedding 4"', '"something else"'),
             "does not hold a trained model",
         ),
@@ -145,6 +162,12 @@ def test_an_incomplete_model_or_another_format_is_refused_with_a_sentence(
     assert sentence in sentences(done)
     assert "huggingface.co" not in done.stderr
     assert not (tmp_path / "v.parquet").exists()
+
+
+def other_shape(path: Path) -> None:
+    weights = load_file(path)
+    name = next(iter(weights))
+    save_file(weights | {name: torch.zeros(3, 7)}, path)
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,12 +56,19 @@ def test_another_encoder_has_files_of_its_own(encoder: TextEncoder, encoders: Pa
     first.add([TEXTS])
     assert not other.has(TEXTS).any()
     assert other.add([TEXTS]) == len(TEXTS)
+    # What an encoder did before does not make it another one.
+    fresh = TextEncoder.load(str(encoders / "mean"))
+    before = fresh.digest()
+    fresh.tokenise(TEXTS)
+    assert fresh.digest() == before == encoder.digest()
     # The pooling alone makes another encoder, too.
     pooled = TextEncoder(encoder.network, encoder.tokeniser, "first")
     assert pooled.digest() != encoder.digest()
 
 
-@pytest.mark.parametrize("damage", ["no digests", "cut vectors", "cut digests", "half written"])
+@pytest.mark.parametrize(
+    "damage", ["no digests", "cut vectors", "cut digests", "half written", "a table", "text", "a claim"]
+)
 def test_only_what_a_killed_process_or_a_full_disk_spoiled_is_encoded_again(
     encoder: TextEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
@@ -75,6 +83,12 @@ def test_only_what_a_killed_process_or_a_full_disk_spoiled_is_encoded_again(
         part.unlink()
     elif damage == "half written":
         part.rename(part.with_name(f".{part.name}.unfinished"))
+    elif damage in ("a table", "text"):
+        np.save(part, np.load(part)[:, None].astype(np.uint64 if damage == "a table" else "U8"))
+    elif damage == "a claim":  # a header of more digests than fit into memory
+        header = {"descr": "<u8", "fortran_order": False, "shape": (10**15,)}
+        with part.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
     else:
         cut = vectors if damage == "cut vectors" else part
         cut.write_bytes(cut.read_bytes()[:-1])
@@ -82,6 +96,18 @@ def test_only_what_a_killed_process_or_a_full_disk_spoiled_is_encoded_again(
     assert len(again) == 5 - lost
     assert again.add([TEXTS]) == lost
     assert torch.equal(again.vectors(TEXTS), expected)
+    assert not list(again.folder.glob(".*.unfinished"))
+
+
+def test_trainings_that_begin_together_write_the_same_files(encoder: TextEncoder, tmp_path: Path) -> None:
+    def add(folder: Path) -> int:
+        return EncodedTexts(encoder, folder).add([TEXTS])
+
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(12):
+            folder = tmp_path / str(number)
+            assert set(threads.map(add, [folder] * 8)) <= {0, len(TEXTS)}
+            assert len(files_of(EncodedTexts(encoder, folder), "vectors")) == 1
 
 
 def test_every_text_that_a_training_reads_is_encoded_before_it(
