@@ -32,6 +32,7 @@ class TextEncoder(nn.Module):
     def __init__(self, network: nn.Module, tokeniser: Any, pooling: Pooling = "first"):
         super().__init__()
         self.network, self.tokeniser, self.pooling = network, tokeniser, pooling
+        tokeniser.padding_side = "right"  # `forward` cuts the padding off there
 
     @classmethod
     def load(cls, name: str, revision: str | None = None, *, local: bool = False) -> TextEncoder:
