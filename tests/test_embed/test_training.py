@@ -306,7 +306,7 @@ def test_the_untrained_model_is_the_encoders_similarity_and_the_overlap_of_ngram
         # As in BM25 with b = 1/2: a text of mean length counts one half, a long one more.
         item_words /= item_words.norm(dim=1, keepdim=True) + every_length.mean()
         overlap = normalize(query_words, dim=1) @ item_words.T
-        wanted = 0.6 * query_meaning @ item_meaning.T + 0.4 * overlap
+        wanted = 0.4 * query_meaning @ item_meaning.T + 0.6 * overlap
     queries, items = model.embed_queries(texts), model.embed_items(data, rows)
     torch.testing.assert_close(queries @ items.T, wanted, atol=1e-5, rtol=0)
     assert torch.allclose(items.norm(dim=1), torch.ones(len(rows)), atol=1e-5)
