@@ -54,12 +54,12 @@ class SearchDesk:
         Raises PincaptionError for one that is too long or has no words, and if too many searches wait.
         """
         if len(query) > MAX_QUERY:
-            raise PincaptionError(f"The query is too long: it may have {MAX_QUERY} characters.")
+            raise PincaptionError(f"the query is too long: it may have {MAX_QUERY} characters")
         if query in self._answers:
             self._answers.move_to_end(query)
             return self._answers[query]
         if self._waiting >= MAX_WAITING:
-            raise TooManySearchesError("Too many people search at this moment. Try it again soon.")
+            raise TooManySearchesError("too many people search at this moment: try it again soon")
         self._waiting += 1
         try:
             found = await asyncio.get_running_loop().run_in_executor(
@@ -79,6 +79,7 @@ class Card:
 
     rank: int
     pin_id: str
+    known: bool  # False: the store does not have the pin, so there is no page about it
     picture: str | None  # the digest of its thumbnail
     own: str | None  # its title or description, or None for a pin without
     caption: str | None  # if the pin has no text of its own, or was found by its caption alone
@@ -145,6 +146,7 @@ def _card(hit: Hit, row: Mapping[str, Any], no_own_text: bool, view: str) -> Car
     return Card(
         rank=hit.rank,
         pin_id=hit.pin_id,
+        known=bool(row),
         picture=row.get("picture"),
         own=None if no_own_text else own,
         caption=caption if view == "with" and (no_own_text or hit.by_caption_alone) else None,

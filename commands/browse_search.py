@@ -6,6 +6,7 @@ made.json, which says what the vectors were made from. The next start takes from
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -23,6 +24,7 @@ from ..common.terminal import duration, plural, say, steps, wrapped
 if TYPE_CHECKING:
     from ..embed.comparison import Comparison
     from ..embed.model import EmbeddingModel
+    from ..embed.reader import Export
 
 MADE, LOCK = "made.json", "lock"
 
@@ -56,6 +58,7 @@ def open_comparison(
         native, items = folder / "native.parquet", folder / "items.parquet"
         with steps({"encoding queries": "queries"}) as on_step:
             comparison = Comparison.open(loaded, features, native, items, on_step)
+    _say_what_is_missing(comparison.enriched.export, store)
     made = SearchMade(
         model=str(model),
         export=str(features),
@@ -74,11 +77,19 @@ def _alone_in(folder: Path, store: Path) -> Iterator[None]:
         folder.mkdir(mode=0o700 | readable | readable >> 2, exist_ok=True)
         lock = (folder / LOCK).open("w")
     except OSError as error:
+        if folder.exists() and not folder.is_dir():
+            mend = "move it away"
+        else:
+            mend = "make room" if error.errno == errno.ENOSPC else "make it writable"
         raise click.ClickException(
-            f"{folder} cannot hold what the search needs ({error.strerror}): move what is there away"
+            f"{folder} cannot hold what the search needs ({error.strerror}): {mend}"
         ) from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another captioner, which writes in {folder}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
@@ -122,6 +133,7 @@ def _vectors(model: EmbeddingModel, export: Path, folder: Path) -> tuple[int, in
     (folder / MADE).unlink(missing_ok=True)
     embedded = 0
     for name, fields in sides.items():
+        _expect_ours(folder / name)
         with steps({"encoding items": "items"}) as on_step:
             result = write_item_vectors(
                 model, export_for(model, export, fields), folder / name, on_step=on_step
@@ -135,6 +147,39 @@ def _vectors(model: EmbeddingModel, export: Path, folder: Path) -> tuple[int, in
         )
     )
     return len(whole), embedded
+
+
+def _expect_ours(path: Path) -> None:
+    """Raises EmbedError if a file is there that does not hold item vectors."""
+    from ..embed.errors import EmbedError
+    from ..embed.item_vectors import ItemVectors
+
+    if path.exists():
+        try:
+            ItemVectors.open(path)
+        except EmbedError:
+            raise EmbedError(
+                f"{path} does not hold item vectors: delete it, and the next start makes it again"
+            ) from None
+
+
+def _say_what_is_missing(export: Export, store: Path) -> None:
+    """Says why the two sides are the same, and why pins have no picture and no page."""
+    from ..store import open_store
+
+    if "caption" in export.fields and not len(export.rows_with("caption")):
+        say(wrapped("no pin has a caption yet, so captions add nothing: `captioner run` makes them"))
+    with closing(open_store(store, read_only=True)) as conn:
+        known = {pin_id for (pin_id,) in conn.execute("SELECT pin_id FROM enriched_features")}
+    unknown = sum(pin_id not in known for pin_id in export.pin_ids.to_pylist())
+    if unknown:
+        of_all = f"{unknown:,} of the {plural(len(export), 'pin')} of {export.folder}"
+        say(
+            wrapped(
+                f"{of_all} {'is' if unknown == 1 else 'are'} not in {store}, and shown without a picture: is "
+                "it the export of another store?"
+            )
+        )
 
 
 def _state(model: EmbeddingModel, export: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -58,7 +59,7 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                     _end_interrupted()
                 if debug:
                     raise
-                raise click.ClickException(printable(_sentence(error))) from error
+                raise click.ClickException(printable(sentence_of(error))) from error
             if as_json:
                 click.echo(json.dumps(result, ensure_ascii=False))
 
@@ -95,7 +96,7 @@ def _is_interrupt(error: Exception) -> bool:
     return is_interrupt(error)
 
 
-def _sentence(error: Exception) -> str:
+def sentence_of(error: Exception) -> str:
     """What happened, in one sentence."""
     from ..store.sqlite_errors import explain_sqlite_error
 
@@ -110,6 +111,9 @@ def _sentence(error: Exception) -> str:
             return sentence
     if isinstance(error, (MemoryError, ValueError, FileExistsError)) and str(error):
         return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # also from Arrow, which names no file
+        where = f", in the folder of {error.filename}" if error.filename else ""
+        return f"the disk is full{where}: make room, and run the same command again"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     message = str(error).splitlines()[0] if str(error) else "no message"

@@ -143,7 +143,7 @@ class EncodedTexts:
         return vectors
 
     def _read(self) -> None:
-        """Opens all files that are there. A damaged one, or one of another kind, counts as missing."""
+        """Opens all files that are there. A damaged one, or one of another type, counts as missing."""
         files: list[np.ndarray] = []
         keys, parts, rows = [np.empty(0, np.uint64)], [np.empty(0, int)], [np.empty(0, int)]
         for path in sorted(self.folder.glob("*.keys.npy")):

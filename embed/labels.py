@@ -16,6 +16,7 @@ from .reader import Export
 
 On = Literal["items", "queries"]
 MOST_LABELS = 1_000  # that a probe takes
+LEAST = 5  # items that a label needs, so that each of the five folds has one
 
 
 @dataclass
@@ -28,7 +29,7 @@ class Labelled:
 
 
 def label_column(export: Export, label: str) -> pa.Array:
-    """The label of each item as text [rows]; an empty text is a null. Raises EmbedError."""
+    """The label of each item as text [rows]; an empty text and NaN are null. Raises EmbedError."""
     if label not in export.rows.column_names:
         single = [
             field.name
@@ -42,10 +43,18 @@ def label_column(export: Export, label: str) -> pa.Array:
     column = export.rows.data.column(label)
     if pa.types.is_nested(column.type):
         raise EmbedError(
-            f"{label} holds lists, and a label is one value for each item: choose another --label"
+            f"{label} holds lists or objects, and a label is one value for each item: choose another --label"
         )
-    texts = pa.concat_arrays([*column.cast(pa.string()).chunks, pa.array([], pa.string())])
-    return pc.if_else(pc.equal(texts, ""), pa.scalar(None, pa.string()), texts)
+    try:
+        texts = pa.concat_arrays([*column.cast(pa.string()).chunks, pa.array([], pa.string())])
+    except pa.ArrowException:  # bytes, for instance
+        raise EmbedError(
+            f"{label} holds values that are no text ({column.type}): choose another --label"
+        ) from None
+    none = pc.equal(pc.utf8_trim_whitespace(texts), "")
+    if pa.types.is_floating(column.type):
+        none = pc.or_(none, pc.equal(texts, "nan"))  # what pandas writes for a missing number
+    return pc.if_else(none, pa.scalar(None, pa.string()), texts)
 
 
 def labels_of_queries(
@@ -86,12 +95,12 @@ def frequent_labels(
     names = [name for count, name in counted if count >= least]
     if len(names) < 2:
         raise EmbedError(
-            f"{what}: {plural(len(names), 'label')} that at least {least} {on} have, and a probe needs two: "
-            "choose another --label, or a lower --min"
+            f"{what} has {plural(len(names), 'label')} that at least {least} {on} have, and a probe needs "
+            f"two: choose another --label{', or a lower --min' if least > LEAST else ''}"
         )
     if len(names) > MOST_LABELS:
         raise EmbedError(
-            f"{what}: {len(names):,} labels that at least {least} {on} have, and "
+            f"{what} has {len(names):,} labels that at least {least} {on} have, and "
             f"a probe takes {MOST_LABELS:,}: choose another --label, or a higher --min"
         )
     number = pc.fill_null(pc.index_in(values, value_set=pa.array(names)), -1).to_numpy(zero_copy_only=False)

@@ -89,7 +89,7 @@ def probe(
         left_out["not sampled"] = len(places) - limit
         chosen = np.sort(np.random.default_rng(seed).choice(len(places), limit, replace=False))
         places, values = places[chosen], values.take(pa.array(chosen))
-    labelled = frequent_labels(places, values, least, left_out, f"{data.folder} {label}", on)
+    labelled = frequent_labels(places, values, least, left_out, f"the column {label} of {data.folder}", on)
     if on == "items":
         if label in model.fields:
             notes.append(f"the model reads {label}, which is the label: this field was left out")

@@ -62,5 +62,5 @@ def _vector(search: Search, query: str | None, item: str | None) -> torch.Tensor
     if item is not None:
         return search.vector_of(item)
     if not normalise(query or ""):
-        raise EmbedError("the query is empty: give it at least one word or number")
+        raise EmbedError("the query has no word and no number: give it one")
     return search.vector(query or "")

@@ -184,7 +184,7 @@ class Search:
                 "write the vectors again with captioner embed items"
             )
         if not normalise(query):
-            raise EmbedError("the query is empty: give it at least one word or number")
+            raise EmbedError("the query has no word and no number: give it one")
         kinds = list(self.ranking.rows_of_kind)
         if kind is not None and kind not in kinds:
             raise EmbedError(f"the export has no items of the kind {kind}: leave out --kind")

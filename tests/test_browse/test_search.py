@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import os
 import random
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from html import unescape
 from pathlib import Path
@@ -204,10 +206,10 @@ def test_what_strangers_write_is_text(visitor: Visitor, query: str) -> None:
 def test_a_query_that_cannot_be_answered_gets_a_sentence(visitor: Visitor) -> None:
     too_long = visitor.ask("/search?q=" + "a" * (MAX_QUERY + 1))
     assert too_long.status_code == 400
-    assert "The query is too long: it may have 200 characters." in too_long.text
+    assert "The query is too long: it may have 200 characters" in too_long.text
     empty = visitor.ask("/search?q=%21%21%21")
     assert empty.status_code == 400
-    assert "the query is empty" in empty.text
+    assert "The query has no word and no number: give it one" in empty.text
     assert visitor.ask("/search?q=+").status_code == 200
     assert "No pin found here has a word of this query" in visitor.words("/search?q=zzz")
 
@@ -261,7 +263,7 @@ def test_the_next_start_embeds_only_what_changed(
     best = next(iter(changed.find("quagga").enriched.hits["product"]))
     assert (best.pin_id, best.by_caption_alone) == ("p0", True)
     (folder / "native.parquet").write_bytes(b"")
-    with pytest.raises(EmbedError, match="does not hold item vectors: name another file to write, or delete"):
+    with pytest.raises(EmbedError, match="does not hold item vectors: delete it, and the next start"):
         open_comparison(store, model, None, folder)
 
 
@@ -276,6 +278,43 @@ def test_an_export_can_be_named_and_the_store_may_be_read_only(
     _, made = open_comparison(shop, model, None, tmp_path / "elsewhere")
     assert made["items"] == 90
     assert not list(tmp_path.glob("*.db*"))
+
+
+def test_an_export_of_another_store_and_a_store_without_captions_are_said(
+    shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pins.jsonl").write_text('{"pin_id": "q1", "title": "red mug"}\n')
+    store = tmp_path / "other.db"
+    assert captioner("ingest", "pins", store, tmp_path / "pins.jsonl").exit_code == 0
+    open_comparison(store, model, None, tmp_path / "kept")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no pin has a caption yet, so captions add nothing: `captioner run` makes them" in said
+    assert "not in" not in said
+    comparison, _ = open_comparison(store, model, shop.parent / "out", tmp_path / "kept")
+    said = " ".join(capsys.readouterr().err.split())
+    assert re.search(r"90 of the 90 pins of \S+ are not in \S+, and shown without a picture: is it", said)
+    assert "no pin has a caption" not in said
+    page = Visitor(store, comparison).ask("/search?q=red+mug")
+    assert page.status_code == 200
+    assert "no picture" in page.text
+    assert "/browse/pins/p" not in page.text  # the store has no page about them
+
+
+def test_a_second_start_waits_for_the_first_and_says_so(
+    shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    with (folder / "lock").open("w") as held, ThreadPoolExecutor(1) as thread:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        second = thread.submit(open_comparison, shop, model, None, folder)
+        said = ""
+        while "waiting for another captioner" not in said and not second.done():
+            said += capsys.readouterr().err
+        assert not second.done()
+        assert [path.name for path in folder.iterdir()] == ["lock"]
+        fcntl.flock(held, fcntl.LOCK_UN)
+        assert second.result()[1]["items"] == 90
 
 
 def test_a_model_that_reads_more_texts_says_so(shop: Path, tmp_path: Path) -> None:
@@ -318,5 +357,7 @@ def test_the_command_says_what_is_wrong_in_a_sentence(shop: Path, model: Path, t
     assert "has no pins, so there is nothing to search" in sentence(empty, "--model", model)
     (tmp_path / "empty.db.search").rename(tmp_path / "moved")
     (tmp_path / "empty.db.search").write_text("mine")
-    assert "cannot hold what the search needs" in sentence(empty, "--model", model)
+    assert "cannot hold what the search needs (File exists): move it away" in sentence(
+        empty, "--model", model
+    )
     assert (tmp_path / "empty.db.search").read_text() == "mine"

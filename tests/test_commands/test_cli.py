@@ -7,10 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 
 from pincaption.cli import cli
+from pincaption.commands.verbs import sentence_of
 from pincaption.store import open_store
 
 CAPTIONER = Path(sys.executable).with_name("captioner")
@@ -158,6 +162,16 @@ def test_an_error_is_a_sentence_on_standard_error_and_leaves_no_store(
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "my.db").exists()
+
+
+def test_a_full_disk_is_a_sentence_also_from_arrow() -> None:
+    table = pa.table({"a": np.random.default_rng(0).integers(0, 2**60, 100_000)})
+    with pytest.raises(OSError, match="No space") as caught, open("/dev/full", "wb") as full:
+        pq.write_table(table, full)
+    assert sentence_of(caught.value) == "the disk is full: make room, and run the same command again"
+    with pytest.raises(OSError, match="No space") as caught:
+        pq.write_table(table, "/dev/full")
+    assert sentence_of(caught.value).startswith("the disk is full")
 
 
 def test_errors_look_the_same_with_json_and_a_traceback_comes_with_debug(tmp_path: Path) -> None:

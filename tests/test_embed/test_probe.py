@@ -23,13 +23,14 @@ from hypothesis import strategies as st
 from pincaption.cli import cli
 from pincaption.embed.errors import EmbedError
 from pincaption.embed.item_vectors import export_for
-from pincaption.embed.labels import labels_of_queries
+from pincaption.embed.labels import label_column, labels_of_queries
 from pincaption.embed.logistic import FOLDS, Dense, fit, folds_of, most_frequent, out_of_fold
 from pincaption.embed.model import EmbeddingModel
 from pincaption.embed.options import TrainOptions
 from pincaption.embed.pairs import QUERY_PIN, QUERY_PRODUCT, Pairs, Task
 from pincaption.embed.probe import MAJORITY, ProbeResult, probe
 from pincaption.embed.probe_scores import Samples, interval, macro_f1
+from pincaption.embed.reader import Export
 from pincaption.embed.tf_idf import tf_idf
 from pincaption.embed.training import train
 
@@ -185,11 +186,14 @@ def test_labels_of_queries_equal_a_slow_count(
     ("options", "sentence"),
     [
         ({"label": "colour"}, "has no column colour: --label is one of kind, title,"),
-        ({"label": "board_titles"}, "board_titles holds lists, and a label is one value for each item"),
+        (
+            {"label": "board_titles"},
+            "board_titles holds lists or objects, and a label is one value for each item",
+        ),
         ({"label": "caption_recipe"}, "has no column caption_recipe"),
         (
             {"label": "description"},
-            "description: 0 labels that at least 10 items have",
+            " has 0 labels that at least 10 items have, and a probe needs two: choose another --label, or a",
         ),
         ({"label": "kind", "least": 50}, "1 label that at least 50 items have, and a probe needs two"),
         ({"label": "category", "on": "queries", "least": 99}, "0 labels that at least 99 queries have"),
@@ -201,6 +205,26 @@ def test_what_cannot_be_probed_is_one_sentence(
     with pytest.raises(EmbedError) as error:
         probe(loaded, labelled, **options)
     assert sentence in str(error.value)
+
+
+def test_a_label_of_numbers_or_bytes(labelled: Path, tmp_path: Path) -> None:
+    folder = tmp_path / uuid.uuid4().hex
+    shutil.copytree(labelled, folder)
+    (path,) = (folder / "features").glob("*.parquet")
+    table = pq.read_table(path)
+    missing = [float("nan"), 1.5, None]
+    for name, values in {
+        "number": [missing[i % 3] for i in range(len(table))],
+        "spaces": [" " if i % 3 else "x" for i in range(len(table))],
+        "bytes": [b"\xff"] * len(table),
+    }.items():
+        table = table.append_column(name, pa.array(values))
+    pq.write_table(table, path)
+    export = Export(folder)
+    assert set(label_column(export, "number").to_pylist()) == {"1.5", None}
+    assert set(label_column(export, "spaces").to_pylist()) == {"x", None}
+    with pytest.raises(EmbedError, match=r"bytes holds values that are no text \(binary\): choose another"):
+        label_column(export, "bytes")
 
 
 def test_too_many_labels(loaded: EmbeddingModel, labelled: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -167,7 +167,7 @@ def test_kinds_and_categories_are_filters(search: Search) -> None:
 @pytest.mark.parametrize(
     ("query", "options", "sentence"),
     [
-        (" !? ", {}, "the query is empty: give it at least one word or number"),
+        (" !? ", {}, "the query has no word and no number: give it one"),
         ("mug", {"category": "cars"}, "no item is of the category cars: the most frequent are else, mugs"),
     ],
 )
@@ -237,7 +237,7 @@ def test_the_command_shows_an_answer_in_80_columns_and_all_of_it_as_json(
     embedded = captioner("search", model, data, "red mug", "--by", "words", "--related", 0)
     assert "keeps the vectors for --items" in sentences(embedded)
     refused = captioner("search", model, data, "?!", "--items", items)
-    assert (refused.exit_code, "the query is empty" in sentences(refused)) == (1, True)
+    assert (refused.exit_code, "the query has no word and no number" in sentences(refused)) == (1, True)
 
 
 def test_queries_and_items_are_related_in_all_four_ways(search: Search) -> None:
@@ -269,7 +269,7 @@ def test_the_command_related(model: Path, data: Path, items: Path) -> None:
     assert (found["to"], len(found["queries"])) == ("queries", 10)
     for arguments, code, sentence in (
         (("--item", "nobody"), 1, "has the pin_id nobody"),
-        (("--query", "?"), 1, "the query is empty"),
+        (("--query", "?"), 1, "the query has no word and no number"),
         ((), 2, "give one of --query and --item"),
     ):
         failed = captioner("related", model, data, "--items", items, *arguments)
