@@ -166,11 +166,12 @@ def _expect_ours(path: Path) -> None:
 def _say_what_is_missing(export: Export, store: Path) -> None:
     """Says why the two sides are the same, and why pins have no picture and no page."""
     from ..store import open_store
+    from ..store.pins import known_pins
 
     if "caption" in export.fields and not len(export.rows_with("caption")):
         say(wrapped("no pin has a caption yet, so captions add nothing: `captioner run` makes them"))
     with closing(open_store(store, read_only=True)) as conn:
-        known = {pin_id for (pin_id,) in conn.execute("SELECT pin_id FROM enriched_features")}
+        known = known_pins(conn)
     unknown = sum(pin_id not in known for pin_id in export.pin_ids.to_pylist())
     if unknown:
         of_all = f"{unknown:,} of the {plural(len(export), 'pin')} of {export.folder}"

@@ -13,6 +13,11 @@ def count_pins(conn: Connection) -> int:
     return int(conn.execute("SELECT count(*) FROM pins").fetchone()[0])
 
 
+def known_pins(conn: Connection) -> set[str]:
+    """The ids of all pins, without deleted ones."""
+    return {pin_id for (pin_id,) in conn.execute("SELECT pin_id FROM pins WHERE deleted_at IS NULL")}
+
+
 def has_pin(conn: Connection, pin_id: str) -> bool:
     """Whether there is such a pin, deleted or not."""
     return conn.execute("SELECT 1 FROM pins WHERE pin_id = ?", [pin_id]).fetchone() is not None
