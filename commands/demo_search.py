@@ -64,7 +64,10 @@ def make_demo_search(
     from ..store import open_store
 
     began = time.perf_counter()
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileExistsError:
+        raise EmbedError(f"{folder} is a file, where the search is to be made: move it away") from None
     features, model = folder / "export", folder / "model"
     exported = ExportOptions(as_of=AS_OF, pairs=True, test_from=TEST_FROM)
     with closing(open_store(store)) as conn:

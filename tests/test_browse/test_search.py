@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import os
 import random
 import re
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from html import unescape
@@ -300,21 +303,20 @@ def test_an_export_of_another_store_and_a_store_without_captions_are_said(
     assert "/browse/pins/p" not in page.text  # the store has no page about them
 
 
-def test_a_second_start_waits_for_the_first_and_says_so(
-    shop: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = tmp_path / "kept"
+def test_a_second_start_waits_for_the_first_and_says_so(shop: Path, model: Path, tmp_path: Path) -> None:
+    folder, said = tmp_path / "kept", io.StringIO()
     folder.mkdir()
-    with (folder / "lock").open("w") as held, ThreadPoolExecutor(1) as thread:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        second = thread.submit(open_comparison, shop, model, None, folder)
-        said = ""
-        while "waiting for another captioner" not in said and not second.done():
-            said += capsys.readouterr().err
-        assert not second.done()
-        assert [path.name for path in folder.iterdir()] == ["lock"]
-        fcntl.flock(held, fcntl.LOCK_UN)
-        assert second.result()[1]["items"] == 90
+    with ThreadPoolExecutor(1) as thread, contextlib.redirect_stderr(said):
+        with (folder / "lock").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            second = thread.submit(open_comparison, shop, model, None, folder)
+            until = time.monotonic() + 30
+            while "waiting for another captioner" not in said.getvalue() and time.monotonic() < until:
+                time.sleep(0.01)
+            assert "waiting for another captioner" in said.getvalue()
+            assert not second.done()
+            assert [path.name for path in folder.iterdir()] == ["lock"]
+        assert second.result()[1]["items"] == 90  # closing the file has given the lock away
 
 
 def test_a_model_that_reads_more_texts_says_so(shop: Path, tmp_path: Path) -> None:

@@ -89,6 +89,13 @@ def test_the_search_of_the_demo_is_trained_once(tmp_path: Path) -> None:
     assert (folder / "model" / "mine.txt").exists()
 
 
+def test_a_file_where_the_search_is_to_be_made(tmp_path: Path) -> None:
+    (tmp_path / "search").write_text("mine")
+    with pytest.raises(EmbedError, match="is a file, where the search is to be made: move it away"):
+        make_demo_search(tmp_path / "demo.db", tmp_path / "search", print)
+    assert (tmp_path / "search").read_text() == "mine"
+
+
 def test_what_would_fail_after_the_training_is_said_before(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
