@@ -140,8 +140,13 @@ def short_name(text: str | None, width: int = 40) -> str:
 
 
 def wrapped(text: str) -> str:
-    """Breaks a sentence into lines of 80 columns; all but the first are indented."""
-    return textwrap.fill(printable(text), 80, subsequent_indent="  ")
+    """Breaks a sentence into lines of 80 columns; all but the first are indented.
+
+    It breaks at blanks alone, so that paths and commands can be copied.
+    """
+    return textwrap.fill(
+        printable(text), 80, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
+    )
 
 
 def table(rows: Iterable[tuple[str, int, bool]], whole: int) -> str:
