@@ -74,7 +74,7 @@ def sums(model: EmbeddingModel, texts: pa.Array, *, once: bool, beginnings: bool
         rows, ids, base = [], [], 0
         for kind, size in vocabulary.sizes.items():
             number = vocabulary._ids_of_kind(kind, found[kind].codes, size)
-            kept = (number >= 0) & (beginnings or kind != "prefix")
+            kept = (number >= 0) & (beginnings or kind != "beginning")
             rows.append(found[kind].rows[kept])
             ids.append(number[kept] + base)
             base += size

@@ -15,6 +15,7 @@ import click
 
 from ..common.terminal import plural, say, steps, wrapped
 from .browse_search import SearchMade, open_comparison
+from .options import OPENS, PORT
 from .verbs import STORE, command
 
 
@@ -29,14 +30,7 @@ class Shown(TypedDict):
 
 @command("browse")
 @STORE
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    metavar="N",
-    default=8001,
-    show_default=True,
-    help="Port to serve at; 0 takes any free port.",
-)
+@PORT
 @click.option(
     "--host",
     metavar="NAME",
@@ -63,9 +57,7 @@ class Shown(TypedDict):
     help="With --model: search the features of this export. [default: the store's, as they are now]",
 )
 @click.option("--sql", is_flag=True, help="Let visitors query the store in SQL of their own (reading only).")
-@click.option(
-    "--open/--no-open", "opens", default=None, help="Open the page in a browser.  [default: on a terminal]"
-)
+@OPENS
 def browse(store: str, as_json: bool, **options: Any) -> None:
     """Look at a store in a web browser, with Datasette.
 

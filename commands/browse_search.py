@@ -102,7 +102,10 @@ def _exported(store: Path, folder: Path) -> Path:
     # It is not recorded among the store's runs: it is made at each start, and nobody trains on it.
     with closing(open_store(store, read_only=True)) as conn, steps({"reading": "pins"}) as on_step:
         result = export(conn, folder, ExportOptions(), record=False, on_step=on_step)
-    say(f"read the texts of {plural(result['rows'], 'pin')} in {_seconds(began)}: {folder}")
+    say(
+        f"read the texts of {plural(result['rows'], 'pin')} in {duration(time.perf_counter() - began)}: "
+        f"{folder}"
+    )
     return folder
 
 
@@ -143,7 +146,8 @@ def _vectors(model: EmbeddingModel, export: Path, folder: Path) -> tuple[int, in
     say(
         wrapped(
             f"embedded {plural(len(whole), 'pin')} with and without what captioner added, in "
-            f"{_seconds(began)}; {embedded:,} vectors are new. They are kept in {folder}"
+            f"{duration(time.perf_counter() - began)}; {embedded:,} vectors are new. They are kept in "
+            f"{folder}"
         )
     )
     return len(whole), embedded
@@ -187,8 +191,3 @@ def _state(model: EmbeddingModel, export: Path) -> str:
     """What vectors depend on: the export's manifest, which has a digest of each file, and the model."""
     manifest = hashlib.sha256((export / "manifest.json").read_bytes()).hexdigest()
     return json.dumps({"model": model.digest, "manifest": manifest}) + "\n"
-
-
-def _seconds(began: float) -> str:
-    seconds = time.perf_counter() - began
-    return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)

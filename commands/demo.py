@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn, TypedDict
 import click
 
 from ..common.terminal import progress, say, steps, wrapped
+from .options import OPENS, PORT
 from .verbs import command, finish
 
 if TYPE_CHECKING:
@@ -55,26 +56,15 @@ class DemoResult(TypedDict):
     is_flag=True,
     help="Then train a search embedding on the drawn queries, and show what captions add to a search.",
 )
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    metavar="N",
-    default=8001,
-    show_default=True,
-    help="With --search: port to serve at; 0 takes any free port.",
-)
-@click.option(
-    "--open/--no-open",
-    "opens",
-    default=None,
-    help="With --search: open the page in a browser.  [default: on a terminal]",
-)
+@PORT
+@OPENS
 def demo(folder: str, pins: int, search: bool, port: int, opens: bool | None, as_json: bool) -> DemoResult:
     """Try everything on a small catalogue of drawn pins.
 
     Draws the catalogue into DIR, captions the pins without a description, and writes a page to look at. Works
     offline. With --search it also trains a small search embedding, in one to three minutes on two cores, and
-    serves the site of captioner browse --model until Ctrl-C. A model that is there from before is used again.
+    serves the site of captioner browse --model until Ctrl-C (--port, --open). A model that is there from
+    before is used again.
 
     \b
     captioner demo
@@ -249,6 +239,8 @@ def _print_result(folder: str, result: DemoResult) -> None:
     # After `make demo` the command is only in .venv, not on the path.
     captioner = "captioner" if shutil.which("captioner") else os.path.relpath(sys.argv[0])
     store, pin_id = f"{folder}/demo.db", examples[0][0] if examples else "pin-0001"
+    # The search is shown by Datasette, which `make demo` does not install.
+    search = f"\n        {captioner} demo {folder} --search" if find_spec("datasette") else ""
     click.echo(f"""\
 The captions come from the built-in checkpoint, which knows drawn pictures only.
 
@@ -257,8 +249,7 @@ Judge:  {result["sheets"]}/rater-1.html in a browser, and download your answers;
         {captioner} eval score {store} ~/Downloads/rater-1.csv --report report.html
 Try:    {captioner} stats {store}
         {captioner} aggregate explain {store} {pin_id}
-        {captioner} export {store} {folder}/export
-        {captioner} demo {folder} --search
+        {captioner} export {store} {folder}/export{search}
         sqlite3 {store} 'select pin_id, caption from enriched_features limit 5'
 Yours:  {captioner} ingest images my.db ~/photos
         {captioner} run my.db --model Salesforce/blip2-flan-t5-xl""")

@@ -51,3 +51,15 @@ DTYPE = click.option(
     help="Number format to compute in. auto: the one that this store used last with this model, or else the "
     "one that suits the device best.",
 )
+
+PORT = click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    default=8001,
+    show_default=True,
+    help="Port to serve at; 0 takes any free port.",
+)
+OPENS = click.option(
+    "--open/--no-open", "opens", default=None, help="Open the page in a browser.  [default: on a terminal]"
+)

@@ -24,7 +24,7 @@ from .text_encoder import TextEncoder
 
 PART_TEXTS = 20_000  # texts of a file: a training that is killed loses the work on fewer
 LOCK = "lock"
-KEY_BYTES = 8  # of a text's digest. Two of 10 million texts have the same one once in 370,000 catalogues.
+KEY_BYTES = 8  # of a text's digest: with 10 million texts, two share one with a chance of 1 in 370,000
 
 
 class EncodedTexts:
@@ -82,24 +82,19 @@ class EncodedTexts:
 
     def _places(self, texts: Sequence[str]) -> np.ndarray:
         """The places of texts in `_keys`, -1 for those that are not there."""
-        keys = _keys(texts)
-        places = np.searchsorted(self._keys, keys)
-        places[places == len(self._keys)] = -1
-        if len(self._keys):
-            places[self._keys[places] != keys] = -1
-        return places
+        return _find(_keys(texts), self._keys)
 
     def _missing(self, texts: Iterable[Sequence[str]]) -> Iterator[list[str]]:
         """Parts of the texts that are not there yet, each text once."""
         waiting: dict[int, str] = {}
-        passed = np.empty(0, np.uint64)  # of the parts that were yielded
+        passed = np.empty(0, np.uint64)  # of the parts that were yielded, ascending
         for some in texts:
             keys = _keys(some)
-            new = ~(self.has(some) | np.isin(keys, passed))
+            new = (_find(keys, self._keys) < 0) & (_find(keys, passed) < 0)
             waiting |= {int(keys[place]): some[place] for place in np.flatnonzero(new).tolist()}
             while len(waiting) >= PART_TEXTS:
                 part = {key: waiting.pop(key) for key in list(waiting)[:PART_TEXTS]}
-                passed = np.concatenate([passed, np.array(list(part), np.uint64)])
+                passed = np.union1d(passed, np.array(list(part), np.uint64))
                 yield list(part.values())
         if waiting:
             yield list(waiting.values())
@@ -177,7 +172,16 @@ def user_cache() -> Path:
     return (Path(home) if home else Path.home() / ".cache") / "captioner" / "encoded-texts"
 
 
+def _find(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The place of each key in `among`, which is ascending; -1 where it is not there."""
+    places = np.searchsorted(among, keys)
+    places[places == len(among)] = -1
+    if len(among):
+        places[among[places] != keys] = -1
+    return places
+
+
 def _keys(texts: Sequence[str]) -> np.ndarray:
-    """uint64 [texts]"""
+    """The digests of texts, uint64 [texts]."""
     digests = (hashlib.blake2b(text.encode(), digest_size=KEY_BYTES).digest() for text in texts)
     return np.frombuffer(b"".join(digests), np.uint64)

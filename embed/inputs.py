@@ -62,14 +62,12 @@ class Items:
 class Inputs:
     """Reads texts with a vocabulary of n-grams and, if the model has an encoder, with its tokeniser.
 
-    With `encoded`, the encoder's vectors of texts are looked up there.
+    A training whose encoder stays as it is sets `encoded`: then the vectors of texts are looked up there.
     """
 
-    def __init__(
-        self, vocabulary: Vocabulary, encoder: TextEncoder | None, encoded: EncodedTexts | None = None
-    ):
-        self.vocabulary = vocabulary
-        self.encoder, self.encoded = encoder, encoded
+    def __init__(self, vocabulary: Vocabulary, encoder: TextEncoder | None):
+        self.vocabulary, self.encoder = vocabulary, encoder
+        self.encoded: EncodedTexts | None = None
 
     def queries(self, texts: Sequence[str]) -> Queries:
         """Queries, which are normalised as in the store."""
@@ -81,7 +79,7 @@ class Inputs:
         )
 
     def _encoder_input(self, texts: list[str]) -> EncoderInput | None:
-        if self.encoded:
+        if self.encoded is not None:
             return self.encoded.vectors(texts)
         return self.encoder.tokenise(texts) if self.encoder else None
 

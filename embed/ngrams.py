@@ -23,10 +23,10 @@ import pyarrow.compute as pc
 from ..filters.text import normalise
 from . import folding
 
-# A unigram is a word, a prefix its first four characters (it stands for a stem, in any language that adds
-# endings), and a bigram a pair of words.
-KINDS = ("trigram", "unigram", "prefix", "bigram")
-PREFIX = 4  # characters
+# A unigram is a word, and a bigram a pair of words. A beginning is the first four characters of a word: it
+# stands for a stem, in any language that adds endings.
+KINDS = ("trigram", "unigram", "beginning", "bigram")
+BEGINNING = 4  # characters
 MAX_CHARACTERS = 2_000  # of one text that are read: a description of a megabyte is a mistake
 # They stand for the character before the first one of a word, and after the last one. No text contains them.
 _WORD_START, _WORD_END = 1, 2
@@ -79,13 +79,13 @@ def grams(texts: pa.Array, rows: np.ndarray | None = None) -> dict[str, Grams]:
     place = np.arange(len(wide)) - np.repeat(words.starts, lengths)
     hashes = mixed(wide) * _powers(MAX_CHARACTERS + 1).take(place, mode="clip")
     unigrams = mixed(np.add.reduceat(hashes, words.starts))
-    prefixes = mixed(np.add.reduceat(np.where(place < PREFIX, hashes, np.uint64(0)), words.starts))
+    beginnings = mixed(np.add.reduceat(np.where(place < BEGINNING, hashes, np.uint64(0)), words.starts))
     same_text = words.texts[1:] == words.texts[:-1]
     bigrams = mixed(unigrams[:-1] * _BIGRAM_FACTOR + unigrams[1:])[same_text]
     return {
         "trigram": Grams(row[in_word], trigrams),
         "unigram": Grams(row, unigrams),
-        "prefix": Grams(row, prefixes),
+        "beginning": Grams(row, beginnings),
         "bigram": Grams(row[1:][same_text], bigrams),
     }
 

@@ -51,9 +51,9 @@ class TrainOptions:
         return MIX | dict(self.mix)
 
     @property
-    def frozen(self) -> bool:
-        """Whether there is an encoder that is not trained."""
-        return self.encoder != NONE and not self.encoder_learning_rate
+    def trains_encoder(self) -> bool:
+        """Whether there is an encoder that learns; otherwise its vectors of texts never change."""
+        return self.encoder != NONE and self.encoder_learning_rate > 0
 
     @property
     def negatives(self) -> int:

@@ -15,7 +15,7 @@ from ..filters.text import normalise
 from .folding import HAN, PAIRED, folded, within
 
 MOST_CHARACTERS, MOST_TOKENS = 2_000, 64  # of a query that are read
-PREFIX = 4  # characters of a word that count as its beginning
+BEGINNING = 4  # characters of a word that count as its beginning
 BITS = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15
 
@@ -27,7 +27,7 @@ class QueryText:
         """The paths of the files that were written beside the encoder."""
         self.kinds: list[tuple[str, int, dict[int, int] | None]] = []
         stored = load_file(vocabulary)
-        for kind in ("trigram", "unigram", "prefix"):
+        for kind in ("trigram", "unigram", "beginning"):
             if f"hashed {kind}" in stored:
                 self.kinds.append((kind, int(stored[f"hashed {kind}"][0]), None))
             else:
@@ -70,7 +70,7 @@ class QueryText:
         codes = {
             "trigram": trigrams(words),
             "unigram": map(word_code, words),
-            "prefix": [word_code(word[:PREFIX]) for word in words],
+            "beginning": [word_code(word[:BEGINNING]) for word in words],
         }
         found, base = list[int](), 0
         for kind, size, known in self.kinds:

@@ -9,8 +9,8 @@ found; if the sum of its n-grams counted as it is, too easily. As in BM25 the tr
 has the length n, an item's n-grams count n / (n + pivot) times. The last number of its embedding makes the
 length 1 again. A query has 0 there, and so that number changes no score.
 
-Each tower corrects its parts by a small network. Its
-last layer is zero at first, so that a training starts from what the encoder and the words already know.
+Each tower corrects its parts by a small network. Its last layer is zero at first, so that a training starts
+from what the encoder and the words already know.
 """
 
 from __future__ import annotations

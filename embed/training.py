@@ -88,7 +88,7 @@ def train(
     on_step("building the vocabulary", 0, None)
     model = initial_model(data, pairs, options)
     _check_compatible(data, options, model.dims)
-    if options.frozen:
+    if model.towers.encoder and not options.trains_encoder:
         model.inputs.encoded = _encode_texts(model.to(accelerator.device), data, pairs, held_out, on_step)
     objective: nn.Module = Objective(model, options, pairs, len(data))
     optimizer = torch.optim.AdamW(parameter_groups(objective, options), betas=(0.9, 0.98), eps=1e-8)
@@ -97,9 +97,7 @@ def train(
     )
     validation = None
     if accelerator.is_main_process:
-        most = (
-            CANDIDATES_WITH_ENCODER if model.towers.encoder and not options.frozen else VALIDATION_CANDIDATES
-        )
+        most = CANDIDATES_WITH_ENCODER if options.trains_encoder else VALIDATION_CANDIDATES
         validation = Validation(data, held_out, options.seed, most)
 
     # Where an earlier call stopped.

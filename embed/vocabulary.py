@@ -14,7 +14,7 @@ from .ngrams import KINDS, Grams, mixed
 
 # Those of the published OmniSearchSage code, which has a million pairs of words as well. In tied towers a
 # pair adds little to its two words, and makes the largest table.
-SIZES = {"trigram": 64_000, "unigram": 200_000, "prefix": 100_000}
+SIZES = {"trigram": 64_000, "unigram": 200_000, "beginning": 100_000}
 WAITING = 4_000_000  # n-grams of one kind that are collected before they are counted
 
 

@@ -129,7 +129,7 @@ def test_words_bigrams_and_trigrams_are_those_of_plain_python(texts: list[str | 
     found = grams(pa.array(texts, pa.string()))
     wanted = [plain_words(text) for text in texts]
     assert found["unigram"].rows.tolist() == [row for row, some in enumerate(wanted) for _ in some]
-    assert found["prefix"].rows.tolist() == found["unigram"].rows.tolist()
+    assert found["beginning"].rows.tolist() == found["unigram"].rows.tolist()
     assert found["bigram"].rows.tolist() == [row for row, some in enumerate(wanted) for _ in some[1:]]
     trigrams = [
         (row, part)
@@ -149,7 +149,7 @@ def test_words_bigrams_and_trigrams_are_those_of_plain_python(texts: list[str | 
     # the same code for the same words, and another one for others
     for kind, texts_of in (
         ("unigram", [w for some in wanted for w in some]),
-        ("prefix", [w[:4] for some in wanted for w in some]),
+        ("beginning", [w[:4] for some in wanted for w in some]),
         ("bigram", [pair for some in wanted for pair in itertools.pairwise(some)]),
     ):
         assert (
@@ -204,7 +204,7 @@ def test_a_vocabulary_keeps_the_most_frequent_and_ids_are_laid_out_row_by_row(tm
     vocabulary = Vocabulary.build(
         [[grams(texts)], [grams(pa.array(["red"]))]], {"trigram": 0, "unigram": 1, "bigram": 5}
     )
-    assert vocabulary.sizes == {"trigram": 0, "unigram": 1, "prefix": 0, "bigram": 1}
+    assert vocabulary.sizes == {"trigram": 0, "unigram": 1, "beginning": 0, "bigram": 1}
     ids, starts = vocabulary.ids(grams(texts), 4)
     assert ids.tolist() == [0, 1, 0, 1]  # "red" counts once in the third row
     assert starts.tolist() == [0, 2, 2, 4]

@@ -260,6 +260,16 @@ def test_queries_and_items_are_related_in_all_four_ways(search: Search) -> None:
     assert of_item.score == pytest.approx(float(everything.max()), abs=1e-4)
 
 
+def test_an_item_asks_without_the_number_that_makes_up_for_its_length(search: Search) -> None:
+    place = search.place_of("p3")
+    own = search.index.vectors[place].float()
+    assert own[-1] > 0.1  # it would favour short items among those that are found
+    asked = search.vector_of("p3")
+    assert float(asked[-1]) == 0
+    assert float(asked.norm()) == pytest.approx(1, abs=1e-4)
+    torch.testing.assert_close(asked[:-1], own[:-1] / own[:-1].norm(), atol=1e-4, rtol=0)
+
+
 def test_the_command_related(model: Path, data: Path, items: Path) -> None:
     done = captioner("related", model, data, "--item", "p3", "--items", items)
     assert done.exit_code == 0, done.output

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,31 +16,24 @@ import pyarrow.compute as pc
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from pincaption.cli import cli
 from pincaption.embed.batches import MIX, Batches, batch_shares
 from pincaption.embed.checkpoint import CHECKPOINT
 from pincaption.embed.errors import EmbedError
-from pincaption.embed.exported_encoder import export_encoder
 from pincaption.embed.hard_negatives import HardNegatives, mine
 from pincaption.embed.inputs import Inputs, Items
 from pincaption.embed.model import EmbeddingModel
-from pincaption.embed.ngrams import grams
 from pincaption.embed.objective import Objective
 from pincaption.embed.options import TrainOptions
 from pincaption.embed.pairs import QUERY_PIN, QUERY_PRODUCT, QUERY_QUERY, Pairs
-from pincaption.embed.query_text import QueryText
 from pincaption.embed.reader import Export
 from pincaption.embed.sizes import Sizes
 from pincaption.embed.start import initial_model
-from pincaption.embed.text_encoder import NONE, TextEncoder
 from pincaption.embed.training import train
 from pincaption.embed.validation import Validation, hold_out
 from pincaption.embed.vocabulary import Vocabulary
-from pincaption.filters.text import normalise
 
 TINY = Sizes(rows=500, width=32, hidden=32, prefixes=(8, 16))
 OPTIONS = TrainOptions(sizes=TINY, epochs=2, batch=56, every=10, compatible=("pinsage",), validation=0.1)
@@ -256,130 +247,6 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_made(
     assert seen == []
 
 
-@pytest.mark.parametrize("name", ["bert", "mean", "short"])
-def test_an_encoder_of_transformers_trains_and_loads(
-    export: Path, encoders: Path, tmp_path: Path, name: str
-) -> None:
-    options = replace(OPTIONS, encoder=str(encoders / name), epochs=0.2)
-    assert train(export, tmp_path / "m", options, workers=0)["done"]
-    model = EmbeddingModel.load(tmp_path / "m")
-    assert model.dims == (8, 16, 32, 64)
-    assert model.towers.encoder is not None
-    assert model.towers.encoder.pooling == ("mean" if name == "mean" else "first")
-    read = model.inputs.queries(["red mug " * 100])
-    assert isinstance(read.texts, tuple)
-    assert read.texts[0].shape[1] == {"short": 12}.get(name, 64)
-    lengths = model.embed_queries(["red mug", "tea " * 100]).norm(dim=1).tolist()
-    assert lengths == pytest.approx([1, 1], abs=1e-5)
-
-
-def test_the_untrained_model_is_the_encoders_similarity_and_the_overlap_of_ngrams(
-    export: Path, encoders: Path
-) -> None:
-    data = Export(export, ("title",))
-    pairs = Pairs.load(data, "train")
-    options = replace(OPTIONS, encoder=str(encoders / "mean"), fields=("title",), compatible=())
-    data.expect_vectors({})
-    model = initial_model(data, pairs, options)
-    titles = data.rows.data.column("title").to_pylist()
-    rows = np.array([row for row, title in enumerate(titles) if title][:20])
-    texts = ["red mug", "a blue boat"]
-    encoder, towers = model.towers.encoder, model.towers
-    assert encoder is not None
-
-    def plain(texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Means of tokens and sums of n-grams, one text at a time."""
-        meaning, words = [], []
-        for text in texts:
-            outputs = encoder.network(**encoder.tokeniser(text, return_tensors="pt")).last_hidden_state
-            meaning.append(outputs[0].mean(0))
-            ids, _ = model.inputs.vocabulary.ids(grams(pa.array([text])), 1)
-            one = [towers.ngrams(torch.tensor([i]), torch.tensor([0]))[0] for i in ids]
-            words.append(torch.stack(one).sum(0))
-        return normalize(torch.stack(meaning), dim=1), torch.stack(words)
-
-    normalize = torch.nn.functional.normalize
-    with torch.no_grad():
-        query_meaning, query_words = plain(texts)
-        item_meaning, item_words = plain([titles[row] for row in rows])
-        every_length = plain([title for title in titles if title])[1].norm(dim=1)
-        # As in BM25 with b = 1/2: a text of mean length counts one half, a long one more.
-        item_words /= item_words.norm(dim=1, keepdim=True) + every_length.mean()
-        overlap = normalize(query_words, dim=1) @ item_words.T
-        wanted = 0.4 * query_meaning @ item_meaning.T + 0.6 * overlap
-    queries, items = model.embed_queries(texts), model.embed_items(data, rows)
-    torch.testing.assert_close(queries @ items.T, wanted, atol=1e-5, rtol=0)
-    assert torch.allclose(items.norm(dim=1), torch.ones(len(rows)), atol=1e-5)
-    assert not queries[:, -1].any()
-    # A common n-gram adds its idf: the square of its importance.
-    importance = towers.ngrams.importance.weight[:, 0].detach()
-    has = [set(model.inputs.vocabulary.ids(grams(pa.array([t or ""])), 1)[0].tolist()) for t in titles]
-    for i in range(0, len(importance), 7):
-        df = sum(i in some for some in has)
-        assert float(importance[i]) ** 2 == pytest.approx(np.log1p(len(data) / max(1, df)), rel=1e-5)
-
-
-@pytest.mark.parametrize("name", [None, "bert", "mean"])
-def test_the_exported_encoder_reads_raw_texts_without_our_code(
-    export: Path, encoders: Path, tmp_path: Path, name: str | None
-) -> None:
-    options = replace(OPTIONS, encoder=str(encoders / name) if name else NONE, epochs=0.1)
-    train(export, tmp_path / "m", options, workers=0)
-    model = EmbeddingModel.load(tmp_path / "m")
-    assert export_encoder(model, tmp_path / "served.pt2") < 1e-4
-    texts = [
-        "Red MUG!",
-        "",
-        "🎉",
-        "women’s Größe ＦＵＬＬ",
-        "red",
-        "blue boat " * 40,
-        "it's 80's 'n' 猫カフェ",
-    ]
-    files = ["served.vocabulary.safetensors", *(["served.tokeniser.json", "64"] if name else [])]
-    code = f"""
-import json, sys, torch
-from served import QueryText
-assert not any(module.startswith("pincaption") for module in sys.modules)
-files = {files!r}
-read = QueryText(*files[:2], *map(int, files[2:]))
-encoder = torch.export.load("served.pt2").module()
-print(json.dumps(encoder(*read({texts!r})).tolist()))
-"""
-    run = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=240
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    served = torch.tensor(json.loads(run.stdout))
-    torch.testing.assert_close(served, model.embed_queries(texts), atol=1e-4, rtol=0)
-
-
-@given(st.lists(st.text(max_size=20), max_size=4), st.booleans())
-@settings(deadline=None, max_examples=60)
-def test_plain_python_finds_the_same_ngrams(texts: list[str], hashed: bool) -> None:
-    found = grams(pa.array([*texts, "red mug"]))
-    vocabulary = (
-        Vocabulary({}, {"trigram": 50, "unigram": 70, "prefix": 30})
-        if hashed
-        else Vocabulary.build([[found]], least=1)
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        vocabulary.save(Path(folder) / "v")
-        read = QueryText(str(Path(folder) / "v"))
-    for text in [*texts, "red mug"]:
-        ids, _ = vocabulary.ids(grams(pa.array([normalise(text)])), 1)
-        row = read([text])[0][0].tolist()
-        assert sorted(i for i in row if i >= 0) == sorted(ids.tolist())
-
-
-def test_an_encoder_with_another_pooling_is_refused(encoders: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "max"
-    shutil.copytree(encoders / "mean", folder)
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
-    with pytest.raises(EmbedError, match="pools by max_tokens, but only the mean"):
-        TextEncoder.load(str(folder))
-
-
 def test_hard_negatives_share_words_with_the_query_and_nobody_chose_them(export: Path) -> None:
     data = Export(export)
     pairs = Pairs.load(data, "train")
@@ -397,11 +264,6 @@ def test_hard_negatives_share_words_with_the_query_and_nobody_chose_them(export:
             assert len(set(rows.tolist())) == 5
             assert set(rows.tolist()) <= set(task.pool.tolist())
             assert not {(place, row) for row in rows.tolist()} & chosen
-
-
-def test_a_decoder_is_refused(export: Path, encoders: Path, tmp_path: Path) -> None:
-    with pytest.raises(EmbedError, match="is not a text encoder whose vectors depend on the whole text"):
-        train(export, tmp_path / "m", replace(OPTIONS, encoder=str(encoders / "decoder")), workers=0)
 
 
 def test_bfloat16_learns_nearly_the_same(export: Path) -> None:
