@@ -26,6 +26,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
+import torch.nn.functional as F
 from embed_data import HOMEDEPOT, WORK, describe, homedepot_export
 
 from pincaption.embed.bm25 import KINDS
@@ -53,6 +54,8 @@ GENTLE: dict[str, Any] = {
     "encoder_learning_rate": 4e-5,
     "correction": "none",
 }
+
+HELD_OUT = 0.05  # of the training queries
 
 
 class Test:
@@ -102,6 +105,33 @@ def graded(export: Export, pairs: Pairs) -> Gains:
     item = pc.fill_null(pc.index_in(pa.array(pins), value_set=export.pin_ids), -1).to_numpy()
     kept = (place >= 0) & (item >= 0)
     return Gains.of(place[kept].astype(np.int64), item[kept].astype(np.int64), np.array(gains)[kept])
+
+
+def shares(model: EmbeddingModel, export: Export, items: torch.Tensor) -> None:
+    """Prints what other shares of the n-grams find for held-out *training* queries among all products."""
+    assert model.towers.encoder
+    width = model.towers.encoder.width
+    _, held_out, _ = hold_out(Pairs.load(export, "train"), HELD_OUT)
+    task = held_out.tasks[QUERY_PRODUCT]
+    candidates, known = candidates_of(task, None), known_positives([held_out.tasks], QUERY_PRODUCT)
+    queries = model.embed_queries(held_out.queries.to_pylist())
+    asked, found = (
+        [F.normalize(part, dim=1) for part in (vectors[:, :width], vectors[:, width:])]
+        for vectors in (queries, items[torch.from_numpy(candidates.rows)])
+    )
+
+    def recall(share: float) -> str:
+        def scores(some: np.ndarray) -> torch.Tensor:
+            meaning, words = (q[torch.from_numpy(some)] @ i.T for q, i in zip(asked, found, strict=True))
+            return (1 - share) * meaning + share * words
+
+        return f"{share:g}: {measures(ranks(scores, task, candidates, known))['recall@10'].mean():.3f}"
+
+    print(
+        f"  held-out training queries ({len(task):,} pairs), by the share of the n-grams; the model has "
+        f"{float(model.towers.words_share.sigmoid()):.2f}:"
+    )
+    print("  " + ", ".join(recall(share) for share in (0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1)), flush=True)
 
 
 def peer(export: Export, options: TrainOptions, test: Test, titles: pa.Array) -> Scores | None:
@@ -221,7 +251,7 @@ def main() -> None:
         epochs=chosen.epochs or (1.0 if with_encoder else 3.0),
         batch=chosen.batch or (64 if with_encoder else 256),
         hard_negatives=chosen.hard_negatives,
-        validation=0.05,
+        validation=HELD_OUT,
         **GENTLE,
         mix=(("query-query", 0.0),),
     )
@@ -247,6 +277,8 @@ def main() -> None:
         for dim in model.dims:
             name = f"ours {number}" if dim == model.dim else f"ours {number}, the first {dim} numbers"
             test.show(name, embedded.scores(test.task, test.candidates, dim))
+        if model.towers.encoder:
+            shares(model, export, embedded.items)
         fusion = Fusion.of(model.about)
         print(f"  fusion: {fusion.weight:g} of the model, the rest BM25 of {fusion.kind}")
         ours = embedded.scores(test.task, test.candidates, model.dim)

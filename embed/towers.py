@@ -26,12 +26,12 @@ from .inputs import EncoderInput, Items, Queries
 from .sizes import Sizes
 from .text_encoder import TextEncoder, Tokens
 
-# Of the n-grams in a score, at first; the encoder has the rest. An item of mean length uses half of it. That
-# was the best on held-out training queries of Home Depot: Recall@10 of a fine-tuned encoder 0.488, of n-grams
-# 0.518, of both 0.546, 0.563, 0.570, 0.574 and 0.574 with shares of 0.3, 0.4, 0.5, 0.6 and 0.7.
+# Of the n-grams in a score, at first; the encoder has the rest. An item of mean length uses half of it. Held-out
+# training queries of Home Depot chose it (benchmarks/embed_homedepot.py prints what other shares find).
 WORDS_SHARE = 0.6
 # Of the encoder's vectors of an item's fields, at first; every other field has OTHER_WEIGHT. The n-grams of
-# all fields count the same at first, as in BM25: on three data sets that was better than these weights.
+# all fields count the same at first, as in BM25: that was better than these weights on drawn pins and on
+# MovieLens (benchmarks/embed_words.py fields).
 FIRST_WEIGHTS = {"title": 1.0}
 OTHER_WEIGHT = 0.5
 DENSE_WEIGHT = 0.1  # of an item's vectors at first: enough to have a direction, too little to disturb words

@@ -49,7 +49,7 @@ def test_the_untrained_model_is_the_encoders_similarity_and_the_overlap_of_ngram
 ) -> None:
     data = Export(export, ("title",))
     pairs = Pairs.load(data, "train")
-    options = replace(OPTIONS, encoder=str(encoders / "mean"), fields=("title",), compatible=())
+    options = replace(OPTIONS, encoder=str(encoders / "mean"), fields=("title",))
     data.expect_vectors({})
     model = initial_model(data, pairs, options)
     titles = data.rows.data.column("title").to_pylist()
