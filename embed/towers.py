@@ -26,8 +26,8 @@ from .inputs import EncoderInput, Items, Queries
 from .sizes import Sizes
 from .text_encoder import TextEncoder, Tokens
 
-# Of the n-grams in a score, at first; the encoder has the rest. An item of mean length uses half of it. Held-out
-# training queries of Home Depot chose it (benchmarks/embed_homedepot.py prints what other shares find).
+# Of the n-grams in a score, at first; the encoder has the rest. An item of mean length uses half of it.
+# Held-out training queries of Home Depot chose it (benchmarks/embed_homedepot.py prints other shares).
 WORDS_SHARE = 0.6
 # Of the encoder's vectors of an item's fields, at first; every other field has OTHER_WEIGHT. The n-grams of
 # all fields count the same at first, as in BM25: that was better than these weights on drawn pins and on
