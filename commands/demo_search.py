@@ -47,12 +47,12 @@ class DemoSearch(Measured):
 
 
 def make_demo_search(
-    store: Path, folder: Path, say: Callable[[str], None], on_step: OnStep = no_step, *, epochs: float = 3.0
+    store: Path, folder: Path, say: Callable[[str], None], on_step: OnStep = no_step, *, epochs: float = 10.0
 ) -> DemoSearch:
     """Exports a demo's store, trains a model on it, and measures it; all in `folder`.
 
-    A model that was trained on the same export is used again; one of another export is replaced. Three epochs
-    of 300 pins take about 40 seconds of two cores. Raises EmbedError, for instance for a `folder` that holds
+    A model that was trained on the same export is used again; one of another export is replaced. Ten epochs
+    of 300 pins take about 20 seconds of two cores. Raises EmbedError, for instance for a `folder` that holds
     something else.
     """
     from ..embed.checkpoint import CHECKPOINT, finished_result, training_digest
@@ -84,7 +84,7 @@ def make_demo_search(
         shutil.rmtree(model)  # of another export
         known = False
     if not known:
-        say(f"learning from {pairs:,} pairs of drawn queries and pins; this takes about a minute")
+        say(f"learning from {pairs:,} pairs of drawn queries and pins; this takes up to a minute")
     train(features, model, options, workers=0, device="cpu", on_step=on_step)
     measured = _measured(model, features, folder / "measured.json")
     return DemoSearch(

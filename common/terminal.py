@@ -175,7 +175,9 @@ def bar(share: float, width: int = 20) -> str:
 
 
 def duration(seconds: float) -> str:
-    """'12 s', '3 min 20 s', '2 h 05 min'."""
+    """'0.4 s', '12 s', '3 min 20 s', '2 h 05 min'."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
