@@ -62,7 +62,7 @@ def demo(folder: str, pins: int, search: bool, port: int, opens: bool | None, as
     """Try everything on a small catalogue of drawn pins.
 
     Draws the catalogue into DIR, captions the pins without a description, and writes a page to look at. Works
-    offline. With --search it also trains a small search embedding, in one to three minutes on two cores, and
+    offline. With --search it also trains a small search embedding, in up to a minute on two cores, and
     serves the site of captioner browse --model until Ctrl-C (--port, --open). A model that is there from
     before is used again.
 

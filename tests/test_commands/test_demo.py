@@ -68,7 +68,7 @@ def test_the_search_of_the_demo_is_trained_once(tmp_path: Path) -> None:
     assert first["silent"]["with captions"] > 0.3 > first["silent"]["without captions"]
     assert first["recall"]["search"] > 0.5
     assert said == [
-        f"learning from {first['pairs']} pairs of drawn queries and pins; this takes about a minute"
+        f"learning from {first['pairs']} pairs of drawn queries and pins; this takes up to a minute"
     ]
     weights = (folder / "model" / "towers.safetensors").stat().st_mtime_ns
 
