@@ -40,6 +40,7 @@ from typing import Any
 import pyarrow as pa
 from embed_data import (
     CAPTIONER,
+    GENTLE,
     WORK,
     captioner,
     describe,
@@ -57,7 +58,12 @@ from pincaption.embed.vocabulary import Vocabulary
 
 STEPS = 60  # of trainings that only measure speed or memory
 SAMPLED_EVERY = 0.5  # seconds between two measurements of memory
-EPOCHS = {"drawn": 1.5, "homedepot": 2, "movielens": 5}  # of each training of an ablation
+# Options of each training of an ablation.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "drawn": {"epochs": 1.5},
+    "homedepot": {"epochs": 2, **GENTLE},
+    "movielens": {"epochs": 5, **GENTLE},
+}
 
 
 def tokens(rounds: int) -> None:
@@ -308,7 +314,7 @@ def queries_of(folder: Path, n: int) -> list[str]:
     return list(itertools.islice(itertools.cycle(found), n))
 
 
-def ablate(data: str, seeds: int, epochs: float, pins: int) -> None:
+def ablate(data: str, seeds: int, epochs: float | None, pins: int) -> None:
     export = (
         drawn_export(pins)
         if data == "drawn"
@@ -316,13 +322,15 @@ def ablate(data: str, seeds: int, epochs: float, pins: int) -> None:
         if data == "homedepot"
         else movielens_export()
     )
-    out = WORK / f"ablation-{export.parent.name}-{epochs:g}"
+    options = ABLATIONS[data] | ({"epochs": epochs} if epochs else {})
+    out = WORK / f"ablation-{export.parent.name}-{options['epochs']:g}"
     print(
-        f"{data}: {describe(export)}; {seeds} seeds, {epochs:g} epochs"
+        f"{data}: {describe(export)}; {seeds} seeds, {options}"
         + (f"; finished trainings in {out} are not repeated" if out.exists() else ""),
         flush=True,
     )
-    captioner("embed", "ablate", export, out, "--seeds", seeds, "--epochs", epochs, shown=True)
+    given = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+    captioner("embed", "ablate", export, out, "--seeds", seeds, *given, shown=True)
 
 
 def probe(data: str) -> None:
@@ -342,7 +350,7 @@ def main() -> None:
     parser.add_argument("--pins", type=int)
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--data", choices=list(EPOCHS), default="drawn")
+    parser.add_argument("--data", choices=list(ABLATIONS), default="drawn")
     parser.add_argument("--model", type=Path)
     arguments = parser.parse_args()
     WORK.mkdir(exist_ok=True, parents=True)
@@ -360,7 +368,7 @@ def main() -> None:
         ablate(
             arguments.data,
             arguments.seeds,
-            arguments.epochs or EPOCHS[arguments.data],
+            arguments.epochs,
             arguments.pins or 3_000,
         )
 

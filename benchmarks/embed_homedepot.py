@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 import torch.nn.functional as F
-from embed_data import HOMEDEPOT, WORK, describe, homedepot_export
+from embed_data import GENTLE, HOMEDEPOT, WORK, describe, homedepot_export
 
 from pincaption.embed.bm25 import KINDS
 from pincaption.embed.fusion import Fusion
@@ -45,15 +45,6 @@ from pincaption.filters.text import normalise
 
 PEER_EVERY = 100  # steps of sentence-transformers between two looks at the held-out queries
 PEER_PATIENCE = 2  # looks without an improvement, then it stops
-
-# Chosen on held-out training queries among all products: larger steps and a correction for popularity make
-# the words of the untrained model worse for queries that nobody asked before.
-GENTLE: dict[str, Any] = {
-    "learning_rate": 1e-5,
-    "table_learning_rate": 2e-4,
-    "encoder_learning_rate": 4e-5,
-    "correction": "none",
-}
 
 HELD_OUT = 0.05  # of the training queries
 
@@ -253,13 +244,15 @@ def main() -> None:
         hard_negatives=chosen.hard_negatives,
         validation=HELD_OUT,
         **GENTLE,
+        encoder_learning_rate=4e-5,
         mix=(("query-query", 0.0),),
     )
     models = chosen.model or []
     if not models:
         for seed in range(chosen.seeds):
             out = WORK / "homedepot" / f"{'encoder' if with_encoder else 'none'}-{options.epochs:g}-{seed}"
-            shutil.rmtree(out, ignore_errors=True)
+            if (out / "config.json").exists():  # else a training that was stopped goes on
+                shutil.rmtree(out)
             result = train(folder, out, replace(options, seed=seed))
             print(
                 f"seed {seed}: {result['steps']:,} steps in {result['seconds']:.0f} s, step "

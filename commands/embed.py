@@ -34,6 +34,35 @@ _ENCODER = click.option(
     help="A pretrained text encoder of transformers, for queries and items. Without one the model is made of "
     "words and character trigrams alone, and needs no download.",
 )
+_LEARNING_RATE = click.option(
+    "--learning-rate",
+    type=click.FloatRange(0, 10, min_open=True),
+    default=2e-4,
+    show_default=True,
+    help="The highest learning rate of the layers of the towers. If most queries are new, try 1e-5.",
+)
+_TABLE_LEARNING_RATE = click.option(
+    "--table-learning-rate",
+    type=click.FloatRange(0, 10),
+    default=1e-3,
+    show_default=True,
+    help="That of the table of n-grams. If most queries are new, try 2e-4. 0 keeps it as it is.",
+)
+_ENCODER_LEARNING_RATE = click.option(
+    "--encoder-learning-rate",
+    type=click.FloatRange(0, 10),
+    default=3e-5,
+    show_default=True,
+    help="That of a pretrained encoder. 0 keeps it as it is, and makes training much faster.",
+)
+_CORRECTION = click.option(
+    "--correction",
+    type=click.Choice(["popularity", "conditional", "none"]),
+    default="popularity",
+    show_default=True,
+    help="logQ correction: what is subtracted from the logits, the log of how often an item is drawn; "
+    "with 'conditional', for positives, of how often it is drawn for this query.",
+)
 _WORKERS = click.option(
     "--workers",
     type=click.IntRange(0, 256),
@@ -110,27 +139,9 @@ def _dims(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, .
     help="Passes over all pairs.",
 )
 @_BATCH
-@click.option(
-    "--learning-rate",
-    type=click.FloatRange(0, 10, min_open=True),
-    default=2e-4,
-    show_default=True,
-    help="The highest learning rate of the layers of the towers. If most queries are new, try 1e-5.",
-)
-@click.option(
-    "--table-learning-rate",
-    type=click.FloatRange(0, 10),
-    default=1e-3,
-    show_default=True,
-    help="That of the table of n-grams. If most queries are new, try 2e-4. 0 keeps it as it is.",
-)
-@click.option(
-    "--encoder-learning-rate",
-    type=click.FloatRange(0, 10),
-    default=3e-5,
-    show_default=True,
-    help="That of a pretrained encoder. 0 keeps it as it is, and makes training much faster.",
-)
+@_LEARNING_RATE
+@_TABLE_LEARNING_RATE
+@_ENCODER_LEARNING_RATE
 @click.option(
     "--hard-negatives",
     type=click.IntRange(0, 16),
@@ -145,14 +156,7 @@ def _dims(ctx: click.Context, param: click.Parameter, text: str) -> tuple[int, .
     metavar="TASK=WEIGHT",
     help="The weight of a task in a batch. [default: query-pin=8 query-product=4 query-query=2]",
 )
-@click.option(
-    "--correction",
-    type=click.Choice(["popularity", "conditional", "none"]),
-    default="popularity",
-    show_default=True,
-    help="logQ correction: what is subtracted from the logits, the log of how often an item is drawn; "
-    "with 'conditional', for positives, of how often it is drawn for this query.",
-)
+@_CORRECTION
 @click.option("--mask-known", is_flag=True, help="Do not use a query's other known positives as negatives.")
 @click.option(
     "--compatible",
@@ -266,6 +270,10 @@ def train_command(
 )
 @_BATCH
 @_ENCODER
+@_LEARNING_RATE
+@_TABLE_LEARNING_RATE
+@_ENCODER_LEARNING_RATE
+@_CORRECTION
 @_WORKERS
 def ablate_command(
     export: str, out: str, seeds: int, workers: int, as_json: bool, **options: Any

@@ -69,8 +69,8 @@ def items_command(
 
     The columns are pin_id, kind, category, vector (float16), and text_digest. If OUT exists, only items whose
     texts or dense vectors changed are embedded again, and items that are gone are dropped. After another
-    training all are embedded again. For several processes or GPUs: accelerate launch --num_processes 2 -m
-    pincaption.cli embed items ...
+    training all are embedded again. A call that was stopped loses at most the last 10,000 items. For several
+    processes or GPUs: accelerate launch --num_processes 2 -m pincaption.cli embed items ...
 
     \b
     captioner embed items model/ out/ items.parquet
@@ -111,6 +111,8 @@ def _print_items(result: ItemsResult) -> None:
     )
     if again and again != "no file before":
         click.echo(f"the file of before had vectors of {again}: all items were embedded again")
+    if result["resumed"]:
+        click.echo(f"{result['resumed']:,} of the copied ones are of a call that was stopped")
 
 
 @verb(embed, "index")

@@ -51,6 +51,7 @@ class ItemsResult(TypedDict):
     items: int
     embedded: int
     copied: int
+    resumed: int  # of those copied, from a call that was stopped
     dropped: int  # items of the file of before that the export does not have any more
     all_again: Reason | None
     model_digest: str
@@ -72,9 +73,9 @@ def write_item_vectors(
 
     `dim`: only the first `dim` numbers, scaled to length 1. `int8`: the numbers times 127, rounded. If `out`
     has vectors of the same model, length and type, those of unchanged items are copied. The file is written
-    whole: after a crash the file of before is still there. The ids and one row group are held in memory.
-    Under `accelerate launch` each process embeds a part of the rows, and the file is the same as that of one
-    process. Raises EmbedError.
+    whole: after a crash the file of before is still there, and the next call copies the vectors of all
+    finished row groups. The ids and one row group are held in memory. Under `accelerate launch` each process
+    embeds a part of the rows, and the file is the same as that of one process. Raises EmbedError.
     """
     out, dim = Path(out), model.check_dim(dim)
     numbers: Numbers = "int8" if int8 else "float16"
@@ -86,15 +87,17 @@ def write_item_vectors(
     starts = list(range(0, len(export), ROW_GROUP))
     mine = starts[len(starts) * rank // processes : len(starts) * (rank + 1) // processes]
     share = min(len(mine) * ROW_GROUP, len(export))
-    dropped = 0
     with contextlib.ExitStack() as opened:
-        old = None
-        if before:
+
+        def old(files: Sequence[ItemVectors]) -> OldVectors | None:
+            if not files:
+                return None
             # It has no name in the folder: nothing is left of it, even after kill -9.
             scratch = opened.enter_context(tempfile.TemporaryFile(dir=out.absolute().parent))
-            old = OldVectors(before, scratch)
-            dropped = old.not_in(export.pin_ids)
-        tables = ItemTables(model, export, schema, dim, old)
+            return OldVectors(files, export.pin_ids, scratch)
+
+        known = old([before] if before else [])
+        tables = ItemTables(model, export, schema, saved=old(_saved(out, schema)), before=known)
         unfinished = opened.enter_context(whole(out if processes == 1 else _part(out, rank)))
         writer = opened.enter_context(_writer(unfinished, schema))
         for number, start in enumerate(mine):
@@ -104,20 +107,26 @@ def write_item_vectors(
                 on_step("encoding items", before + done, share)
 
             on_done(0)
-            writer.write_table(tables.read(rows, on_done))
-    embedded = sum(gathered(tables.embedded))  # waits for the parts of the other processes
+            embedded = tables.embedded
+            table = tables.read(rows, on_done)
+            if tables.embedded > embedded:
+                with whole(_save(out, start)) as path, _writer(path, schema) as save:
+                    save.write_table(table)
+            writer.write_table(table)
+    counts = gathered((tables.embedded, tables.resumed))  # waits for the parts of the other processes
+    embedded, resumed = (sum(count) for count in zip(*counts, strict=True))
     if rank == 0:
         if processes > 1:
             _join(out, processes, schema)
-        for path in out.absolute().parent.iterdir():  # also those that killed processes left
-            if path.name.startswith(f".{out.name}.part-"):
-                path.unlink()
+        for path in (*_beside(out, "part"), *_beside(out, "save")):  # also those that killed processes left
+            path.unlink()
     gathered(0)  # waits for the whole file
     return ItemsResult(
         items=len(export),
         embedded=embedded,
         copied=len(export) - embedded,
-        dropped=dropped,
+        resumed=resumed,
+        dropped=known.dropped if known else 0,
         all_again=all_again,
         model_digest=model.digest,
         dim=dim,
@@ -155,68 +164,76 @@ def item_schema(model: EmbeddingModel, fields: Sequence[str], dim: int, numbers:
 
 
 class OldVectors:
-    """The vectors of the file of before, by row. They are in a file on disk, not in memory."""
+    """Vectors that were embedded before, for the items of an export. They are on disk, not in memory."""
 
-    def __init__(self, before: ItemVectors, scratch: IO[bytes]):
-        """`scratch`: an empty file for the copy that can be read at any row."""
-        columns = before.columns("pin_id", "text_digest")
-        self.ids: pa.Array = columns["pin_id"].combine_chunks()
-        self.digests: pa.Array = columns["text_digest"].combine_chunks()
-        stored = np.int8 if before.numbers == "int8" else np.float16
-        self.vectors = np.empty((0, before.dim), stored)
-        if len(self.ids):
-            self.vectors = np.memmap(scratch, stored, "w+", shape=(len(self.ids), before.dim))
+    def __init__(self, files: Sequence[ItemVectors], pin_ids: pa.Array, scratch: IO[bytes]):
+        """`files`: one or more of the same kind of vectors; `scratch`: an empty file for the copy of them
+        that can be read at any row."""
+        columns = pa.concat_tables(file.columns("pin_id", "text_digest") for file in files).combine_chunks()
+        ids, digests = (columns[name].combine_chunks() for name in columns.column_names)
+        self.rows: pa.Array = pc.index_in(pin_ids, value_set=ids)  # of each item of the export; null: none
+        self.digests: pa.Array = digests
+        self.dropped = len(ids) - int(pc.sum(pc.is_in(ids, value_set=pin_ids)).as_py() or 0)
+        stored = np.int8 if files[0].numbers == "int8" else np.float16
+        self.vectors = np.empty((0, files[0].dim), stored)
+        if len(ids):
+            self.vectors = np.memmap(scratch, stored, "w+", shape=(len(ids), files[0].dim))
             done = 0
-            for block in before.stored_blocks():
-                self.vectors[done : done + len(block)] = block
-                done += len(block)
+            for file in files:
+                for block in file.stored_blocks():
+                    self.vectors[done : done + len(block)] = block
+                    done += len(block)
 
-    def not_in(self, pin_ids: pa.Array) -> int:
-        """How many items of the file are not among these."""
-        return len(self.ids) - int(pc.sum(pc.is_in(self.ids, value_set=pin_ids)).as_py() or 0)
-
-    def unchanged(self, pin_ids: pa.Array, digests: pa.Array) -> np.ndarray:
-        """The row of each item in the file, or -1 if it is not there or had another digest."""
-        rows = pc.index_in(pin_ids, value_set=self.ids)
-        same = pc.fill_null(pc.equal(self.digests.take(rows), digests), False)
-        found: np.ndarray = pc.if_else(same, rows, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        return found
+    def copy_unchanged(self, items: pa.Array, digests: pa.Array, vectors: np.ndarray) -> np.ndarray:
+        """Copies to `vectors` [items, dim] what has the digest that the item has now; returns which."""
+        rows = self.rows.take(items)
+        same: np.ndarray = pc.fill_null(pc.equal(self.digests.take(rows), digests), False).to_numpy(False)
+        vectors[same] = self.vectors[rows.filter(pa.array(same)).to_numpy(False)]
+        return same
 
 
 class ItemTables:
-    """Makes the rows of the new file; counts how many were embedded."""
+    """Makes the rows of the new file; counts how many were embedded, and how many a stopped call had made."""
 
     def __init__(
-        self, model: EmbeddingModel, export: Export, schema: pa.Schema, dim: int, old: OldVectors | None
+        self,
+        model: EmbeddingModel,
+        export: Export,
+        schema: pa.Schema,
+        *,
+        saved: OldVectors | None,
+        before: OldVectors | None,
     ):
-        self.model, self.export, self.schema, self.dim, self.old = model, export, schema, dim, old
+        """`saved`: what a call that was stopped has made; `before`: the vectors of the file of before."""
+        self.model, self.export, self.schema, self.saved, self.before = model, export, schema, saved, before
         self.categories = feature_column(export, "category")
         self.kinds = feature_column(export, "kind")
-        self.embedded = 0
+        self.embedded = self.resumed = 0
 
     def read(self, rows: np.ndarray, on_done: Callable[[int], None]) -> pa.Table:
         """The rows of some items of the export. `on_done` gets how many of them are embedded so far."""
-        picked = pa.array(rows)
-        ids = self.export.pin_ids.take(picked)
+        picked, vector = pa.array(rows), self.schema.field("vector").type
         digests = pa.array(text_digests(self.export, rows, self.model.dense), pa.string())
-        old_rows = np.full(len(rows), -1) if self.old is None else self.old.unchanged(ids, digests)
-        stored = self.schema.field("vector").type.value_type.to_pandas_dtype()
-        vectors, changed = np.empty((len(rows), self.dim), stored), np.flatnonzero(old_rows < 0)
-        if self.old is not None:
-            copied = np.flatnonzero(old_rows >= 0)
-            vectors[copied] = self.old.vectors[old_rows[copied]]
+        stored, dim = vector.value_type.to_pandas_dtype(), vector.list_size
+        vectors, known = np.empty((len(rows), dim), stored), np.zeros(len(rows), bool)
+        if self.before is not None:
+            known |= self.before.copy_unchanged(picked, digests, vectors)
+        if self.saved is not None:
+            resumed = self.saved.copy_unchanged(picked, digests, vectors)
+            self.resumed += int((resumed & ~known).sum())
+            known |= resumed
+        changed = np.flatnonzero(~known)
         if len(changed):
             made = self.model.embed_items(
-                self.export, rows[changed], dim=self.dim, on_step=lambda _, done, total: on_done(done)
+                self.export, rows[changed], dim=dim, on_step=lambda _, done, total: on_done(done)
             )
             vectors[changed] = _as_stored(made, stored)
             self.embedded += len(changed)
-        flat = pa.array(vectors.reshape(-1), self.schema.field("vector").type.value_type)
         columns = [
-            ids,
+            self.export.pin_ids.take(picked),
             self.kinds.take(picked),
             self.categories.take(picked),
-            pa.FixedSizeListArray.from_arrays(flat, self.dim),
+            pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1), vector.value_type), dim),
             digests,
         ]
         return pa.table(columns, schema=self.schema)
@@ -264,14 +281,29 @@ def _before(out: Path, schema: pa.Schema) -> tuple[ItemVectors | None, Reason | 
         raise EmbedError(
             f"{out} exists, but does not hold item vectors: name another file to write, or delete it"
         ) from None
+    reason = _other(before, schema)
+    return (None, reason) if reason else (before, None)
+
+
+def _other(vectors: ItemVectors, schema: pa.Schema) -> Reason | None:
+    """Why vectors are not of the kind that the schema describes, or None."""
     about = json.loads(schema.metadata[METADATA])
-    if before.model_digest != about["model_digest"]:
-        return None, "another model"
-    if before.dim != about["dim"]:
-        return None, "another length"
-    if before.numbers != about["numbers"]:
-        return None, "another number type"
-    return (before, None) if list(before.fields) == about["fields"] else (None, "other fields")
+    if vectors.model_digest != about["model_digest"]:
+        return "another model"
+    if vectors.dim != about["dim"]:
+        return "another length"
+    if vectors.numbers != about["numbers"]:
+        return "another number type"
+    return None if list(vectors.fields) == about["fields"] else "other fields"
+
+
+def _saved(out: Path, schema: pa.Schema) -> list[ItemVectors]:
+    """The row groups that a call which was stopped has finished, as far as they fit the schema."""
+    found = []
+    for path in sorted(path for path in _beside(out, "save") if path.suffix != ".unfinished"):
+        with contextlib.suppress(EmbedError):
+            found.append(ItemVectors.open(path))
+    return [vectors for vectors in found if _other(vectors, schema) is None]
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
@@ -286,7 +318,19 @@ def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _part(out: Path, rank: int) -> Path:
+    """The rows of one process."""
     return out.with_name(f".{out.name}.part-{rank}")
+
+
+def _save(out: Path, start: int) -> Path:
+    """A finished row group, by its first row. It is there until all of the file is written."""
+    return out.with_name(f".{out.name}.save-{start}")
+
+
+def _beside(out: Path, what: Literal["part", "save"]) -> list[Path]:
+    """All files of one kind, finished or not, of this or of another call."""
+    start = f".{out.name}.{what}-", f"..{out.name}.{what}-"
+    return [path for path in out.absolute().parent.iterdir() if path.name.startswith(start)]
 
 
 def _join(out: Path, processes: int, schema: pa.Schema) -> None:

@@ -189,12 +189,13 @@ def test_after_another_training_all_items_are_embedded_again(
         ItemVectors.open(out, stranger)
 
 
-def test_a_killed_call_leaves_the_old_file_and_the_next_one_succeeds(
+def test_a_killed_call_leaves_the_old_file_and_the_next_one_goes_on(
     export: Path, model: Path, loaded: EmbeddingModel, tmp_path: Path
 ) -> None:
-    out = tmp_path / "v.parquet"
+    out, whole = tmp_path / "v.parquet", tmp_path / "whole.parquet"
     data = export_for(loaded, export)
     write_item_vectors(loaded, data, out)
+    write_item_vectors(loaded, data, whole, dim=64)
     old = out.read_bytes()
     code = f"""
 import os, signal
@@ -204,16 +205,57 @@ from pincaption.embed.model import EmbeddingModel
 item_writer.ROW_GROUP = 40
 model = EmbeddingModel.load({str(model)!r})
 def on_step(what, done, total):
-    if done == 80:
+    if done > 80:
         os.kill(os.getpid(), signal.SIGKILL)
 export = export_for(model, {str(export)!r})
 item_writer.write_item_vectors(model, export, {str(out)!r}, dim=64, on_step=on_step)"""
     killed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     assert out.read_bytes() == old
-    assert write_item_vectors(loaded, data, out)["copied"] == 120
-    assert write_item_vectors(loaded, data, out, dim=64)["embedded"] == 120
-    assert [path.name for path in tmp_path.iterdir()] == ["v.parquet"]
+    assert sorted(path.name for path in tmp_path.glob(".*save*")) == [
+        ".v.parquet.save-0",
+        ".v.parquet.save-40",
+    ]
+
+    # What was finished is of no use to another kind of vectors.
+    (tmp_path / ".v.parquet.save-80").write_text("half of a file")
+    kept = {path: path.read_bytes() for path in tmp_path.glob(".*save*")}
+    other = write_item_vectors(loaded, data, out, dim=128)
+    assert (other["embedded"], other["resumed"]) == (120, 0)
+    for path, content in kept.items():
+        path.write_bytes(content)
+    said = " ".join(captioner("items", model, export, out, "--dim", 64).stdout.split())
+    assert "40 embedded, 80 copied" in said
+    assert "80 of the copied ones are of a call that was stopped" in said
+    assert pq.read_table(out).equals(pq.read_table(whole))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v.parquet", "whole.parquet"]
+
+
+def test_what_a_stopped_call_made_of_a_text_that_changed_since_is_not_used(
+    export: Path, loaded: EmbeddingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(item_writer, "ROW_GROUP", 40)
+    out, whole = tmp_path / "v.parquet", tmp_path / "whole.parquet"
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done > 80:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_item_vectors(loaded, export_for(loaded, export), out, on_step=stop)
+
+    def change(table: pa.Table) -> pa.Table:
+        titles = ["something else", *table["title"].to_pylist()[1:]]
+        return table.set_column(table.column_names.index("title"), "title", pa.array(titles, pa.string()))
+
+    changed = export_for(loaded, changed_export(export, tmp_path / "changed", change))
+    result = write_item_vectors(loaded, changed, out)
+    assert (result["embedded"], result["copied"], result["resumed"]) == (41, 79, 79)
+    write_item_vectors(loaded, changed, whole)
+    resumed, fresh = pq.read_table(out), pq.read_table(whole)
+    assert resumed.drop_columns("vector").equals(fresh.drop_columns("vector"))
+    vectors = [np.array(table["vector"].to_pylist(), np.float32) for table in (resumed, fresh)]
+    np.testing.assert_allclose(*vectors, atol=1e-3)  # other batches round in another way
 
 
 def test_two_processes_write_the_file_of_one(
@@ -222,7 +264,8 @@ def test_two_processes_write_the_file_of_one(
     monkeypatch.setattr(item_writer, "ROW_GROUP", 40)
     one = tmp_path / "one.parquet"
     write_item_vectors(loaded, export_for(loaded, export), one)
-    (tmp_path / ".two.parquet.part-7").write_text("left by a killed process")
+    for left in (".two.parquet.part-7", ".two.parquet.save-0", "..two.parquet.save-40.unfinished"):
+        (tmp_path / left).write_text("left by a killed process")
     (tmp_path / "two.py").write_text(f"""
 import sys
 from pincaption.embed import item_writer
@@ -237,7 +280,7 @@ cli(["embed", "items", {str(model)!r}, {str(export)!r}, {str(tmp_path / "two.par
     assert json.loads(done.stdout)["embedded"] == 120  # only the first process prints
     assert pq.read_table(tmp_path / "two.parquet").equals(pq.read_table(one))
     assert pq.read_metadata(tmp_path / "two.parquet").num_row_groups == 3
-    assert not list(tmp_path.glob(".two*"))
+    assert not list(tmp_path.glob(".*two*"))
 
 
 def test_what_cannot_be_written_or_read_is_said_in_one_sentence(
