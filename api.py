@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import date
 from typing import TYPE_CHECKING, Literal
 
@@ -245,11 +246,14 @@ def aggregate_queries(
     *,
     log: Sources = (),
     as_of: date | None = None,
-    window_days: int = 730,
+    window_days: int | None = None,
     top: int = 20,
     weights: Mapping[str, float] | None = None,
     min_engagements: int = 1,
     min_users: int = 1,
+    max_per_user: int | None = None,
+    max_share_per_user: float | None = None,
+    defaults: bool = False,
     columns: Mapping[str, str] | None = None,
     memory_limit: str | None = None,
     rebuild: bool = False,
@@ -258,21 +262,29 @@ def aggregate_queries(
     """Finds the queries that led people to each pin, like `captioner aggregate queries`.
 
     `log` is tables of engagements; what was read before is kept, and not read again. Without sources,
-    everything is ranked again with the options given. `as_of` None is the newest day in the log. `weights`
-    changes or adds weights of actions (save=1, long_click=1, click=0.25). Raises SourceError, StoreError, or
-    OptionError for a weight that is not allowed.
+    everything is ranked again. `as_of` None is the newest day in the log. `weights` changes or adds weights
+    of actions. Weights, `window_days`, `max_per_user` and `max_share_per_user` that are not named are those of
+    the last call for this store; with `defaults`, and at first, they are save=1, long_click=1, click=0.25,
+    730 days and no bounds. Raises SourceError, StoreError, or OptionError for a weight that is not
+    allowed.
     """
     from .filters import queries as room
 
-    options = room.QueryOptions(
-        as_of=as_of,
-        window_days=window_days,
-        top=top,
-        weights={**room.WEIGHTS, **(weights or {})},
-        min_engagements=min_engagements,
-        min_users=min_users,
-    )
+    counting = {
+        "window_days": window_days,
+        "max_per_user": max_per_user,
+        "max_share_per_user": max_share_per_user,
+    }
     with _opened(store) as conn:
+        options = room.QueryOptions() if defaults else room.remembered_options(conn)
+        options = replace(
+            options,
+            as_of=as_of,
+            top=top,
+            min_engagements=min_engagements,
+            min_users=min_users,
+            **{name: value for name, value in counting.items() if value is not None},
+        ).with_weights(weights or {})
         return room.aggregate_queries(
             conn,
             log=_paths(log),

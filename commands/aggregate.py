@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.terminal import printable, steps
+from ..common.terminal import plural, printable, steps, wrapped
 from .explain import explain
 from .verbs import STORE, Verbs, pair, verb
 
@@ -40,8 +41,8 @@ def aggregate() -> None:
     """Gather board titles and engaged queries for every pin."""
 
 
-def _not_nan(ctx: click.Context, param: click.Parameter, value: float) -> float:
-    if math.isnan(value):
+def _not_nan(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and math.isnan(value):
         raise click.BadParameter("nan is not a share")
     return value
 
@@ -206,9 +207,7 @@ class WeightType(click.ParamType[tuple[str, float]]):
     "--window-days",
     type=click.IntRange(1, 36_500),
     metavar="N",
-    default=730,
-    show_default=True,
-    help="Days up to --as-of that count.",
+    help="Days up to --as-of that count. [default: 730, or those of the last call]",
 )
 @click.option(
     "--top",
@@ -224,7 +223,8 @@ class WeightType(click.ParamType[tuple[str, float]]):
     type=WeightType(),
     multiple=True,
     metavar="ACTION=W",
-    help="Weight of an action. Repeatable. [default: save=1, long_click=1, click=0.25]",
+    help="Weight of an action. Repeatable. [default: save=1, long_click=1, click=0.25, and those of "
+    "the last call]",
 )
 @click.option(
     "--min-engagements",
@@ -241,6 +241,25 @@ class WeightType(click.ParamType[tuple[str, float]]):
     default=1,
     show_default=True,
     help="Keep a query of a pin if at least N people used it.",
+)
+@click.option(
+    "--max-per-user",
+    type=click.IntRange(1),
+    metavar="N",
+    help="At most N engagements of one user count for a query of a pin, those of the highest weight first. "
+    "[default: all]",
+)
+@click.option(
+    "--max-share-per-user",
+    type=click.FloatRange(0, 1, min_open=True),
+    callback=_not_nan,
+    metavar="X",
+    help="One user makes at most this share of the score of a query of a pin. [default: all of it]",
+)
+@click.option(
+    "--defaults",
+    is_flag=True,
+    help="Weights, window and bounds for users start from their defaults, not from those of the last call.",
 )
 @_MAP
 @_MEMORY
@@ -260,7 +279,8 @@ def queries(
 
     The queries with the most engagement come first. Sources can be given as they arrive. What was read before
     is kept and not read again. A source that was rewritten replaces what it contributed before. Without
-    sources, everything is ranked again with the options given.
+    sources, everything is ranked again. Weights, the window and the bounds for one user are those of the
+    last call for this store until they are named again.
 
     \b
     captioner aggregate queries my.db --log 'log/*.parquet'
@@ -284,9 +304,9 @@ def queries(
         )
     if not as_json:
         _print(counts, "engaged_queries", ("queries kept", counts["queries"]), [])
-        click.echo(f"{options['window_days']} days up to {counts['as_of']}")
+        _print_options(counts["options"])
         if unweighted := counts["unweighted_actions"]:
-            some = ", ".join(f"{action} ({n:,} rows)" for action, n in list(unweighted.items())[:5])
+            some = ", ".join(f'"{action}" ({plural(n, "row")})' for action, n in list(unweighted.items())[:5])
             more = " and more" if len(unweighted) > 5 else ""
             click.echo(
                 click.wrap_text(
@@ -294,6 +314,18 @@ def queries(
                 )
             )
     return counts
+
+
+def _print_options(options: Mapping[str, Any]) -> None:
+    """Prints what the queries were counted with, which the next call uses again."""
+    weights = ", ".join(f"{action} {weight:g}" for action, weight in options["weights"].items())
+    bounds = [
+        f"--{name.replace('_', '-')} {options[name]:g}"
+        for name in ("max_per_user", "max_share_per_user")
+        if options[name] is not None
+    ]
+    said = f"{options['window_days']} days up to {options['as_of']}; weights: {weights}"
+    click.echo(wrapped("; ".join([said, *bounds])))
 
 
 def _print(

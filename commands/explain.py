@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ from ..common.terminal import printable
 from .verbs import STORE, command
 
 if TYPE_CHECKING:
-    from ..filters.explain import ExplainedBoards, ExplainedQueries
+    from ..filters.explain import ExplainedBoards, ExplainedQueries, ExplainedQuery
 
 INDENT = " " * 34  # the column in which titles and queries begin
 
@@ -96,13 +97,23 @@ def _print_queries(engaged: ExplainedQueries) -> None:
             f"dropped: {query['reason']}" if query["reason"] else "",
             ", ".join(f"{n:,} {action}" for action, n in query["actions"].items()),
             f"{query['first_date']} to {query['last_date']}" if query["first_date"] else "",
+            _dominating(query),
         )
+
+
+def _dominating(query: ExplainedQuery) -> str:
+    """Who made most of a query's engagements, if one user made more than half of several."""
+    engagements, of_all = query["top_user_engagements"], sum(query["actions"].values())
+    if engagements < 3 or engagements * 2 <= of_all:
+        return ""
+    return f"{engagements:,} of {of_all:,} by one user, {query['top_user']}"
 
 
 def _print_below(*notes: str) -> None:
     """Prints the notes that are not empty under a title or query."""
     if text := "; ".join(filter(None, notes)):
-        click.echo(click.wrap_text(printable(text), 80, INDENT, INDENT))
+        lines = textwrap.wrap(printable(text), 80 - len(INDENT), break_on_hyphens=False)
+        click.echo("\n".join(INDENT + line for line in lines))
 
 
 def _columns(rank: Any, score: Any, count: Any, total: Any, text: str) -> str:

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from ..filters.as_of import Known, last_query_options, rank_queries_on
+from ..filters.as_of import Known, rank_queries_on
 from ..filters.duck import one
 from ..filters.evidence import Evidence, open_evidence
-from ..filters.queries import newest_day, whole_weights
+from ..filters.queries import last_query_options, newest_day, whole_weights
 from ..store.pins import existing_pins
 
 # Queries of a pin that are paired with one another. Without a bound, a popular pin alone has millions of

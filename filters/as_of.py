@@ -18,7 +18,14 @@ from ..store.ranks import temporary_ranks, write_ranks
 from .boards import BoardOptions, rank_boards, ranked_titles
 from .duck import one
 from .evidence import Evidence, open_evidence
-from .queries import QueryOptions, rank_queries, ranked_queries, ranking_parameters, whole_weights
+from .queries import (
+    QueryOptions,
+    last_query_options,
+    rank_queries,
+    ranked_queries,
+    ranking_parameters,
+    whole_weights,
+)
 from .query_window import Window, count_queries, prepare_counting
 
 Undated = Literal["refuse", "include", "drop"]
@@ -91,16 +98,10 @@ def _keep_known(evidence: Evidence, day: date, undated: Undated) -> int:
     return int(without)
 
 
-def last_query_options(conn: Connection) -> QueryOptions:
-    """The options with which engaged queries were last ranked, or the defaults."""
-    last = last_run(conn, "queries")
-    return QueryOptions.from_json(last[0]) if last else QueryOptions()
-
-
 def rank_queries_on(evidence: Evidence, options: QueryOptions, day: date) -> None:
     """Makes the table query_ranks as it was on `day`, and the view queries and the table weights."""
     weights, scale = whole_weights(options.weights)
     window = Window.up_to(day, options.window_days)
     prepare_counting(evidence, weights)
-    count_queries(evidence, window, evidence.view("log"))
+    count_queries(evidence, window, evidence.view("log"), cap=options.cap)
     rank_queries(evidence, options, window, ranking_parameters(options, scale))

@@ -15,7 +15,16 @@ from ..store.pins import has_pin
 from .boards import BEYOND_TOP, FEW_BOARDS, BoardOptions, prepare_titles
 from .duck import make, one
 from .evidence import Evidence, open_evidence
-from .queries import AFTER, BEFORE, FEW_ENGAGEMENTS, FEW_USERS, NO_WEIGHT, QueryOptions, whole_weights
+from .queries import (
+    AFTER,
+    BEFORE,
+    FEW_ENGAGEMENTS,
+    FEW_USERS,
+    NO_WEIGHT,
+    TOO_FEW_TO_SHARE,
+    QueryOptions,
+    whole_weights,
+)
 from .query_window import Window, count_queries, prepare_counting
 
 ALL = 2**31 - 1  # more than any pin has
@@ -41,6 +50,8 @@ class ExplainedQuery(TypedDict):
     engagements: int
     actions: dict[str, int]  # action -> count
     users: int
+    top_user: str | None  # the known user with the most engagements, those included that a cap leaves out
+    top_user_engagements: int
     first_date: str | None
     last_date: str | None
     score: float | None
@@ -98,9 +109,13 @@ def _explain_boards(conn: Connection, pin_id: str) -> ExplainedBoards | None:
     stored, state = last
     with open_evidence(conn, "boards") as evidence:
         unknown, titles = _titles(evidence, stored, _code(evidence, pin_id))
-        shown = {name: value for name, value in stored.items() if name != "generic_own"}
         outdated = state != evidence.state()
-    return {"options": shown, "outdated": outdated, "unknown_boards": unknown, "titles": titles}
+    return {
+        "options": {name: value for name, value in stored.items() if name != "generic_own"},
+        "outdated": outdated,
+        "unknown_boards": unknown,
+        "titles": titles,
+    }
 
 
 def _explain_queries(conn: Connection, pin_id: str) -> ExplainedQueries | None:
@@ -185,6 +200,15 @@ def _boards_by_word(db: Any) -> dict[str, int]:
     return dict(rows.fetchall())
 
 
+_WITHOUT_SCORE = "SELECT text FROM counted c JOIN queries q ON q.code = c.query WHERE points = 0"
+_TOP_USERS = """
+    SELECT q.text, user_id, sum(count)::BIGINT AS n
+    FROM log l JOIN weights USING (action) JOIN queries q ON q.code = l.query
+    WHERE user_id <> '' AND day > $after AND day <= $as_of
+    GROUP BY q.text, user_id
+    QUALIFY row_number() OVER (PARTITION BY q.text ORDER BY n DESC, user_id) = 1"""
+
+
 class _Counts(NamedTuple):
     """What was counted for a query within the window."""
 
@@ -202,13 +226,16 @@ def _queries(evidence: Evidence, stored: dict[str, Any], pin: int) -> list[Expla
     window = Window.up_to(cast(date, options.as_of), options.window_days)
     rows = f"(SELECT * FROM {evidence.view('log')} WHERE pin = {pin})"
     prepare_counting(evidence, weights)
-    count_queries(evidence, window, rows)
+    count_queries(evidence, window, rows, cap=options.cap)
+    without_score = {text for (text,) in db.execute(_WITHOUT_SCORE).fetchall()}
+    db.execute("DELETE FROM counted WHERE points = 0")
     make(db, "query_users", window.parameters())
     make(db, "query_ranks", {"top": ALL, "min_engagements": 1, "scale": scale})
     select = "SELECT text, engagements, score, first_day, last_day, rank FROM query_ranks"
     counted = {text: _Counts(*row) for text, *row in db.execute(select).fetchall()}
     select = "SELECT q.text, users FROM query_users u JOIN queries q ON q.code = u.query"
     users: dict[str | None, int] = dict(db.execute(select).fetchall())
+    top_users = {text: (user, n) for text, user, n in db.execute(_TOP_USERS, window.parameters()).fetchall()}
     actions, reasons = _rows_of_pin(evidence, rows, window)
 
     def order(key: tuple[str | None, str | None]) -> tuple[int, str, str]:
@@ -228,14 +255,19 @@ def _queries(evidence: Evidence, stored: dict[str, Any], pin: int) -> list[Expla
                 reason = FEW_USERS
             kept += reason is None
             reason = reason or (BEYOND_TOP if kept > options.top else None)
+        elif text in without_score and not dropped:
+            reason = TOO_FEW_TO_SHARE
         else:
             reason = reasons[text, dropped]
+        top_user, top_user_engagements = top_users.get(text, (None, 0))
         queries.append(
             {
                 "query": text,
                 "engagements": counts.engagements if counts else 0,
                 "actions": actions[text, dropped],
                 "users": users.get(text, 0),
+                "top_user": top_user,
+                "top_user_engagements": top_user_engagements,
                 "first_date": str(counts.first_day) if counts else None,
                 "last_date": str(counts.last_day) if counts else None,
                 "score": _six_digits(counts.score) if counts else None,

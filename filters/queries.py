@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any, TypedDict, cast
@@ -21,14 +21,15 @@ from ..store.runs import finish_run, start_run
 from .duck import make, one
 from .evidence import Evidence, open_evidence
 from .incremental_counts import Core, find_touched, last_core, make_core
-from .query_window import Window, count_queries, prepare_counting
+from .query_window import UserCap, Window, action_key, count_queries, prepare_counting
 
 WEIGHTS = {"save": 1.0, "long_click": 1.0, "click": 0.25}  # by action; the others weigh nothing
 MAX_DECIMALS = 6  # of a weight: sums of weights are kept exact, as whole numbers
 BEFORE, AFTER, NO_WEIGHT = "before the window", "after the as-of date", "action of no weight"
-FEW_ENGAGEMENTS, FEW_USERS, BEYOND_TOP = (
+FEW_ENGAGEMENTS, FEW_USERS, TOO_FEW_TO_SHARE, BEYOND_TOP = (
     "fewer engagements than --min-engagements",
     "fewer users than --min-users",
+    "too few users for --max-share-per-user",
     "beyond --top",
 )
 
@@ -48,6 +49,26 @@ class QueryOptions:
     weights: Mapping[str, float] = field(default_factory=lambda: dict(WEIGHTS))  # action -> weight
     min_engagements: int = 1  # of a query with a pin
     min_users: int = 1  # known people behind a query of a pin
+    max_per_user: int | None = None  # engagements of one user that count for a query of a pin
+    max_share_per_user: float | None = None  # of the score of a query of a pin that one user may make
+
+    @property
+    def cap(self) -> UserCap | None:
+        """What one user can do at most, or None if that is not bounded."""
+        if self.max_per_user is None and self.max_share_per_user is None:
+            return None
+        return UserCap(self.max_per_user or UserCap.engagements, self.max_share_per_user or UserCap.share)
+
+    @property
+    def by_users(self) -> bool:
+        """Whether it matters which user a row is of."""
+        return self.min_users > 1 or self.cap is not None
+
+    def with_weights(self, weights: Mapping[str, float]) -> QueryOptions:
+        """These options with some other weights. An action keeps its spelling."""
+        spelled = {action_key(action): action for action in self.weights}
+        changed = {spelled.get(action_key(action), action): weight for action, weight in weights.items()}
+        return replace(self, weights={**self.weights, **changed})
 
     def as_json(self) -> dict[str, Any]:
         """As the store keeps the options."""
@@ -76,6 +97,7 @@ class QueryRanking(TypedDict):
 class QueriesResult(QueryRanking):
     """What `aggregate_queries` did. `pins` and `rows_written` are 0 if nothing has changed."""
 
+    options: dict[str, Any]  # that were used, as `QueryOptions.as_json` gives them
     rows_read: int
     rejected: int  # rows, see the table rejected_rows
     sources: int  # contents that were read
@@ -149,10 +171,28 @@ def aggregate_queries(
     result: QueriesResult = {
         **read,
         **ranking,
+        "options": stored_options,
         "pins_not_in_store": pins_not_in_store(conn, "engaged_queries"),
     }
     finish_run(conn, run_id, dict(result))
     return result
+
+
+def last_query_options(conn: Connection) -> QueryOptions:
+    """The options with which engaged queries were last ranked, or the defaults."""
+    last = last_run(conn, "queries")
+    return QueryOptions.from_json(last[0]) if last else QueryOptions()
+
+
+def remembered_options(conn: Connection) -> QueryOptions:
+    """The defaults, but with the weights, the window and the bounds for one user of the last ranking."""
+    last = last_query_options(conn)
+    return QueryOptions(
+        weights=last.weights,
+        window_days=last.window_days,
+        max_per_user=last.max_per_user,
+        max_share_per_user=last.max_share_per_user,
+    )
 
 
 def whole_weights(weights: Mapping[str, float]) -> tuple[dict[str, int], int]:
@@ -199,19 +239,18 @@ def _count(
     in the table touched. Otherwise all pins are counted, and a new core is returned.
     """
     core = last_core(evidence)
-    by_users = options.min_users > 1
     if last and core and (before := _window_before(evidence, options, window, core, last)):
         known_ids = {evidence_id for ids in last[1] for evidence_id in ids}
         find_touched(evidence, core.rest(evidence), before, window, known_ids)
-        if by_users:
+        if options.by_users:
             touched = f"SELECT * FROM {evidence.view('log')} SEMI JOIN touched USING (pin)"
-            count_queries(evidence, window, touched)
+            count_queries(evidence, window, touched, cap=options.cap)
         else:
             core.count_touched(evidence, window)
         return None
     core = make_core(evidence, window, run_id, parameters)
-    if by_users:
-        count_queries(evidence, window, evidence.view("log"))
+    if options.by_users:
+        count_queries(evidence, window, evidence.view("log"), cap=options.cap)
     else:
         core.count_all(evidence, window)
     return core
@@ -241,6 +280,10 @@ def rank_queries(
     """Makes the table query_ranks of the table counted. Returns reason -> dropped queries of pins."""
     db = evidence.db
     all_queries, few_users = one(db, "SELECT count(*) FROM counted")[0], 0
+    too_few, *_ = one(db, "SELECT count(*) FROM counted WHERE points = 0")
+    if too_few:
+        db.execute("DELETE FROM counted WHERE points = 0")
+        all_queries -= too_few
     if options.min_users > 1:
         make(db, "query_users", window.parameters())  # of the view log, which has the rows that were counted
         db.execute(
@@ -252,7 +295,12 @@ def rank_queries(
     make(db, "query_ranks", parameters)
     few, *_ = one(db, "SELECT count(*) FROM counted WHERE engagements < $1", [options.min_engagements])
     kept, *_ = one(db, "SELECT count(*) FROM query_ranks")
-    return {FEW_USERS: few_users, FEW_ENGAGEMENTS: few, BEYOND_TOP: all_queries - few_users - few - kept}
+    return {
+        TOO_FEW_TO_SHARE: too_few,
+        FEW_USERS: few_users,
+        FEW_ENGAGEMENTS: few,
+        BEYOND_TOP: all_queries - few_users - few - kept,
+    }
 
 
 def ranked_queries(evidence: Evidence) -> Iterator[Iterable[PinRow]]:
@@ -281,6 +329,7 @@ def _ranking(
         FROM query_ranks""",
     )
     dropped, unweighted = Counter[str](), Counter[str]()
+    weighted = {action_key(action) for action in weights}
     for counts in evidence.catalog.counts():
         dropped.update(counts.get("dropped", {}))
         for day, n in counts.get("kept", {}).items():
@@ -289,7 +338,7 @@ def _ranking(
             elif day > str(window.as_of):
                 dropped[AFTER] += n
         actions = counts.get("actions", {}).items()
-        unweighted.update({action: n for action, n in actions if action not in weights})
+        unweighted.update({action: n for action, n in actions if action_key(action) not in weighted})
     dropped.update(dropped_queries)
     dropped[NO_WEIGHT] = unweighted.total()
     return {

@@ -41,6 +41,8 @@ class QueryChoice:
     weights: dict[str, float] = field(default_factory=lambda: {"save": 1.0, "long_click": 1.0, "click": 0.25})
     min_engagements: int = 1
     min_users: int = 1
+    max_per_user: int | None = None
+    max_share_per_user: float | None = None
 
 
 def normalise(text: str) -> str:
@@ -172,22 +174,19 @@ def engaged_queries(
         query = normalise(raw)
         if query == "" or len(query) > 100 or personal(raw):
             continue
-        if as_of - timedelta(days=options.window_days) < day <= as_of and options.weights.get(action, 0) > 0:
+        if as_of - timedelta(days=options.window_days) < day <= as_of and weight_of(action, options) > 0:
             groups.setdefault((pin_id, query), []).append(row)
     found: dict[str, list[tuple[str, int, Fraction, date, date]]] = {}
     for (pin_id, query), group in groups.items():
-        score = sum(
-            (Fraction(str(options.weights[action])) * count for _, _, action, _, count, _ in group),
-            Fraction(0),
-        )
-        engagements = sum(count for _, _, _, _, count, _ in group)
+        score, engagements = capped(group, options)
         days = [day for _, _, _, day, _, _ in group]
         users = {user for _, _, _, _, _, user in group if user}
         if engagements < options.min_engagements or (
             options.min_users > 1 and len(users) < options.min_users
         ):
             continue
-        found.setdefault(pin_id, []).append((query, engagements, score, min(days), max(days)))
+        if score > 0:
+            found.setdefault(pin_id, []).append((query, engagements, score, min(days), max(days)))
     result = {}
     for pin_id, queries in found.items():
         queries.sort(key=lambda item: (-rank(float(item[2])), -item[4].toordinal(), item[0]))
@@ -196,3 +195,40 @@ def engaged_queries(
             for query, n, score, first, last in queries[: options.top]
         ]
     return result
+
+
+def weight_of(action: str, options: QueryChoice) -> Fraction:
+    """The weight of an action, in whatever way it is spelled."""
+    plain = "".join(c for c in action.lower() if c.isalnum())
+    for name, weight in options.weights.items():
+        if name.replace("_", "") == plain:
+            return Fraction(str(weight))
+    return Fraction(0)
+
+
+def capped(group: Sequence[LogRow], options: QueryChoice) -> tuple[Fraction, int]:
+    """Score and engagements of a query of a pin, after what one user can do was bounded."""
+    of_user: dict[str, list[Fraction]] = {}  # user -> the weight of each engagement
+    for _, _, action, _, count, user in group:
+        of_user.setdefault(user or "", []).extend([weight_of(action, options)] * count)
+    for user, weights in of_user.items():
+        if user and options.max_per_user is not None:
+            of_user[user] = sorted(weights, reverse=True)[: options.max_per_user]
+    scores = {user: sum(weights, Fraction(0)) for user, weights in of_user.items()}
+    engagements = sum(map(len, of_user.values()))
+    if options.max_share_per_user is not None:
+        share = Fraction(str(options.max_share_per_user))
+        unknown = scores.pop("", Fraction(0))
+        limit = max(scores.values(), default=Fraction(0))
+        # Users are cut to a share of what is left, again and again, until nobody has more.
+        for _ in range(2000):
+            smaller = share * (unknown + sum((min(score, limit) for score in scores.values()), Fraction(0)))
+            if smaller >= limit:
+                break
+            limit = Fraction(float(smaller))
+        decimals = [len(str(weight).partition(".")[2].rstrip("0")) for weight in options.weights.values()]
+        unit = Fraction(1, 10 ** max(decimals))  # scores are whole numbers of it; a cut is rounded down
+        whole_limit = Fraction(math.floor(float(limit / unit) + 1e-6)) * unit
+        cut = [min(score, whole_limit) if score > limit else score for score in scores.values()]
+        return unknown + sum(cut, Fraction(0)), engagements
+    return sum(scores.values(), Fraction(0)), engagements

@@ -280,7 +280,9 @@ def log_plans(draw: st.DrawFn) -> Plan:
     queries = st.sampled_from(
         [*draw(st.lists(PHRASE, min_size=1, max_size=2)), *draw(st.lists(TEXT, max_size=4))]
     )
-    actions = st.sampled_from(["save", "long_click", "click", "click", "view"])
+    actions = st.sampled_from(
+        ["save", "Save", "long_click", "Long-Click", "long click", "click", "click", "view"]
+    )
     logs = st.lists(
         st.lists(st.tuples(PINS, queries, actions, dates, COUNTS, USERS), max_size=10), min_size=4, max_size=4
     )
@@ -293,6 +295,8 @@ def log_plans(draw: st.DrawFn) -> Plan:
         weights=WEIGHTS,
         min_engagements=st.sampled_from([1, 1, 2, 5]),
         min_users=st.sampled_from([1, 1, 2, 3]),
+        max_per_user=st.sampled_from([None, None, 1, 2, 3, 7]),
+        max_share_per_user=st.sampled_from([None, None, 1.0, 0.9, 0.5, 0.4, 0.3, 0.07]),
     )
     forms = st.sampled_from(
         ["parquet", "parquet-day", "parquet-time", "csv", "csv-time", "jsonl", "jsonl-time"]

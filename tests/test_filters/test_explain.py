@@ -192,6 +192,8 @@ def test_explain_in_json_has_every_number_and_every_reason_of_queries(tmp_path: 
         "engagements": 5,
         "actions": {"save": 2, "click": 3, "view": 9},
         "users": 2,
+        "top_user": "v",
+        "top_user_engagements": 3,
         "first_date": "2024-05-01",
         "last_date": "2024-05-03",
         "score": 2.75,

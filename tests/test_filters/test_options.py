@@ -224,7 +224,7 @@ def test_the_window_moves_to_any_day_and_back(tmp_path: Path, db: Path) -> None:
         (["--as-of", "9999-12-31"], [], {"before the window": 5}),
         ([], ["edge", "in", "new", "old"], {"after the as-of date": 1}),
     ]:
-        found = counts("aggregate", "queries", db, *options)
+        found = counts("aggregate", "queries", db, "--defaults", *options)
         assert sorted(queries(db).get("1", [])) == kept
         assert (found["rows_read"], found["dropped"]) == (0, dropped)
 
