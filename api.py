@@ -263,10 +263,9 @@ def aggregate_queries(
 
     `log` is tables of engagements; what was read before is kept, and not read again. Without sources,
     everything is ranked again. `as_of` None is the newest day in the log. `weights` changes or adds weights
-    of actions. Weights, `window_days`, `max_per_user` and `max_share_per_user` that are not named are those of
-    the last call for this store; with `defaults`, and at first, they are save=1, long_click=1, click=0.25,
-    730 days and no bounds. Raises SourceError, StoreError, or OptionError for a weight that is not
-    allowed.
+    of actions. Weights, `window_days`, `max_per_user` and `max_share_per_user` that are not named are those
+    of the last call for this store; with `defaults`, and at first, they are save=1, long_click=1, click=0.25,
+    730 days and no bounds. Raises SourceError, StoreError, or OptionError for a weight that is not allowed.
     """
     from .filters import queries as room
 
