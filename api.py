@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import date
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .common.terminal import OnStep, no_step
 
@@ -269,7 +269,7 @@ def aggregate_queries(
     """
     from .filters import queries as room
 
-    counting = {
+    counting: dict[str, Any] = {
         "window_days": window_days,
         "max_per_user": max_per_user,
         "max_share_per_user": max_share_per_user,
