@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ..common.terminal import OnStep, no_step, say
 from ..store import rules
-from ..store.connection import BUSY_SECONDS, CACHE_KIB, Connection, Mode, transaction, uri
+from ..store.connection import CACHE_KIB, Connection, Mode, transaction, uri
+from ..store.waiting import PatientConnection
 
 VERSION = 1  # of the tables below: a copy of another version is replaced
 CHUNK = 10_000  # pins compared in one transaction
@@ -112,13 +113,7 @@ def open_index(path: Path, store: Path, mode: Mode = "mode=ro") -> Connection:
 
 def _open(path: Path, store: Path) -> Connection:
     path.touch(mode=store.stat().st_mode & 0o066 | 0o600)  # as private as the store
-    conn = sqlite3.connect(
-        uri(path, "mode=rwc"),
-        uri=True,
-        timeout=BUSY_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,
-    )
+    conn = PatientConnection(uri(path, "mode=rwc"), uri=True, isolation_level=None, check_same_thread=False)
     with contextlib.ExitStack() as on_error:
         on_error.callback(conn.close)
         conn.row_factory = sqlite3.Row

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -13,10 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from ..common.errors import PincaptionError
+from ..common.terminal import short_name
 from .schema import MIGRATION_SET, MIGRATIONS
+from .waiting import PatientConnection
 
-# How long a writer waits for another one: writing the result of 80 million saves takes a minute.
-BUSY_SECONDS = 300
 # SQLite's page cache is 2 MB by default. Pins arrive in any order of their ids, so with so little memory
 # every other pin would be read from the disk.
 CACHE_KIB = 65_536
@@ -50,11 +49,9 @@ def open_store(path: str | Path, *, create: bool = False, read_only: bool = Fals
     try:
         if read_only and not is_writable(path):
             mode = read_only_mode(path)
-            conn = sqlite3.connect(
-                uri(path, mode), uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
+            conn = PatientConnection(uri(path, mode), uri=True, isolation_level=None, check_same_thread=False)
         else:
-            conn = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+            conn = PatientConnection(path, isolation_level=None, check_same_thread=False)
         conn.row_factory = sqlite3.Row
         conn.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         if read_only:
@@ -130,7 +127,7 @@ def read_only_mode(path: Path) -> Mode:
     they are missing and cannot be made, only "immutable=1" opens the store.
     """
     try:
-        with closing(sqlite3.connect(uri(path, "mode=ro"), uri=True, timeout=BUSY_SECONDS)) as conn:
+        with closing(PatientConnection(uri(path, "mode=ro"), uri=True)) as conn:
             conn.execute("SELECT 1 FROM sqlite_master").fetchone()
         return "mode=ro"
     except sqlite3.OperationalError as error:
@@ -191,7 +188,7 @@ def _migrate(conn: Connection, path: Path, create: bool) -> None:
                 migrations.apply(Database(conn))
     # Last, so that a file which turns out to be somebody else's is left as it is.
     if conn.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-        _begin_wal(conn)
+        conn.execute("PRAGMA journal_mode = WAL")
 
 
 def _pending(conn: Connection, path: Path, create: bool) -> bool:
@@ -203,30 +200,14 @@ def _pending(conn: Connection, path: Path, create: bool) -> bool:
     ).fetchall()
     if not create or _applied(conn):
         return bool(missing_migrations(conn, path))
-    ours = " ".join(MIGRATIONS.values())
-    for table in tables:
-        if re.search(rf"CREATE (TABLE|VIEW) {re.escape(table['name'])}\b", ours):
-            raise StoreError(
-                f"{path} already has a table named {table['name']} that captioner did not make:"
-                " choose another file"
-            )
+    if tables:
+        names = [short_name(table["name"]) for table in tables]
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise StoreError(
+            f"{path} is a SQLite file of something else (its tables: {', '.join(names[:3])}{more}), and is"
+            " left as it is: choose another file for the store"
+        )
     return True
-
-
-def _begin_wal(conn: Connection) -> None:
-    """Switches the file to WAL mode, for good.
-
-    This loop waits for other processes, because SQLite itself does not wait at this one step.
-    """
-    attempts = BUSY_SECONDS * 20
-    for attempt in range(attempts):
-        try:
-            conn.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or attempt == attempts - 1:
-                raise
-            time.sleep(0.05)
 
 
 def _applied(conn: Connection) -> set[str]:

@@ -85,8 +85,9 @@ def _newer(path: Path) -> None:
         (
             _foreign_pins,
             True,
-            "already has a table named pins that captioner did not make: choose another file",
+            r"is a SQLite file of something else \(its tables: pins\), and is left as it is",
         ),
+        (_empty_sqlite, True, r"is a SQLite file of something else \(its tables: things\)"),
         (_newer, True, r"was written by a newer version of captioner \(0999_teleport\): upgrade captioner"),
     ],
 )
@@ -103,12 +104,19 @@ def test_a_file_that_is_not_a_store_is_refused_and_left_as_it_was(
     assert before is None or path.read_bytes() == before
 
 
-def test_tables_of_other_programs_may_live_in_the_same_file(tmp_path: Path) -> None:
+def test_other_programs_may_add_tables_to_a_store(tmp_path: Path) -> None:
+    open_store(tmp_path / "a.db", create=True).close()
     _empty_sqlite(tmp_path / "a.db")
     names = {
         row[0] for row in open_store(tmp_path / "a.db", create=True).execute("SELECT name FROM sqlite_master")
     }
     assert names >= TABLES | {"things"}
+
+
+def test_an_empty_file_of_sqlite_becomes_a_store(tmp_path: Path) -> None:
+    (tmp_path / "a.db").touch()
+    open_store(tmp_path / "a.db", create=True).close()
+    assert open_store(tmp_path / "a.db").execute("SELECT count(*) FROM pins").fetchone()[0] == 0
 
 
 def test_a_store_in_a_missing_folder_names_the_folder(tmp_path: Path) -> None:
