@@ -58,7 +58,7 @@ def store(tmp_path: Path) -> Path:
         (
             ("stats", "my.db"),
             "PRAGMA locking_mode = EXCLUSIVE",
-            "pins                                          1",
+            "pins 1 with native text 0",
         ),
     ],
 )
