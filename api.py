@@ -160,6 +160,7 @@ def run(
     workers: int | None = None,
     limit: int | None = None,
     retry_failed: bool = False,
+    truncated: Literal["refuse", "accept"] = "refuse",
     say: Callable[[str], None] = lambda text: None,
     on_batch: Callable[[int, int, int], None] = lambda done, total, batch: None,
 ) -> RunResult:
@@ -188,6 +189,7 @@ def run(
         workers=workers,
         limit=limit,
         retry_failed=retry_failed,
+        truncated=truncated,
     )
     with _opened(store) as conn:
         return run(conn, options, say=say, on_batch=on_batch)

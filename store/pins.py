@@ -13,6 +13,11 @@ def count_pins(conn: Connection) -> int:
     return int(conn.execute("SELECT count(*) FROM pins").fetchone()[0])
 
 
+def has_pins(conn: Connection) -> bool:
+    """Whether there is a pin that is not deleted."""
+    return conn.execute("SELECT 1 FROM pins WHERE deleted_at IS NULL LIMIT 1").fetchone() is not None
+
+
 def known_pins(conn: Connection) -> set[str]:
     """The ids of all pins, without deleted ones."""
     return {pin_id for (pin_id,) in conn.execute("SELECT pin_id FROM pins WHERE deleted_at IS NULL")}
