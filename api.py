@@ -70,18 +70,25 @@ def ingest_pins(
         )
 
 
-def ingest_images(store: Store, folder: Path, *, on_step: OnStep = no_step) -> ImageCounts:
-    """Makes a pin of every image file below `folder`, like `captioner ingest images`.
+def ingest_images(
+    store: Store,
+    folders: Sources,
+    *,
+    prefix: str | None = None,
+    sync: bool = False,
+    on_step: OnStep = no_step,
+) -> ImageCounts:
+    """Makes a pin of every picture in folders and tar archives, like `captioner ingest images`.
 
-    The pin_id is the path below the folder. Makes a store that is missing. Raises SourceError or StoreError.
+    The pin_id is the path below the folder, after `prefix` and a slash. Makes a store that is missing. With
+    `sync`, pins of these folders whose file is gone are marked as deleted. Raises SourceError or StoreError.
     """
-    from .ingest import images
-    from .sources.rows import SourceError
+    from .ingest import images, photo_places
 
-    if not os.path.isdir(os.path.expanduser(folder)):  # before the store is made, as above
-        raise SourceError(f"{os.fspath(folder)} is not a folder")
+    paths = _paths(folders)
+    photo_places.find_places(paths, prefix)  # before the store is made, as above
     with _opened(store, create=True) as conn:
-        return images.ingest_images(conn, os.fspath(folder), on_step=on_step)
+        return images.ingest_images(conn, paths, prefix=prefix, sync=sync, on_step=on_step)
 
 
 def ingest_embeddings(

@@ -4,10 +4,35 @@ from __future__ import annotations
 
 # In lower case. Some of these formats cannot be decoded everywhere, such as HEIC: `run` then says so.
 IMAGE_ENDINGS = frozenset(
-    (
-        ".jpg .jpeg .jpe .jfif .mpo .jp2 .j2k .jpx .png .apng .gif .webp .avif .avifs .heic .heif .bmp .dib"
-        " .tif .tiff .ico .ppm .pgm .pbm .pnm .tga .qoi"
-    ).split()
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".mpo",
+        ".jp2",
+        ".j2k",
+        ".jpx",
+        ".png",
+        ".apng",
+        ".gif",
+        ".webp",
+        ".avif",
+        ".avifs",
+        ".heic",
+        ".heif",
+        ".bmp",
+        ".dib",
+        ".tif",
+        ".tiff",
+        ".ico",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".tga",
+        ".qoi",
+    ]
 )
 # The first bytes of an image -> the usual ending of such files.
 _SIGNATURES = (

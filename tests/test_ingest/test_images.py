@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pincaption.ingest.images import IMAGE_ENDINGS, ingest_images
+from pincaption.images.endings import IMAGE_ENDINGS
+from pincaption.ingest.images import ingest_images
 from pincaption.store import Connection
 
 
