@@ -164,7 +164,7 @@ def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, int]:
 
 @functools.cache
 def _reads_heic() -> bool:
-    """Whether pillow-heif is there, which adds the format HEIF to Pillow. Imported at the first HEIC image."""
+    """Whether pillow-heif is there, which adds HEIF to Pillow's formats. Imported at the first such image."""
     try:
         import pillow_heif
     except ImportError:

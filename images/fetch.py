@@ -1,8 +1,8 @@
 """From what `pins.image` holds to the bytes of the image.
 
-An image is in a file, in a row of a Parquet file, in a tar archive, at a URL, or in an object store. These references come from
-strangers. So only regular files are opened, only public addresses are connected to (see `web.py`), and every
-fetch has a limit of bytes.
+An image is in a file, in a row of a Parquet file, in a tar archive, at a URL, or in an object store. These
+references come from strangers. So only regular files are opened, only public addresses are connected to (see
+`web.py`), and every fetch has a limit of bytes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Fetcher:
         self._web_lock = threading.Lock()
 
     def fetch(self, image: str | None) -> bytes:
-        """The bytes of an image: by absolute path, `parquet:` or `tar:` reference, URL or address in an object store.
+        """The bytes of an image by its absolute path, `parquet:` or `tar:` reference, URL or other address.
 
         Raises `ImageError`, whose sentence can be counted.
         """

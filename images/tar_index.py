@@ -2,7 +2,7 @@
 
 The headers are read here and not by `tarfile`, because that reads what a header claims into memory. A name
 or an extended header has a limit here, a size is compared with that of the archive, and links, devices and
-sparse files are named and not followed. An archive that ends early or is damaged gives all that stands before.
+sparse files are named and not followed. An archive that ends early or is damaged gives what stands before.
 """
 
 from __future__ import annotations

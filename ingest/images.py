@@ -1,4 +1,4 @@
-"""Pins from folders of pictures and from tar archives: every picture becomes a pin, with the texts beside it."""
+"""Pins from folders and tar archives: every picture becomes a pin, with the texts beside it."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def ingest_images(
     """Makes a pin of every file in `folders` whose name ends like an image's, readable or not.
 
     Each of `folders` is a folder or a tar archive. The pin_id is `prefix`, a slash, and the path below the
-    folder; of a picture in an archive the path of the archive and the name in it. Links to files are followed,
-    links to folders are not. No picture is opened. Texts beside a picture become fields of its pin.
+    folder; of a picture in an archive the path of the archive and the name in it. Links to files are
+    followed, links to folders are not. No picture is opened. Texts beside a picture become fields of its pin.
 
     With `sync`, pins that came from these folders and whose file is gone are marked as deleted.
 

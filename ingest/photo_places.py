@@ -22,7 +22,7 @@ from .texts_beside import MetadataTables, TextsRead
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A folder or a tar archive. A pin of it has the id `prefix` + NAME, its picture is at `folder` + NAME."""
+    """A folder or a tar archive. Its pins have the id `prefix` + NAME, and the picture `folder` + NAME."""
 
     path: str  # absolute
     prefix: str  # empty, or ends with a slash
@@ -30,7 +30,7 @@ class Place:
 
     @property
     def folder(self) -> str:
-        """The folder that names begin in, with a slash at the end; of an archive the folder that it lies in."""
+        """The folder that names begin in, with a slash at the end; of an archive the one that it lies in."""
         return (os.path.dirname(self.path) if self.is_archive else self.path).rstrip("/") + "/"
 
     def photos(self, notes: Notes, read: TextsRead | None = None) -> Iterator[Found]:

@@ -197,8 +197,8 @@ def _own(names: Iterable[str], notes: Notes) -> list[str]:
 def _names_beside(texts: dict[str, str], name: str, ending: str, *, is_sample: bool = False) -> Iterator[str]:
     """Names of texts beside a picture, as in `texts`: "a.txt" and "a.jpg.txt" for "a.jpg".
 
-    `is_sample`: in an archive, all of a webdataset sample has the name up to the first dot, so that "a.txt" is
-    beside "a.left.jpg" too.
+    `is_sample`: in an archive, the files of a webdataset sample share the name up to the first dot, so that
+    "a.txt" is beside "a.left.jpg" too.
     """
     stem = name[: -len(ending)]
     stems = [stem, name]

@@ -137,7 +137,7 @@ def _image_of(value: Any, base: str, image_root: str | None) -> tuple[str | None
         if scheme[0].lower() == "file://":
             raise RowError("image is a file:// address: give the path alone")
         if scheme[0].lower() in ("parquet://", "tar://", "data:"):
-            # parquet:// and tar:// are captioner's own addresses: a row must not point into files of its choice
+            # The first two are captioner's own addresses: a row must not point into files of its choice.
             raise RowError("image is an address that captioner does not read")
         return text, None, None
     path = os.path.normpath(text if text.startswith("/") else f"{base}/{text}")

@@ -28,5 +28,5 @@ _NAMES = frozenset(
 
 
 def is_of_system(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or made by a system: "._a.jpg", "@eaDir", "Thumbs.db"."""
+    """Whether a file or folder of this name is hidden, or made by a system: "._a.jpg", "@eaDir"."""
     return name.startswith(".") or name.lower() in _NAMES
