@@ -363,7 +363,7 @@ def export_features(
     store: Store,
     folder: Path,
     *,
-    format: Literal["parquet", "jsonl"] = "parquet",
+    format: Literal["parquet", "jsonl", "sidecar", "imagefolder", "webdataset"] = "parquet",
     shards: int | None = None,
     seed: int = 0,
     recipe: str | None = None,
@@ -379,7 +379,8 @@ def export_features(
 
     Each pin is one row of features, with the titles and queries known on the day `as_of`. With `pairs`, what
     people did after that day is written too, from the day `test_from` on as the test split. The same store,
-    seed and options give the same bytes. Raises StoreError, or OptionError for options that contradict.
+    seed and options give the same bytes. The formats "sidecar", "imagefolder" and "webdataset" write texts
+    and pictures as other tools read them. Raises StoreError, or OptionError for options that contradict.
     """
     from .export.write import ExportOptions, export
     from .store import is_writable

@@ -9,12 +9,13 @@ from typing import Any
 from ..common.terminal import OnStep, no_step
 from ..sources.rows import SourceError
 from ..store import Connection
+from ..store.described import captions_of
 from ..store.pins import PinsSeen
 from .batches import PinBatch, PinCounts, write_batches
 from .photo_conflicts import Moved, refuse_conflicts, with_known_digests
 from .photo_places import Place, find_places
 from .photos import Found, Notes
-from .texts_beside import TextsRead, fields_beside
+from .texts_beside import TextsRead, fields_beside, pin_fields
 
 
 class ImageCounts(PinCounts):
@@ -95,13 +96,17 @@ def _pins_of(
     """The pins of some pictures: a batch of those without texts, and one for each set of fields."""
     digests = with_known_digests(conn, found.photos) if moved.photos else {}
     bad, rows = list(found.bad), dict[tuple[str, ...], list[tuple[Any, ...]]]()
+    captions: dict[str, set[str]] | None = None
     for photo in found.photos:
         pin = (photo.pin_id, photo.image, digests.get(photo.pin_id), photo.stamp)
         if not photo.sides and not photo.of_table:
             rows.setdefault((), []).append(pin)
             continue
-        fields, reasons = fields_beside(photo.sides, photo.of_table, place.path, read)
+        if captions is None:
+            captions = captions_of(conn, [photo.pin_id for photo in found.photos])
+        sources, reasons = fields_beside(photo.sides, photo.of_table, place.path, read)
         bad += reasons
+        fields = pin_fields(sources, captions.get(photo.pin_id, set()), read)
         rows.setdefault(tuple(fields), []).append((*pin, *fields.values()))
     for names, pins in rows.items():
         yield PinBatch(("pin_id", "image", "image_sha256", "image_stamp", *names), pins)

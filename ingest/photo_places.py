@@ -16,8 +16,9 @@ from ..sources.cells import is_unicode
 from ..sources.locations import absolute
 from ..sources.rows import SourceError
 from ..store.pins import PinsSeen
+from .metadata_tables import MetadataTables
 from .photos import Found, Notes, photos_of_archive, photos_of_folder
-from .texts_beside import MetadataTables, TextsRead
+from .texts_beside import TextsRead
 
 
 @dataclass(frozen=True, slots=True)

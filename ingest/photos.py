@@ -8,7 +8,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..common.files import open_regular, stamp_of
 from ..images.endings import IMAGE_ENDINGS
@@ -17,8 +16,9 @@ from ..images.tar_index import BadMember, Member, read_index
 from ..sources.cells import is_unicode
 from ..sources.locations import file_stamp
 from ..sources.rows import BadRow
+from .metadata_tables import TABLES, MetadataTables
 from .system_files import is_of_system
-from .texts_beside import SIDE_ENDINGS, TABLES, MetadataTables, Side
+from .texts_beside import SIDE_ENDINGS, Fields, Side
 
 PHOTOS_AT_ONCE = 5000  # of an archive
 PACKED_ENDINGS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tzst")
@@ -34,7 +34,7 @@ class Photo:
     stamp: str | None
     sides: list[Side]
     path: str  # of the file; of a file in an archive, ARCHIVE/MEMBER
-    of_table: dict[str, Any] | None = None  # its fields in a table of metadata
+    of_table: Fields = field(default_factory=dict)  # its fields in a table of metadata
 
 
 @dataclass(slots=True)
@@ -104,7 +104,7 @@ def photos_of_folder(
                     used.add(text)
                     sides.append(_side_file(folder, texts[text]))
             pin_id = prefix + (path[len(top) + 1 :] if top != "/" else path[1:])
-            row = tables.take(path) if tables else None
+            row = tables.take(path) if tables else {}
             found.photos.append(Photo(pin_id, path, file_stamp(path), sides, path, row))
         notes.skipped.update(os.path.splitext(text)[1] for text in texts if text not in used)
         yield found

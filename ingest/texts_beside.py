@@ -1,32 +1,26 @@
 """What stands beside a picture: its description in a .txt or .caption, its fields in a .json or a table.
 
-`caption.txt` says it all by itself. A .json and the rows of metadata.jsonl, metadata.csv or metadata.parquet
-(an imagefolder of Hugging Face) have fields under names that differ from tool to tool.
+A .txt says it all by itself. A .json, and a row of a table of metadata, has fields under names that differ
+from tool to tool.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
-import os
-import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..common.terminal import short_name
 from ..sources.cells import RowError, moment, text_of
-from ..sources.locations import table_format
-from ..sources.rows import BadRow, SourceError, is_missing
-from ..sources.tables import READERS, read_tables
+from ..sources.rows import BadRow, is_missing
 from .placeholders import says_nothing
 
 MAX_TEXT_BYTES = 1_000_000  # of a file beside a picture
 MAX_IGNORED = 200  # keys that are named after an ingest
-MAX_TABLE_ROWS = 2_000_000  # of tables of metadata; they are kept in memory until their picture comes
-TABLES = frozenset(["metadata.jsonl", "metadata.csv", "metadata.parquet"])
-# In the order in which they are read: what comes later wins.
+# In the order in which they are read: what comes later wins, and all of them over a table of metadata.
 SIDE_ENDINGS = (".json", ".cls", ".caption", ".txt")
 # field of a pin -> the names under which tools keep it; the first that has a value counts
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -64,15 +58,19 @@ class Side:
     read: Callable[[int], bytes]  # takes how many bytes to read at most; raises OSError
 
 
-def fields_beside(
-    sides: list[Side], of_table: dict[str, Any] | None, source: str, read: TextsRead
-) -> tuple[dict[str, Any], list[BadRow]]:
-    """The fields of a picture's pin by what stands beside it, and a BadRow for each text that is of no use.
+# Field of a pin -> (value, where it is from, such as ".json (text)")
+Fields = dict[str, tuple[str | None, str]]
 
-    `of_table` is its row of a table of metadata. Descriptions and titles come with `has_description` and
-    `has_title`, as the store wants them.
+
+def fields_beside(
+    sides: list[Side], of_table: Fields, source: str, read: TextsRead
+) -> tuple[list[Fields], list[BadRow]]:
+    """The fields that stand beside a picture, the weakest source first, and a BadRow for each broken file.
+
+    `of_table` is its row of a table of metadata, `source` the folder of the ingest. `read` gets the keys that
+    are of no use.
     """
-    fields: dict[str, Any] = dict(of_table or {})
+    found = [of_table] if of_table else []
     bad: list[BadRow] = []
     for side in sides:
         try:
@@ -81,47 +79,81 @@ def fields_beside(
                 raise RowError(f"a text of more than {MAX_TEXT_BYTES:,} bytes beside a picture")
             text = _decoded(data)
             if side.ending == ".json":
-                found, reasons = fields_of(_object(text), ".json", read)
-                fields |= found
+                values = _object(text)
+                fields, reasons = fields_of(values, ".json")
+                found.append(fields)
+                read.ignore(unread_keys(values))
                 bad += [BadRow(source, None, reason, side.name) for reason in reasons]
             else:
                 name = "category" if side.ending == ".cls" else "description"
-                fields[name] = text_of(name, text.strip())
-                read.fields[f"{name} from {side.ending}"] += 1
+                found.append({name: (text_of(name, text.strip()), side.ending)})
         except RowError as error:
             bad.append(BadRow(source, None, str(error), side.name))
         except OSError:
             bad.append(BadRow(source, None, "a text beside a picture cannot be read", side.name))
-    for name in ("title", "description"):
-        if name in fields:
-            fields[f"has_{name}"] = not says_nothing(fields[name])
-    return fields, bad
+    return found, bad
 
 
-def fields_of(values: Mapping[str, Any], origin: str, read: TextsRead) -> tuple[dict[str, Any], list[str]]:
+def pin_fields(found: list[Fields], captions: set[str], read: TextsRead) -> dict[str, Any]:
+    """The columns of `pins` for what stands beside a picture. A value of a later source wins.
+
+    A description that is one of the pin's `captions` is left out: captioner wrote it, no person. `read` gets
+    what was read and what was not. Titles and descriptions come with `has_title` and `has_description`.
+    """
+    chosen: Fields = {}
+    for fields in found:
+        for name, (value, origin) in fields.items():
+            before, earlier = chosen.get(name, (None, ""))
+            if name == "description" and value in captions:
+                read.ignore([f"{origin} with a caption of this store"])
+            elif value is None and before is not None:
+                continue
+            else:
+                if before is not None and before != value:
+                    read.ignore([f"{name} from {earlier}, as {origin} has another"])
+                chosen[name] = value, origin
+    columns: dict[str, Any] = {}
+    for name, (value, origin) in chosen.items():
+        columns[name] = value
+        if name in ("title", "description"):
+            columns[f"has_{name}"] = not says_nothing(value)
+        if value is not None:
+            read.fields[f"{name} from {origin}"] += 1
+    return columns
+
+
+def fields_of(values: Mapping[str, Any], origin: str) -> tuple[Fields, list[str]]:
     """The fields of a pin in an object or a row whose keys are those of some tool, and what was wrong.
 
     A value that makes no sense leaves its field empty. `origin` is how people know the file.
     """
     by_name = {str(name).strip().lower(): value for name, value in values.items()}
-    fields: dict[str, Any] = {}
+    fields: Fields = {}
     reasons: list[str] = []
-    used = {"file_name"}
     for name, others in NAMES.items():
         present = [other for other in others if other in by_name]
         if not present:
             continue
         chosen = next((other for other in present if not is_missing(by_name[other])), present[0])
-        used.add(chosen)
+        where = origin if chosen == name else f"{origin} ({chosen})"
         try:
-            fields[name] = _converted(name, by_name[chosen])
+            fields[name] = _converted(name, by_name[chosen]), where
         except RowError as error:
-            fields[name] = None
+            fields[name] = None, where
             reasons.append(str(error))
-        if fields[name] is not None:
-            read.fields[f"{name} from {origin}{'' if chosen == name else f' ({chosen})'}"] += 1
-    read.ignore(key for key in by_name if key not in used)
     return fields, reasons
+
+
+def unread_keys(values: Mapping[str, Any]) -> list[str]:
+    """The keys of an object that are read as no field, those without a value left out."""
+    missing = {
+        str(name).strip().lower(): str(name) for name, value in values.items() if not is_missing(value)
+    }
+    for others in NAMES.values():
+        chosen = next((other for other in others if other in missing), None)
+        missing.pop(chosen or "", None)
+    missing.pop("file_name", None)
+    return list(missing.values())
 
 
 def _converted(name: str, value: Any) -> str | None:
@@ -151,70 +183,3 @@ def _object(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise RowError("not a JSON object")
     return value
-
-
-class MetadataTables:
-    """The rows of an imagefolder's tables of metadata, kept until the picture comes that they are about.
-
-    `source` is the folder of the ingest, under which rows that are of no use are kept.
-    """
-
-    def __init__(self, source: str, read: TextsRead) -> None:
-        self._source, self._read = source, read
-        self._rows: dict[str, tuple[str, int, str]] = {}  # path -> (table, line, fields as JSON)
-
-    def add(self, table: str) -> Iterator[BadRow]:
-        """Reads a table; its rows name pictures by their path from the table's folder."""
-        shown = os.path.relpath(table, os.path.dirname(self._source))
-        names = ("file_name", *(name for others in NAMES.values() for name in others))
-        folder, origin = os.path.dirname(table), os.path.basename(table)
-        try:
-            if not stat.S_ISREG(os.stat(table).st_mode):
-                raise SourceError("not a regular file")
-            columns = READERS[table_format(table)].column_names(table) or ()
-            self._read.ignore(name for name in columns if name.strip().lower() not in names)
-            for rows in read_tables([table], names, None, ("file_name",)):
-                if isinstance(rows, BadRow):
-                    yield BadRow(self._source, rows.line, rows.reason, f"{shown}: {rows.content}")
-                    continue
-                for i, line in enumerate(rows.lines):
-                    values = {name: cells[i] for name, cells in rows.columns.items()}
-                    for reason in self._add_row(shown, folder, origin, line, values):
-                        content = json.dumps(values, ensure_ascii=False, default=lambda v: type(v).__name__)
-                        yield BadRow(self._source, line, reason, f"{shown}: {content}")
-                    if len(self._rows) > MAX_TABLE_ROWS:
-                        raise SourceError(f"it has more than {MAX_TABLE_ROWS:,} rows")
-        except (SourceError, OSError) as error:
-            yield BadRow(self._source, None, "a table of metadata cannot be read", f"{shown}: {error}")
-
-    def _add_row(
-        self, shown: str, folder: str, origin: str, line: int, values: dict[str, Any]
-    ) -> Iterator[str]:
-        """Keeps a row, and yields what is wrong with it."""
-        try:
-            name = text_of("file_name", values.get("file_name"))
-        except RowError as error:
-            yield str(error)
-            return
-        if name is None or not name.strip():
-            yield "no file_name"
-            return
-        fields, reasons = fields_of(values, origin, self._read)
-        # The path is only looked up among the pictures that are found; nothing is opened by it.
-        path = os.path.normpath(os.path.join(folder, name.strip()))
-        self._rows[path] = shown, line, json.dumps(fields, ensure_ascii=False)
-        yield from reasons
-
-    def take(self, path: str) -> dict[str, Any] | None:
-        """The fields of the picture at `path`, once."""
-        if not self._rows:
-            return None
-        found = self._rows.pop(path, None)
-        fields: dict[str, Any] | None = json.loads(found[2]) if found else None
-        return fields
-
-    def left(self) -> Iterator[BadRow]:
-        """Rows that name none of the pictures that were found."""
-        for path, (shown, line, _) in self._rows.items():
-            yield BadRow(self._source, line, "file_name names no picture of the folder", f"{shown}: {path}")
-        self._rows = {}
