@@ -18,7 +18,7 @@ from .tar_index import Member
 from .web import too_large
 
 _REFERENCE = re.compile(
-    r"tar://(/[^?#&]*)\?offset=([0-9]{1,18})&size=([0-9]{1,18})&stamp=([0-9]{1,20}--?[0-9]{1,20})#([^?#&]+)",
+    r"tar://(/[^?#&\s]*)\?offset=([0-9]{1,18})&size=([0-9]{1,18})&stamp=([0-9]{1,20}--?[0-9]{1,20})#([^?#&\s]+)",
     re.ASCII,
 )
 
@@ -37,7 +37,7 @@ def reference(path: str, member: Member, stamp: str) -> str:
     """The reference to a file in the archive at an absolute `path`, as `pins.image` holds it."""
     return (
         f"{beginning_of_references(path)}?offset={member.offset}&size={member.size}&stamp={stamp}"
-        f"#{quote(member.name)}"
+        f"#{quote(os.fsencode(member.name))}"
     )
 
 

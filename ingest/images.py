@@ -35,7 +35,7 @@ class ImageCounts(PinCounts):
 
 def ingest_images(
     conn: Connection,
-    folders: str | Iterable[str],
+    folders: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     prefix: str | None = None,
     sync: bool = False,
@@ -53,7 +53,8 @@ def ingest_images(
     of the store would get another picture; with `sync` also after everything was written, if a part of a
     folder could not be read, so that nobody knows what is gone. No pin is marked then.
     """
-    places = find_places([folders] if isinstance(folders, str) else folders, prefix)
+    paths = [folders] if isinstance(folders, (str, os.PathLike)) else folders
+    places = find_places([os.fspath(path) for path in paths], prefix)
     moved = refuse_conflicts(conn, places)
     notes, read = Notes(), TextsRead()
     arguments = {"places": [place.path for place in places], "prefix": prefix, "sync": sync}

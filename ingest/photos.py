@@ -141,21 +141,23 @@ def _photos_of_open_archive(path: str, fd: int, prefix: str, source: str, notes:
     bad: list[BadRow] = []
     for entry in read_index(fd):
         name, reason = _name_in_archive(entry.name), ""
+        parts = name.split("/")
+        leads_out = name.startswith("/") or ".." in parts
         ending = os.path.splitext(name)[1].lower()
         is_end = isinstance(entry, BadMember) and entry.is_end
         if is_end and not path.lower().endswith(PACKED_ENDINGS):
             notes.unread.append(path)
         if is_end:
             pass
-        elif any(map(is_of_system, name.split("/"))):
-            notes.add_of_system(name.rpartition("/")[2])
+        elif not leads_out and any(map(is_of_system, parts)):
+            notes.add_of_system(parts[-1])
             continue
         elif ending not in IMAGE_ENDINGS and ending not in SIDE_ENDINGS:
             notes.skipped[ending] += 1
             continue
         if isinstance(entry, BadMember):
             reason = entry.reason
-        elif name.startswith("/") or ".." in name.split("/"):
+        elif leads_out:
             reason = "a name in an archive that leads out of it"
         elif not is_unicode(name):
             reason = "the file's name is not valid UTF-8"

@@ -44,7 +44,7 @@ class TextsRead:
     def ignore(self, keys: Iterable[str]) -> None:
         """Notes keys that no field is read from; of strangers' files, so only so many."""
         for key in keys:
-            short = short_name(key)
+            short = short_name(key, 80)
             if short in self.ignored or len(self.ignored) < MAX_IGNORED:
                 self.ignored[short] += 1
 
@@ -146,14 +146,12 @@ def fields_of(values: Mapping[str, Any], origin: str) -> tuple[Fields, list[str]
 
 def unread_keys(values: Mapping[str, Any]) -> list[str]:
     """The keys of an object that are read as no field, those without a value left out."""
-    missing = {
-        str(name).strip().lower(): str(name) for name, value in values.items() if not is_missing(value)
-    }
+    unread = {str(name).strip().lower(): str(name) for name, value in values.items() if not is_missing(value)}
     for others in NAMES.values():
-        chosen = next((other for other in others if other in missing), None)
-        missing.pop(chosen or "", None)
-    missing.pop("file_name", None)
-    return list(missing.values())
+        chosen = next((other for other in others if other in unread), None)
+        unread.pop(chosen or "", None)
+    unread.pop("file_name", None)
+    return list(unread.values())
 
 
 def _converted(name: str, value: Any) -> str | None:
