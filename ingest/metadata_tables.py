@@ -37,8 +37,9 @@ class MetadataTables:
             if not stat.S_ISREG(os.stat(table).st_mode):
                 raise SourceError("not a regular file")
             columns = READERS[table_format(table)].column_names(table) or ()
+            named = {name.strip().lower(): name for name in columns if name.strip().lower() in names}
             self._read.ignore(name for name in columns if name.strip().lower() not in names)
-            for rows in read_tables([table], names, None, ("file_name",)):
+            for rows in read_tables([table], names, named or None, ("file_name",)):
                 if isinstance(rows, BadRow):
                     yield BadRow(self._source, rows.line, rows.reason, f"{shown}: {rows.content}")
                     continue

@@ -7,6 +7,8 @@ _NAMES = frozenset(
     [
         "@eadir",
         "@tmp",
+        "@__thumb",
+        "@synoresource",
         "@recycle",
         "@recently-snapshot",
         "#recycle",

@@ -25,7 +25,7 @@ SIDE_ENDINGS = (".json", ".cls", ".caption", ".txt")
 # field of a pin -> the names under which tools keep it; the first that has a value counts
 NAMES: Mapping[str, tuple[str, ...]] = {
     "title": ("title", "name"),
-    "description": ("description", "caption", "text", "alt", "alt_text"),
+    "description": ("description", "caption", "text", "captions", "alt", "alt_text"),
     "kind": ("kind",),
     "category": ("category",),
     "locale": ("locale",),
@@ -125,7 +125,8 @@ def pin_fields(found: list[Fields], captions: set[str], read: TextsRead) -> dict
 def fields_of(values: Mapping[str, Any], origin: str) -> tuple[Fields, list[str]]:
     """The fields of a pin in an object or a row whose keys are those of some tool, and what was wrong.
 
-    A value that makes no sense leaves its field empty. `origin` is how people know the file.
+    A value that makes no sense leaves its field empty, and of a list of texts the first counts. `origin` is
+    how people know the file.
     """
     by_name = {str(name).strip().lower(): value for name, value in values.items()}
     fields: Fields = {}
@@ -136,8 +137,12 @@ def fields_of(values: Mapping[str, Any], origin: str) -> tuple[Fields, list[str]
             continue
         chosen = next((other for other in present if not is_missing(by_name[other])), present[0])
         where = origin if chosen == name else f"{origin} ({chosen})"
+        value = by_name[chosen]
+        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+            where += ", the first of a list" if len(value) > 1 else ""
+            value = next((item for item in value if item.strip()), None)
         try:
-            fields[name] = _converted(name, by_name[chosen]), where
+            fields[name] = _converted(name, value), where
         except RowError as error:
             fields[name] = None, where
             reasons.append(str(error))

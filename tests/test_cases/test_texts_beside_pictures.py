@@ -41,6 +41,8 @@ def texts(store: Connection, columns: str = "pin_id, title, description") -> lis
         ("a.json", '{"caption": "a red mug", "width": 3}', "a red mug"),
         ("a.json", '{"Text ": "a red mug"}', "a red mug"),
         ("a.json", '{"description": "", "text": "a red mug"}', "a red mug"),
+        ("a.json", '{"captions": ["", "a red mug", "a cup"]}', "a red mug"),
+        ("metadata.csv", "File_Name , TEXT\na.jpg,a red mug\n", "a red mug"),
         ("a.jpg.json", '{"description": "a red mug"}', "a red mug"),
         ("b.txt", "of another", None),
     ],
