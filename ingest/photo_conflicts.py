@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ..images.decode import ImageError
 from ..images.fetch import Fetcher
 from ..images.tar import parse, place_of
+from ..sources.locations import file_stamp
 from ..sources.rows import SourceError
 from ..store import Connection
 from ..store.pins import StoredImage, has_images_elsewhere, has_pins, stored_images
@@ -83,16 +84,17 @@ def _conflict(place: Place, photo: Photo, before: StoredImage) -> SourceError:
 
 def _is_same(photo: Photo, before: StoredImage) -> bool:
     """Whether the picture is the one that the pin has in the store, at another place."""
+    stamp = photo.stamp or file_stamp(photo.path)
     if not before.image.startswith(("/", "tar://")):
         return before.image_sha256 is not None and _digest(photo.image) == before.image_sha256
     earlier_file = parse(before.image).path if before.image.startswith("tar://") else before.image
     if os.path.exists(earlier_file):
-        if _size(photo.image, photo.stamp) != _size(before.image, before.image_stamp):
+        if _size(photo.image, stamp) != _size(before.image, before.image_stamp):
             return False
         digest = _digest(before.image)
         return digest is not None and digest == _digest(photo.image)
-    if photo.stamp is not None and photo.stamp == before.image_stamp:
-        return _size(photo.image, photo.stamp) == _size(before.image, before.image_stamp)
+    if stamp is not None and stamp == before.image_stamp:
+        return _size(photo.image, stamp) == _size(before.image, before.image_stamp)
     return before.image_sha256 is not None and _digest(photo.image) == before.image_sha256
 
 

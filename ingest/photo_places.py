@@ -35,12 +35,16 @@ class Place:
         return (os.path.dirname(self.path) if self.is_archive else self.path).rstrip("/") + "/"
 
     def photos(self, notes: Notes, read: TextsRead | None = None) -> Iterator[Found]:
-        """The pictures. Tables of metadata are read if `read` is given, to which it adds what was read."""
+        """The pictures. What stands beside them is looked for if `read` is given, to note what was read.
+
+        Otherwise the pictures come without stamps, too, which is faster.
+        """
+        bare = read is None
         if self.is_archive:
             prefix = f"{self.prefix}{os.path.basename(self.path)}/"
-            return photos_of_archive(self.path, prefix, self.path, notes)
+            return photos_of_archive(self.path, prefix, self.path, notes, bare=bare)
         tables = MetadataTables(self.path, read) if read is not None else None
-        return photos_of_folder(self.path, self.prefix, notes, tables)
+        return photos_of_folder(self.path, self.prefix, notes, tables, bare=bare)
 
     def is_from_here(self, pin_id: str, image: str) -> bool:
         """Whether a pin with this id and this image is one that this place made."""

@@ -63,11 +63,12 @@ class Notes:
 
 
 def photos_of_folder(
-    top: str, prefix: str, notes: Notes, tables: MetadataTables | None = None
+    top: str, prefix: str, notes: Notes, tables: MetadataTables | None = None, *, bare: bool = False
 ) -> Iterator[Found]:
     """The pictures of the folder `top`, folder by folder; the pin_id is `prefix` and the path below `top`.
 
-    Links to files are followed, links to folders are not. Tables of metadata go to `tables`.
+    Links to files are followed, links to folders are not. Tables of metadata go to `tables`. `bare` gives
+    names alone, without stamps and what stands beside a picture.
     """
     errors: list[OSError] = []
     for folder, subfolders, files in os.walk(top, onerror=errors.append):
@@ -99,18 +100,20 @@ def photos_of_folder(
                 found.bad.append(BadRow(top, None, "the file's name is not valid UTF-8", path))
                 continue
             sides = []
-            if texts:
+            if texts and not bare:
                 for text in _names_beside(texts, name, ending):
                     used.add(text)
                     sides.append(_side_file(folder, texts[text]))
             pin_id = prefix + (path[len(top) + 1 :] if top != "/" else path[1:])
             row = tables.take(path) if tables else {}
-            found.photos.append(Photo(pin_id, path, file_stamp(path), sides, path, row))
+            stamp = None if bare else file_stamp(path)
+            found.photos.append(Photo(pin_id, path, stamp, sides, path, row))
         notes.skipped.update(os.path.splitext(text)[1] for text in texts if text not in used)
         yield found
         for name in archives:
             path = os.path.join(folder, name)
-            yield from photos_of_archive(path, f"{prefix}{os.path.relpath(path, top)}/", top, notes)
+            below = f"{prefix}{os.path.relpath(path, top)}/"
+            yield from photos_of_archive(path, below, top, notes, bare=bare)
     for error in errors:
         notes.unread.append(str(error.filename))
         yield Found(bad=[BadRow(top, None, "the folder cannot be read", str(error.filename))])
@@ -118,7 +121,9 @@ def photos_of_folder(
         yield Found(bad=list(tables.left()))
 
 
-def photos_of_archive(path: str, prefix: str, source: str, notes: Notes) -> Iterator[Found]:
+def photos_of_archive(
+    path: str, prefix: str, source: str, notes: Notes, *, bare: bool = False
+) -> Iterator[Found]:
     """The pictures of a tar archive; the pin_id is `prefix` and the name in the archive.
 
     `source` is the name under which what is of no use is kept in `rejected_rows`.
@@ -129,13 +134,15 @@ def photos_of_archive(path: str, prefix: str, source: str, notes: Notes) -> Iter
         return
     try:
         with open_regular(path) as archive:
-            yield from _photos_of_open_archive(path, archive.fileno(), prefix, source, notes)
+            yield from _photos_of_open_archive(path, archive.fileno(), prefix, source, notes, bare)
     except OSError:
         notes.unread.append(path)
         yield Found(bad=[BadRow(source, None, "the archive cannot be read", path)])
 
 
-def _photos_of_open_archive(path: str, fd: int, prefix: str, source: str, notes: Notes) -> Iterator[Found]:
+def _photos_of_open_archive(
+    path: str, fd: int, prefix: str, source: str, notes: Notes, bare: bool
+) -> Iterator[Found]:
     stamp = stamp_of(os.fstat(fd))
     members: dict[str, Member] = {}
     bad: list[BadRow] = []
@@ -143,7 +150,7 @@ def _photos_of_open_archive(path: str, fd: int, prefix: str, source: str, notes:
         name, reason = _name_in_archive(entry.name), ""
         parts = name.split("/")
         leads_out = name.startswith("/") or ".." in parts
-        ending = os.path.splitext(name)[1].lower()
+        ending = _ending(name)
         is_end = isinstance(entry, BadMember) and entry.is_end
         if is_end and not path.lower().endswith(PACKED_ENDINGS):
             notes.unread.append(path)
@@ -169,11 +176,13 @@ def _photos_of_open_archive(path: str, fd: int, prefix: str, source: str, notes:
             members[name] = entry
     yield Found(bad=bad)
     texts = {_with_lower_ending(name): name for name in members if _ending(name) in SIDE_ENDINGS}
+    if bare:
+        texts = {}
     used: set[str] = set()
 
     def photo(name: str) -> Photo:
         sides = []
-        for text in _names_beside(texts, name, _ending(name), is_sample=True):
+        for text in _names_beside(texts, name, _ending(name), is_sample=True) if texts else ():
             used.add(text)
             sides.append(_side_member(path, fd, members[texts[text]]))
         image = reference(path, members[name], stamp)
@@ -237,7 +246,9 @@ def _name_in_archive(name: str) -> str:
 
 
 def _ending(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
+    """As os.path.splitext in lower case, for names that are not hidden; an archive has millions."""
+    dot = name.rfind(".")
+    return name[dot:].lower() if dot > name.rfind("/") + 1 else ""
 
 
 def _with_lower_ending(name: str) -> str:
