@@ -71,18 +71,25 @@ def ingest_pins(
         )
 
 
-def ingest_images(store: Store, folder: Path, *, on_step: OnStep = no_step) -> ImageCounts:
-    """Makes a pin of every image file below `folder`, like `captioner ingest images`.
+def ingest_images(
+    store: Store,
+    folders: Sources,
+    *,
+    prefix: str | None = None,
+    sync: bool = False,
+    on_step: OnStep = no_step,
+) -> ImageCounts:
+    """Makes a pin of every picture in folders and tar archives, like `captioner ingest images`.
 
-    The pin_id is the path below the folder. Makes a store that is missing. Raises SourceError or StoreError.
+    The pin_id is the path below the folder, after `prefix` and a slash. Makes a store that is missing. With
+    `sync`, pins of these folders whose file is gone are marked as deleted. Raises SourceError or StoreError.
     """
-    from .ingest import images
-    from .sources.rows import SourceError
+    from .ingest import images, photo_places
 
-    if not os.path.isdir(os.path.expanduser(folder)):  # before the store is made, as above
-        raise SourceError(f"{os.fspath(folder)} is not a folder")
+    paths = _paths(folders)
+    photo_places.find_places(paths, prefix)  # before the store is made, as above
     with _opened(store, create=True) as conn:
-        return images.ingest_images(conn, os.fspath(folder), on_step=on_step)
+        return images.ingest_images(conn, paths, prefix=prefix, sync=sync, on_step=on_step)
 
 
 def ingest_embeddings(
@@ -161,6 +168,7 @@ def run(
     workers: int | None = None,
     limit: int | None = None,
     retry_failed: bool = False,
+    truncated: Literal["refuse", "accept"] = "refuse",
     say: Callable[[str], None] = lambda text: None,
     on_batch: Callable[[int, int, int], None] = lambda done, total, batch: None,
 ) -> RunResult:
@@ -189,6 +197,7 @@ def run(
         workers=workers,
         limit=limit,
         retry_failed=retry_failed,
+        truncated=truncated,
     )
     with _opened(store) as conn:
         return run(conn, options, say=say, on_batch=on_batch)
@@ -365,7 +374,7 @@ def export_features(
     store: Store,
     folder: Path,
     *,
-    format: Literal["parquet", "jsonl"] = "parquet",
+    format: Literal["parquet", "jsonl", "sidecar", "imagefolder", "webdataset"] = "parquet",
     shards: int | None = None,
     seed: int = 0,
     recipe: str | None = None,
@@ -381,7 +390,8 @@ def export_features(
 
     Each pin is one row of features, with the titles and queries known on the day `as_of`. With `pairs`, what
     people did after that day is written too, from the day `test_from` on as the test split. The same store,
-    seed and options give the same bytes. Raises StoreError, or OptionError for options that contradict.
+    seed and options give the same bytes. The formats "sidecar", "imagefolder" and "webdataset" write texts
+    and pictures as other tools read them. Raises StoreError, or OptionError for options that contradict.
     """
     from .export.write import ExportOptions, export
     from .store import is_writable

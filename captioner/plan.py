@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..store import Connection
 from ..store.recipes import Recipe, file_digests, keep_file_digests, last_dtype, last_revision
@@ -43,6 +43,7 @@ class Options:
     workers: int | None = None
     limit: int | None = None
     retry_failed: bool = False
+    truncated: Literal["refuse", "accept"] = "refuse"  # a JPEG or PNG that ends early
 
     @property
     def decoding(self) -> Decoding:
@@ -68,6 +69,7 @@ class Plan:
     threads: int | None = None
     max_pixels: int | None = None
     seconds_per_image: float | None = None
+    accept_truncated: bool = False
 
     @functools.cached_property
     def recipe(self) -> Recipe:
@@ -113,6 +115,7 @@ class Plan:
             batch_size=self.batch_size,
             threads=self.threads,
             fetcher=fetcher,
+            accept_truncated=self.accept_truncated,
             **{name: value for name, value in chosen.items() if value is not None},
         )
 
@@ -156,4 +159,5 @@ def make_plan(conn: Connection, options: Options) -> Plan:
         device=options.device,
         batch_size=options.batch_size,
         threads=options.workers,
+        accept_truncated=options.truncated == "accept",
     )

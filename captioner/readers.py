@@ -20,12 +20,16 @@ _POLL_SECONDS = 0.2  # how long `next` waits for a picture
 
 @dataclass(frozen=True, slots=True)
 class ReadPicture:
-    """What was read of a pin's image: its pixels (RGB, uint8 [height, width, 3]), or the reason why not."""
+    """What was read of a pin's image: its pixels (RGB, uint8 [height, width, 3]), or the reason why not.
+
+    `truncated`: the image ends early, and the pixels are those of what is there.
+    """
 
     pin: Pin
     image_sha256: str | None = None
     pixels: np.ndarray | None = None
     reason: str | None = None
+    truncated: bool = False
 
     @property
     def key(self) -> CaptionKey:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, TypedDict
 
+from ..images.decode import TRUNCATED
 from ..store import Connection
 from ..store.claims import Claims
 from ..store.recipes import texts_of_run
@@ -69,6 +70,7 @@ class Result:
     remaining: int = 0
     seconds: float = 0.0
     images_per_second: float = 0.0
+    truncated: int = 0  # captions, shared ones included, of images that end early
     reasons: dict[str, int] = field(default_factory=dict)
     distinct: int = 0
     most_common: tuple[str, float] | None = None
@@ -101,6 +103,7 @@ class Result:
         self.failed += counts["failed"]
         self.shared += counts["shared"]
         for caption in captions:
+            self.truncated += caption.truncated and caption.status == "ok"
             if caption.reason:
                 self.reasons[caption.reason] = self.reasons.get(caption.reason, 0) + 1
             elif len(self.examples) < EXAMPLES and not caption.shared:
@@ -138,7 +141,13 @@ def run(
         if not Claims(conn, plan.recipe, options.select).count():
             return Result("")
         plan = plan.with_dtype_of_this_machine()
-    work: Work = Claims(conn, plan.recipe, options.select, retry_failed=options.retry_failed)
+    work: Work = Claims(
+        conn,
+        plan.recipe,
+        options.select,
+        retry_failed=options.retry_failed,
+        retry_reason=TRUNCATED if options.truncated == "accept" else None,
+    )
     open_pins = work.count()
     selected = open_pins if options.limit is None else min(open_pins, options.limit)
     result = Result(plan.recipe.recipe_id, selected=selected)

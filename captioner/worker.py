@@ -7,6 +7,7 @@ a store, and a cluster can all use it.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import threading
@@ -15,9 +16,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
+from PIL import Image
 
-from ..images.decode import ImageError, decode
+from ..images.decode import TRUNCATED, ImageError, decode
 from ..images.fetch import Fetcher
+from ..images.truncated import completed
 from ..store.work import Caption, Pin
 from . import checks
 from .batch_size import MAX_BATCH, BatchSize
@@ -44,8 +47,9 @@ class Worker:
     A `batch_size` of None grows the batch as long as that makes the model faster. In any case a batch is
     halved when memory runs out. `threads` fetch and decode pictures; the default is one per core, between 2
     and 16. `max_pixels` and `seconds_per_image` limit what a picture may cost. `find_caption` may return a
-    caption that an image has already, so that it is not captioned again. Set the event `stop` to end after
-    the current batch.
+    caption that an image has already, so that it is not captioned again. With `accept_truncated`, a JPEG or
+    PNG that ends early is captioned from what is there, and its row says so. Set the event `stop` to end
+    after the current batch.
 
     Raises CheckpointError if the model has no room for captions of the longest length.
     """
@@ -61,11 +65,12 @@ class Worker:
         max_pixels: int = MAX_PIXELS,
         seconds_per_image: float = SECONDS_PER_IMAGE,
         find_caption: FindCaption = no_caption,
+        accept_truncated: bool = False,
     ):
         self.model, self.decoding = model, decoding or Decoding()
         self.fetcher = fetcher or Fetcher()
         self.max_pixels, self.seconds_per_image = max_pixels, seconds_per_image
-        self.find_caption = find_caption
+        self.find_caption, self.accept_truncated = find_caption, accept_truncated
         largest = MAX_BATCH["cuda" if model.device.startswith("cuda") else "cpu"]
         self.batch_size = BatchSize(batch_size, largest)
         self.threads = threads or max(2, min(16, os.cpu_count() or 2))
@@ -154,16 +159,32 @@ class Worker:
                 return ReadPicture(
                     pin, reason="the Parquet file was rewritten since it was ingested: ingest it again"
                 )
-            picture = decode(
-                data, self.model.picture_size, max_pixels=self.max_pixels, resample=self.model.resample
-            )
-            return ReadPicture(pin, digest, pixels=np.asarray(picture))
+            picture, truncated = self._decode(data)
+            return ReadPicture(pin, digest, pixels=np.asarray(picture), truncated=truncated)
         except ImageError as error:
             return ReadPicture(pin, digest, reason=str(error))
         except BaseException as error:
             # An image may make a library fail in any way, for instance with a panic of its Rust part, which
             # is no Exception. The run must continue.
             return ReadPicture(pin, digest, reason=f"cannot be read ({type(error).__name__})")
+
+    def _decode(self, data: bytes) -> tuple[Image.Image, bool]:
+        """The picture in the size that the model wants, and whether the image ends early."""
+        decoded = functools.partial(
+            decode,
+            size=self.model.picture_size,
+            max_pixels=self.max_pixels,
+            resample=self.model.resample,
+        )
+        try:
+            return decoded(data), False
+        except ImageError as error:
+            if not self.accept_truncated or str(error) != TRUNCATED:
+                raise
+            with_end = completed(data)
+            if with_end is None:
+                raise
+            return decoded(with_end), True
 
     def _caption(
         self, ready: dict[CaptionKey, ReadPicture], duplicates: list[tuple[CaptionKey, Pin]]
@@ -180,6 +201,7 @@ class Worker:
                 text=caption,
                 reason=reason,
                 image_sha256=picture.image_sha256,
+                truncated=picture.truncated,
             )
         self._remembered |= captions
         while len(self._remembered) > MAX_REMEMBERED:

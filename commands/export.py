@@ -23,16 +23,17 @@ DAY = click.DateTime(["%Y-%m-%d"])
 @click.argument("arguments", nargs=-1, metavar="STORE OUT_DIR")
 @click.option(
     "--format",
-    type=click.Choice(["parquet", "jsonl"]),
+    type=click.Choice(["parquet", "jsonl", "sidecar", "imagefolder", "webdataset"]),
     default="parquet",
     show_default=True,
-    help="Format of the files. jsonl is for people who want to read them.",
+    help="Format of the files. jsonl is for people who want to read them. The last three are for tools that "
+    "train on pictures.",
 )
 @click.option(
     "--shards",
     type=click.IntRange(1, 100_000),
     metavar="N",
-    help="Files of features to write. [default: one per 250,000 pins]",
+    help="Files to write. [default: one per 250,000 pins; of webdataset, one per 10,000 pictures or GB]",
 )
 @click.option(
     "--seed", type=int, metavar="N", default=0, show_default=True, help="Decides the order of the rows."
@@ -81,9 +82,14 @@ def export(
     is what to learn. The same store, seed and options give the same bytes. An earlier export is replaced once
     the new one is complete.
 
+    With --format sidecar, imagefolder or webdataset, the caption of each pin (or else its own description or
+    title) is written as tools for pictures read it: a .txt for each picture; copies of the pictures with
+    metadata.jsonl, for load_dataset("imagefolder"); or tar archives with .jpg, .txt and .json.
+
     \b
     captioner export my.db out/
     captioner export my.db out/ --as-of 2026-06-01 --pairs --test-from 2026-06-24
+    captioner export my.db texts/ --format sidecar
     captioner export --check out/
     """
     if check is not None:
@@ -119,6 +125,10 @@ def _print(result: ExportResult) -> None:
     size = f"{n / 1e6:,.1f} MB" if n >= 1e6 else f"{n / 1e3:,.0f} kB"
     pins, files = plural(result["rows"], "pin"), plural(result["files"], "file")
     click.echo(f"{pins} in {files}, {size}: {result['folder']}")
+    for reason, n in result.get("left_out", {}).items():
+        click.echo(f"  left out: {plural(n, 'pin')}: {reason}")
+    if truncated := result.get("truncated"):
+        click.echo(f"  {plural(truncated, 'caption')} of images that end early, marked as truncated")
     for name, dim in result["embeddings"].items():
         click.echo(f"  {name}: vectors of {dim:,} numbers")
     if later := result.get("then", {}).get("pins_made_later"):

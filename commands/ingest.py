@@ -8,6 +8,7 @@ from typing import Any, Literal
 import click
 
 from ..common.terminal import steps
+from .ingest_counts import print_images, print_pins, print_rejected
 from .verbs import STORE, Verbs, pair, verb
 
 _MAP = click.option(
@@ -68,27 +69,40 @@ def ingest_pins(
             store, sources, kind=kind, image_root=image_root, columns=mapping, sync=sync, on_step=on_step
         )
     if not as_json:
-        _print_pins(counts, store)
+        print_pins(counts, store)
     return counts
 
 
 @verb(ingest, "images")
 @STORE
-@click.argument("folder", metavar="DIR")
-def ingest_images(store: str, folder: str, as_json: bool) -> Mapping[str, Any]:
-    """Make a pin of every image file below a folder.
+@click.argument("folders", nargs=-1, required=True, metavar="DIR|TAR...")
+@click.option("--prefix", metavar="NAME", help="Begin each pin_id with NAME and a slash.")
+@click.option("--sync", is_flag=True, help="Mark pins of these folders whose file is gone as deleted.")
+def ingest_images(
+    store: str, folders: tuple[str, ...], prefix: str | None, sync: bool, as_json: bool
+) -> Mapping[str, Any]:
+    """Make a pin of every picture below a folder or in a tar archive.
 
-    The pin_id is the path below DIR.
+    The pin_id is the path below DIR. In archives, which may also be in DIR, it is the archive's path and the
+    name in it; nothing is unpacked. Hidden files and those of systems, such as @eaDir, are skipped.
+
+    A .txt or .caption of the same name as a picture is its description. A .json of the same name, or a row of
+    metadata.jsonl or metadata.csv with the column file_name, gives title, description and other fields.
+
+    A folder whose pictures have the names of other pictures in the store is refused: give it a --prefix.
 
     \b
     captioner ingest images my.db ~/photos
+    captioner ingest images my.db ~/photos --sync
+    captioner ingest images my.db /mnt/holiday --prefix holiday
+    captioner ingest images my.db shards/*.tar
     """
     from .. import api
 
     with steps({"reading": "files"}) as on_step:
-        counts = api.ingest_images(store, folder, on_step=on_step)
+        counts = api.ingest_images(store, folders, prefix=prefix, sync=sync, on_step=on_step)
     if not as_json:
-        _print_pins(counts, store)
+        print_images(counts, store)
     return counts
 
 
@@ -121,21 +135,5 @@ def ingest_vectors(
         click.echo(f"{counts['vectors']:,} vectors of {counts['dim'] or 0} numbers into {store} as {name}")
         if counts["pins_not_in_store"]:
             click.echo(f"{counts['pins_not_in_store']:,} of pins that are not in the store yet")
-        _print_rejected(counts)
+        print_rejected(counts)
     return counts
-
-
-def _print_pins(counts: Mapping[str, Any], store: str) -> None:
-    click.echo(f"{counts['pins']:,} pins into {store}: {counts['new']:,} new, {counts['updated']:,} updated")
-    if "deleted" in counts:
-        click.echo(f"{counts['deleted']:,} pins marked as deleted that are gone from the sources")
-    if counts.get("skipped"):
-        click.echo(f"{counts['skipped']:,} files skipped that have no image's extension")
-    _print_rejected(counts)
-
-
-def _print_rejected(counts: Mapping[str, Any]) -> None:
-    if counts["rejected"]:
-        click.echo(f"{counts['rejected']:,} rows rejected (see the table rejected_rows):")
-        for reason, n in counts["reasons"].items():
-            click.echo(f"  {n:>8,}  {reason}")

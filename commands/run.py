@@ -11,6 +11,7 @@ from .verbs import STORE, command, finish
 
 if TYPE_CHECKING:
     from ..captioner.run import Result
+    from ..store import Connection
 
 
 @command("run")
@@ -86,6 +87,13 @@ if TYPE_CHECKING:
 )
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="Stop after N pins.")
 @click.option("--retry-failed", is_flag=True, help="Try pins that failed before once more.")
+@click.option(
+    "--truncated",
+    type=click.Choice(["refuse", "accept"]),
+    default="refuse",
+    show_default=True,
+    help="JPEG and PNG files that end early: let the pin fail, or caption what is there and mark it.",
+)
 def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
     """Write a caption for every pin that needs one.
 
@@ -97,13 +105,16 @@ def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
     captioner run my.db --model builtin --limit 100
     captioner run my.db --select all --prompt "a photo of"
     """
-    from ..captioner.run import Options, warnings
+    from ..captioner.run import Options, Result, warnings
     from ..captioner.run import run as run_store
     from ..common.terminal import progress, say
     from ..store import open_store
     from .devices import all_devices, shared_limit
 
     conn = open_store(store)
+    if no_pins := why_no_pins(conn, store):
+        (say if as_json else click.echo)(no_pins)
+        return {**Result("").counts()}
     devices = all_devices() if choices["device"] == "all" else choices["device"].split(",")
     if len(devices) > 1:
         return _run_on_each(store, devices, choices, as_json)
@@ -135,6 +146,20 @@ def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
     return counts
 
 
+def why_no_pins(conn: Connection, store: str) -> str | None:
+    """Says that a store has no pins and how to bring some in; None if it has pins."""
+    from ..store.pins import count_pins, has_pins
+
+    if has_pins(conn):
+        return None
+    deleted = count_pins(conn)
+    but = f" ({deleted:,} are marked as deleted)" if deleted else ""
+    return (
+        f"the store has no pins{but}: bring some in with `captioner ingest images {store} DIR` "
+        f"or `captioner ingest pins {store} SOURCE`"
+    )
+
+
 def _print_result(result: Result) -> None:
     from ..common.terminal import duration
 
@@ -148,6 +173,11 @@ def _print_result(result: Result) -> None:
         f"{result.failed:,} failed; {result.remaining:,} left"
     )
     click.echo(f"{duration(result.seconds)}, {result.images_per_second:,.1f} pins/s")
+    if result.truncated:
+        click.echo(
+            f"{result.truncated:,} captioned from what is there of an image that ends early "
+            "(see the table truncated_images)"
+        )
     for reason, n in sorted(result.reasons.items(), key=lambda item: -item[1]):
         click.echo(f"  {n:>8,}  {reason}")
     if result.most_common:

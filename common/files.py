@@ -1,4 +1,4 @@
-"""Writes files so that a reader finds the old file or the whole new one, even if the process is killed.
+"""Files: written so that a reader finds the old one or the whole new one, and opened with care.
 
 Only one process at a time may write a file.
 """
@@ -6,9 +6,11 @@ Only one process at a time may write a file.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 @contextmanager
@@ -39,3 +41,27 @@ def write_whole(path: str | Path, content: str | bytes | Iterable[str], *, encod
         else:
             with unfinished.open("w", encoding=encoding, errors="replace", newline="") as file:
                 file.writelines([content] if isinstance(content, str) else content)
+
+
+class NotAFile(OSError):
+    """A path leads to a folder, a device, a pipe or the like."""
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Opens a file that strangers may have put there, for reading.
+
+    Opening a pipe would wait, and opening a device may have effects; neither is opened. Raises NotAFile and
+    other OSErrors, and ValueError for a path with a NUL character.
+    """
+    if not stat.S_ISREG(os.stat(path).st_mode):  # asked first, because opening a device has effects
+        raise NotAFile("not a regular file")
+    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb")  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise NotAFile("not a regular file")
+    return file
+
+
+def stamp_of(status: os.stat_result) -> str:
+    """Size and modification time of a file as one text. A file with the same stamp counts as unchanged."""
+    return f"{status.st_size}-{status.st_mtime_ns}"

@@ -24,6 +24,7 @@ from ..common.terminal import OnStep, no_step
 from ..store import Connection, rules
 from ..store.columns import COLUMNS, LISTS, OMNISEARCHSAGE
 from ..store.connection import StoreError
+from ..store.described import truncated_images
 from ..store.pins import count_pins
 from ..store.scan import scan
 from .buckets import Buckets
@@ -62,6 +63,7 @@ _LIST_TYPES = {
     "engaged_query_scores": ("FLOAT", pa.float32()),
 }
 
+TRUNCATED = "caption_truncated"
 Schema = Literal["store", "omnisearchsage"]
 
 
@@ -92,16 +94,20 @@ def write_features(
 
     The order depends on the seed and the pins' ids alone. `recipe_id` takes the captions of that recipe in
     place of the current ones. `as_of` leaves out pins that were made after that day. `embeddings` are those
-    to add, each with the length of its vectors.
+    to add, each with the length of its vectors. If the store has captions of images that end early, there is
+    a column TRUNCATED, which says of each pin whether its caption is one of them.
 
     Call it within a transaction, so that everything is read as it was at one moment.
     """
     embeddings = dict(embeddings or {})
+    truncated = pa.array(truncated_images(conn), pa.string())
     pins, rows, recipes = count_pins(conn), 0, Counter[str]()
     names = OMNISEARCHSAGE if schema == "omnisearchsage" else {}
     arrow_schema = pa.schema(
         [field.with_name(names.get(field.name, field.name)) for field in features_schema(embeddings)]
     )
+    if len(truncated):
+        arrow_schema = arrow_schema.append(pa.field(TRUNCATED, pa.bool_()))
     with tempfile.TemporaryDirectory(dir=folder, prefix="scratch.") as scratch:
         n = max(1, min(_files_at_once(), pins // ROWS_PER_BUCKET))
         with Buckets(Path(scratch), seed, n) as buckets:
@@ -117,6 +123,10 @@ def write_features(
         def joined() -> Iterator[pa.Table]:
             for table in _join_all(buckets, embeddings):
                 recipes.update(recipe for recipe in table["caption_recipe"].to_pylist() if recipe)
+                if len(truncated):
+                    ends_early = pc.is_in(table["image_sha256"], value_set=truncated)
+                    marks = pc.and_(pc.is_valid(table["caption"]), ends_early)
+                    table = table.append_column(TRUNCATED, marks)
                 yield table.rename_columns(arrow_schema.names)
 
         files = write_shards(

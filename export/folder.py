@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..store.connection import StoreError
-from .manifest import read_manifest, unlisted_files
+from .manifest import FORMAT, PICTURES, edited_texts, read_manifest, unlisted_files
+
+MANY_FILES = 1000
 
 
 @contextmanager
@@ -37,7 +39,7 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 def _check(target: Path) -> None:
     """Raises StoreError if a new export cannot take the place of `target`."""
-    is_export = read_manifest(target) is not None
+    is_export = read_manifest(target, (FORMAT, PICTURES)) is not None
     if target.exists() and not is_export and (not target.is_dir() or any(target.iterdir())):
         raise StoreError(f"{target} exists already and is not an export: name another folder")
     if os.path.ismount(target) or target == Path.cwd() or target in Path.cwd().parents:
@@ -51,6 +53,11 @@ def _check(target: Path) -> None:
         raise StoreError(
             f"{target} also holds files that no export wrote ({', '.join(others[:3])}), which would be lost:"
             " move them, or name another folder"
+        )
+    if target.exists() and (edited := edited_texts(target)):
+        raise StoreError(
+            f"{target} has texts that were changed since they were exported ({', '.join(edited[:3])}),"
+            " and the changes would be lost: move them, or name another folder"
         )
 
 
@@ -73,8 +80,11 @@ def _clean_up(target: Path) -> None:
 
 def _flush(folder: Path) -> None:
     """Brings all files to the disk before the folder gets its name, in case of a power cut."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if len(files) > MANY_FILES:
+        os.sync()  # one by one, a million small files would take an hour
+    else:
+        for path in sorted(files):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 

@@ -10,6 +10,7 @@ from typing import Any, NotRequired, TypedDict, cast
 from ..store.connection import StoreError
 
 FORMAT = "pincaption features 1"
+PICTURES = "pincaption pictures 1"  # of the exports that `export/pictures.py` writes
 MANIFEST, CARD = "manifest.json", "README.md"  # the two files that the manifest itself does not list
 
 
@@ -55,14 +56,14 @@ class CheckResult(TypedDict):
     problems: list[str]
 
 
-def read_manifest(folder: Path) -> Manifest | None:
+def read_manifest(folder: Path, formats: tuple[str, ...] = (FORMAT,)) -> Manifest | None:
     """The manifest of an export; None where there is no manifest, or one that is not ours or incomplete.
 
-    Only `format`, `rows` and `files` are verified.
+    Only `format`, `rows` and `files` are verified. `formats`: which exports count; FORMAT alone has features.
     """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        complete = manifest["format"].startswith(FORMAT.rpartition(" ")[0])
+        complete = manifest["format"].startswith(tuple(name.rpartition(" ")[0] for name in formats))
         complete = complete and isinstance(manifest["rows"], int)
         complete = complete and all(
             isinstance(f["path"], str) and isinstance(f["rows"], int) and f["bytes"] >= 0 and f["sha256"]
@@ -84,23 +85,26 @@ def check_export(folder: Path) -> CheckResult:
 
     Raises StoreError for a folder that is not an export, or an export of another version.
     """
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, (FORMAT, PICTURES))
     if manifest is None:
         raise StoreError(f"{folder} is not an export: it has no complete manifest.json of captioner")
-    if manifest["format"] != FORMAT:
+    if manifest["format"] not in (FORMAT, PICTURES):
         raise StoreError(
             f"{folder} was written by another version of captioner ({manifest['format']}):"
             " check it with that version"
         )
     problems = [problem for file in manifest["files"] if (problem := _problem(folder, file))]
     problems += [f"{name} is not named in the manifest" for name in unlisted_files(folder)]
+    has_features = manifest["format"] == FORMAT
     card = folder / CARD
-    if not card.is_file() or file_sha256(card) != manifest.get("card_sha256"):
+    if has_features and (not card.is_file() or file_sha256(card) != manifest.get("card_sha256")):
         problems.append("README.md is missing or changed: datasets finds the files by it")
-    rows = sum(file["rows"] for file in manifest["files"] if file["path"].startswith("features/"))
+    start = "features/" if has_features else ""
+    rows = sum(file["rows"] for file in manifest["files"] if file["path"].startswith(start))
     if rows != manifest["rows"]:
+        files_of = "files of features" if has_features else "files"
         problems.append(
-            f"manifest.json says {manifest['rows']:,} rows, but its files of features add up to {rows:,}"
+            f"manifest.json says {manifest['rows']:,} rows, but its {files_of} add up to {rows:,}"
         )
     files = len({file["path"] for file in manifest["files"]})
     return {"ok": not problems, "rows": manifest["rows"], "files": files, "problems": problems}
@@ -120,10 +124,24 @@ def _problem(folder: Path, file: ExportFile) -> str | None:
 
 def unlisted_files(folder: Path) -> list[str]:
     """Files below the folder of an export that its manifest does not list."""
-    manifest = read_manifest(folder)
+    manifest = read_manifest(folder, (FORMAT, PICTURES))
     listed = {file["path"] for file in manifest["files"]} if manifest else set()
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir()}
-    return sorted(files - listed - {MANIFEST, CARD})
+    ours = {MANIFEST, CARD} if manifest and manifest["format"].startswith(FORMAT[:-1]) else {MANIFEST}
+    return sorted(files - listed - ours)
+
+
+def edited_texts(folder: Path) -> list[str]:
+    """Texts of an export with pictures that somebody has changed since it was written."""
+    manifest = read_manifest(folder, (PICTURES,))
+    files = manifest["files"] if manifest else []
+    texts = [file for file in files if file["path"].endswith((".txt", ".jsonl"))]
+    return [file["path"] for file in texts if (folder / file["path"]).exists() and _problem(folder, file)]
+
+
+def file_of(path: str, rows: int, data: bytes) -> ExportFile:
+    """The entry of a file that was written with `data`."""
+    return ExportFile(path=path, rows=rows, bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
 
 
 def file_sha256(path: Path) -> str:

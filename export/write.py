@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from ..common.errors import OptionError
 from ..common.terminal import OnStep, no_step
@@ -26,17 +26,20 @@ from .features import Schema, write_features
 from .folder import new_folder
 from .manifest import CARD, FORMAT, ExportFile, Manifest, file_sha256, write_manifest
 from .pairs import engagements_after
+from .pictures import PICTURE_FORMATS, export_pictures
 from .shards import Format, write_shards
 
 ROWS_PER_PAIR_SHARD, ROWS_PER_PAIR_GROUP = 2_000_000, 200_000
 VERSIONS = ("pincaption", "pyarrow", "duckdb", "sqlite-utils")  # which may change the bytes of an export
+
+PictureFormat = Literal["sidecar", "imagefolder", "webdataset"]
 
 
 @dataclass(frozen=True)
 class ExportOptions:
     """What is exported, and how. Raises OptionError for options that contradict one another."""
 
-    format: Format = "parquet"
+    format: Format | PictureFormat = "parquet"
     shards: int | None = None  # files of features; None: one for every 250,000 pins
     seed: int = 0  # decides the order of the rows
     schema: Schema = "store"  # names of the text columns: ours, or those of the OmniSearchSage code
@@ -48,6 +51,19 @@ class ExportOptions:
     memory_limit: str | None = None  # for counting with `as_of`, such as "500MB"
 
     def __post_init__(self) -> None:
+        if self.format in PICTURE_FORMATS:
+            given = {
+                "--as-of": self.as_of,
+                "--pairs": self.pairs,
+                "--seed": self.seed,
+                "--schema": self.schema != "store",
+                "--shards": self.shards if self.format != "webdataset" else None,
+            }
+            if wrong := [name for name, value in given.items() if value]:
+                raise OptionError(
+                    f"{' and '.join(wrong)} concern features for a trainer: --format {self.format} writes "
+                    "pictures with their texts"
+                )
         if not self.as_of and (self.undated != "refuse" or self.memory_limit):
             raise OptionError("--undated and --memory-limit concern counting for a day: they need --as-of")
         if self.pairs and not self.as_of:
@@ -67,6 +83,8 @@ class ExportResult(TypedDict):
     then: NotRequired[dict[str, Any]]  # undated, pins_made_later, saves_without_date
     pairs: NotRequired[dict[str, dict[str, int]]]  # "pairs" and "query_pairs" -> split -> rows
     pairs_dropped: NotRequired[dict[str, int]]  # reason -> rows of the log
+    left_out: NotRequired[dict[str, int]]  # of formats with pictures: reason -> pins
+    truncated: NotRequired[int]  # of formats with pictures: captions of images that end early
     files: int
     bytes: int
     folder: str
@@ -88,6 +106,14 @@ def export(
     when another process aggregates (with `as_of`).
     """
     recipe_id = find_recipe(conn, options.recipe) if options.recipe else None
+    if options.format in PICTURE_FORMATS:
+        run_id = start_run(conn, "export", _arguments(out_dir, options, recipe_id)) if record else None
+        written = export_pictures(
+            conn, out_dir, options.format, recipe_id=recipe_id, shards=options.shards, on_step=on_step
+        )
+        if run_id is not None:
+            finish_run(conn, run_id, written)
+        return cast(ExportResult, written)
     with new_folder(Path(out_dir)) as folder:
         run_id = start_run(conn, "export", _arguments(out_dir, options, recipe_id)) if record else None
         manifest = _write(conn, folder, options, recipe_id, on_step)
@@ -137,7 +163,7 @@ def _write(
             conn,
             folder,
             seed=options.seed,
-            format=options.format,
+            format=cast(Format, options.format),
             shards=options.shards,
             schema=options.schema,
             recipe_id=recipe_id,
@@ -188,7 +214,7 @@ def _write_pairs(
                     pairs.rows,
                     pairs.schema,
                     pairs.read(),
-                    format=options.format,
+                    format=cast(Format, options.format),
                     shards=-(-pairs.rows // ROWS_PER_PAIR_SHARD),
                     group_rows=ROWS_PER_PAIR_GROUP,
                     on_step=on_step,

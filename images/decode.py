@@ -8,6 +8,7 @@ stay within limits.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import struct
 import threading
@@ -22,6 +23,9 @@ from ..common.errors import PincaptionError
 # formats without a signature, for which any bytes could be taken (TGA), and formats that no web page shows
 # (PSD, DDS, FLI, ...).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "BMP", "TIFF", "ICO", "JPEG2000", "PPM", "QOI")
+# The kinds of HEIC by the name in the bytes 8 to 12. "mif1" and "msf1" may be AVIF too, which is tried first.
+_HEIC = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1")
+TRUNCATED = "truncated image"  # the reason for an image whose bytes end early
 
 # Part of every recipe. Raise it with any change to this file that gives a picture other pixels: then its
 # captions may differ too, and must not count as captions of the same recipe.
@@ -114,7 +118,7 @@ def _reason(error: Exception, max_pixels: int) -> str:
     if isinstance(error, EOFError) or re.search(
         "(?i)truncated|buffer overrun|not enough image data|only got", str(error)
     ):
-        return "truncated image"
+        return TRUNCATED
     return "broken image"
 
 
@@ -127,7 +131,8 @@ def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, int]:
     if not data:
         raise ImageError("image file is empty")
     broken: Exception | None = None
-    for name in FORMATS:
+    is_heic = data[4:8] == b"ftyp" and data[8:12] in _HEIC
+    for name in (*FORMATS, "HEIF") if is_heic and _reads_heic() else FORMATS:
         factory, accept = Image.OPEN[name]
         if accept and accept(data[:16]) is not True:
             continue
@@ -150,9 +155,22 @@ def _open(data: bytes, max_pixels: int) -> tuple[ImageFile.ImageFile, int]:
         if name == "PNG":
             _scale_transparency(picture, bits=data[24])
         return picture, _checked(picture, data, max_pixels)
+    if is_heic and not _reads_heic():
+        raise ImageError("HEIC images need: pip install 'pincaption[heic]'")
     if broken:
         raise broken
     raise ImageError("not an image, or a format that is not supported")
+
+
+@functools.cache
+def _reads_heic() -> bool:
+    """Whether pillow-heif is there, which adds HEIF to Pillow's formats. Imported at the first such image."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
 
 
 def _scale_transparency(png: Image.Image, bits: int) -> None:

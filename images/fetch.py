@@ -1,19 +1,20 @@
 """From what `pins.image` holds to the bytes of the image.
 
-An image is in a file, in a row of a Parquet file, at a URL, or in an object store. These references come from
-strangers. So only regular files are opened, only public addresses are connected to (see `web.py`), and every
-fetch has a limit of bytes.
+An image is in a file, in a row of a Parquet file, in a tar archive, at a URL, or in an object store. These
+references come from strangers. So only regular files are opened, only public addresses are connected to (see
+`web.py`), and every fetch has a limit of bytes.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import stat
 import threading
 
+from ..common.files import NotAFile, open_regular
 from .decode import ImageError
 from .parquet import ParquetImages
+from .tar import read_member
 from .web import WebClient, too_large
 
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "hf"}  # schemes, by fsspec's names
@@ -38,7 +39,7 @@ class Fetcher:
         self._web_lock = threading.Lock()
 
     def fetch(self, image: str | None) -> bytes:
-        """The bytes of an image: by absolute path, `parquet:` reference, URL or address in an object store.
+        """The bytes of an image by its absolute path, `parquet:` or `tar:` reference, URL or other address.
 
         Raises `ImageError`, whose sentence can be counted.
         """
@@ -50,6 +51,8 @@ class Fetcher:
             data = self._from_file(image)
         elif scheme == "parquet":
             data = self._from_parquet(image)
+        elif scheme == "tar":
+            data = read_member(image, self.max_bytes)
         elif scheme in ("http", "https"):
             data = self._from_web(image)
         elif scheme in OBJECT_STORES and "::" not in image:  # with :: fsspec chains addresses of any scheme
@@ -66,15 +69,12 @@ class Fetcher:
 
     def _from_file(self, path: str) -> bytes:
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # asked first, because opening a device has effects
-                raise ImageError("not a regular file")
-            with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC), "rb") as file:
-                status = os.fstat(file.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    raise ImageError("not a regular file")
-                if status.st_size > self.max_bytes:
+            with open_regular(path) as file:
+                if os.fstat(file.fileno()).st_size > self.max_bytes:
                     raise ImageError(too_large(self.max_bytes))
                 return file.read(self.max_bytes + 1)
+        except NotAFile as error:
+            raise ImageError("not a regular file") from error
         except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL character
             raise ImageError("image file not found") from error
         except PermissionError as error:

@@ -12,8 +12,9 @@ from io import BytesIO
 
 from PIL import Image
 
-from .decode import ImageError, decode
+from .decode import TRUNCATED, ImageError, decode
 from .fetch import Fetcher
+from .truncated import completed
 
 THREADS = 8
 TIMEOUT = 5  # seconds for an image by URL, as a page waits for it
@@ -69,7 +70,7 @@ def _picture(
         digest = hashlib.sha256(data).hexdigest()
         if image_sha256 and digest != image_sha256:
             return "the image has changed since it was captioned"
-        picture = decode(data, side=side)
+        picture = _decoded(data, side)
     except ImageError as error:
         return str(error)
     except BaseException as error:
@@ -82,6 +83,17 @@ def _picture(
         picture.thumbnail((side, side), Image.Resampling.LANCZOS)
         jpeg = _jpeg(picture, max_bytes)
     return Picture(jpeg, *picture.size, digest)
+
+
+def _decoded(data: bytes, side: int) -> Image.Image:
+    """The picture; of one that ends early what is there, since its caption may have been made from that."""
+    try:
+        return decode(data, side=side)
+    except ImageError as error:
+        with_end = completed(data) if str(error) == TRUNCATED else None
+        if with_end is None:
+            raise
+        return decode(with_end, side=side)
 
 
 def _jpeg(picture: Image.Image, max_bytes: int | None) -> bytes:

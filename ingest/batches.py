@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
@@ -49,12 +49,14 @@ def write_batches(
     on_step: OnStep,
     *,
     sync: bool = False,
+    mark_gone: Callable[[PinsSeen], int] | None = None,
 ) -> PinCounts:
     """Writes `batches` to the store and records it as a run of `command` with `arguments`.
 
     Rejected rows replace those that are kept of earlier reads of `sources`. With `sync`, pins that no batch
     has are marked as deleted at the end. Raises SourceError if the batches do not tell which pins those are;
-    the pins are in the store all the same.
+    the pins are in the store all the same. `mark_gone` marks others than these; it raises SourceError where
+    it cannot tell.
     """
     run_id = start_run(conn, command, arguments)
     before = count_pins(conn)
@@ -88,11 +90,14 @@ def write_batches(
         reasons=dict(reasons.most_common()),
     )
     if seen:
-        if without_id or not pins:
+        try:
+            if mark_gone is None and (without_id or not pins):
+                raise SourceError(_why_not_synced(without_id))
+            with transaction(conn):
+                counts["deleted"] = (mark_gone or PinsSeen.mark_others_deleted)(seen)
+        except SourceError:
             finish_run(conn, run_id, counts)
-            raise SourceError(_why_not_synced(without_id))
-        with transaction(conn):
-            counts["deleted"] = seen.mark_others_deleted()
+            raise
         seen.close()
     finish_run(conn, run_id, counts)
     return counts

@@ -136,8 +136,8 @@ def _image_of(value: Any, base: str, image_root: str | None) -> tuple[str | None
     if ":" in text and (scheme := _SCHEME.match(text)):
         if scheme[0].lower() == "file://":
             raise RowError("image is a file:// address: give the path alone")
-        if scheme[0].lower() in ("parquet://", "data:"):
-            # parquet:// is captioner's own address: a row must not point into files of its choice
+        if scheme[0].lower() in ("parquet://", "tar://", "data:"):
+            # The first two are captioner's own addresses: a row must not point into files of its choice.
             raise RowError("image is an address that captioner does not read")
         return text, None, None
     path = os.path.normpath(text if text.startswith("/") else f"{base}/{text}")

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from ..common.files import stamp_of
 from ..common.redact import redact_credentials
 from .rows import SourceError
 
@@ -106,7 +107,7 @@ def file_stamp(path: str | Path) -> str | None:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
-    return f"{status.st_size}-{status.st_mtime_ns}"
+    return stamp_of(status)
 
 
 def source_name(source: str) -> str:

@@ -31,7 +31,8 @@ class Claims:
 
     `recipe` is the recipe of the run. A pin with a prompt of its own gets the same recipe with that prompt.
     A pin is done when it has a caption of its recipe for the image that it has now, or when its image has
-    failed. With `retry_failed`, a failure of an earlier run does not count as done.
+    failed. With `retry_failed`, a failure of an earlier run does not count as done; nor does one whose reason
+    is `retry_reason`.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Claims:
         select: Select = "missing-description",
         *,
         retry_failed: bool = False,
+        retry_reason: str | None = None,
     ):
         self.conn, self.recipe = conn, recipe
         self.since = now()
@@ -56,11 +58,15 @@ class Claims:
             "recipe_id": recipe.recipe_id,
             "prompt": recipe.prompt,
             "since": self.since,
+            "retry_reason": retry_reason,
             "host": _host(),
             **_this_process(),
         }
         # With --retry-failed, a failure counts as done only once this run has tried the pin again.
-        tried = "(c.status <> 'failed' OR c.updated_at >= :since)" if retry_failed else "1"
+        tried = "1"
+        if retry_failed or retry_reason:
+            failed = "c.status = 'failed'" + ("" if retry_failed else " AND c.reason = :retry_reason")
+            tried = f"(NOT ({failed}) OR c.updated_at >= :since)"
         self._open = f"""
             FROM pins p WHERE p.deleted_at IS NULL AND {rules.is_selected(select)}
             AND NOT EXISTS (
@@ -138,6 +144,10 @@ class Claims:
             self.conn.executemany(
                 "UPDATE pins SET image_sha256 = ?1 WHERE pin_id = ?2 AND image_sha256 IS NOT ?1",
                 [(caption.image_sha256, caption.pin_id) for caption in valid if caption.image_sha256],
+            )
+            self.conn.executemany(
+                "INSERT OR IGNORE INTO truncated_images VALUES (?)",
+                [(caption.image_sha256,) for caption in valid if caption.truncated],
             )
             self.conn.executemany(
                 """

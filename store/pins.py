@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from .connection import Connection, now
 
@@ -11,6 +12,11 @@ from .connection import Connection, now
 def count_pins(conn: Connection) -> int:
     """The number of pins in the store, deleted ones included."""
     return int(conn.execute("SELECT count(*) FROM pins").fetchone()[0])
+
+
+def has_pins(conn: Connection) -> bool:
+    """Whether there is a pin that is not deleted."""
+    return conn.execute("SELECT 1 FROM pins WHERE deleted_at IS NULL LIMIT 1").fetchone() is not None
 
 
 def known_pins(conn: Connection) -> set[str]:
@@ -36,6 +42,38 @@ def images_of(conn: Connection, pin_ids: Sequence[str]) -> dict[str, tuple[str |
         if row := conn.execute(query, [pin_id]).fetchone():
             found[pin_id] = (row[0], row[1])
     return found
+
+
+class StoredImage(NamedTuple):
+    """Where the image of a pin is, its digest and its stamp, as in the table `pins`."""
+
+    image: str
+    image_sha256: str | None
+    image_stamp: str | None
+
+
+def stored_images(conn: Connection, pin_ids: Iterable[str]) -> dict[str, StoredImage]:
+    """The images of those of the pins that are in the store, have one, and are not deleted."""
+    rows = conn.execute(
+        """SELECT pin_id, image, image_sha256, image_stamp FROM pins
+        WHERE deleted_at IS NULL AND image IS NOT NULL AND pin_id IN (SELECT value FROM json_each(?))""",
+        [json.dumps(list(pin_ids))],
+    )
+    return {row[0]: StoredImage(*row[1:]) for row in rows}
+
+
+def has_images_elsewhere(conn: Connection, folder: str, prefix: str) -> bool:
+    """Whether a pin that is not deleted has another image than FOLDER/NAME, where its id is PREFIX + NAME.
+
+    `folder` ends with a slash. A pin without an image does not count.
+    """
+    row = conn.execute(
+        """SELECT 1 FROM pins WHERE deleted_at IS NULL AND image IS NOT NULL AND NOT (
+            substr(pin_id, 1, length(:prefix)) = :prefix
+            AND image = :folder || substr(pin_id, length(:prefix) + 1)) LIMIT 1""",
+        {"folder": folder, "prefix": prefix},
+    ).fetchone()
+    return row is not None
 
 
 def count_created_after(conn: Connection, day: str) -> int:
@@ -98,6 +136,21 @@ class PinsSeen:
 
     def close(self) -> None:
         self._conn.execute("DROP TABLE temp.seen")
+
+    def mark_deleted(self, beginning: str, is_gone: Callable[[str, str], bool]) -> int:
+        """Marks pins that were not seen as deleted, and returns how many.
+
+        Those are looked at whose image has that `beginning`; `is_gone` decides by pin_id and image. Belongs
+        into a transaction of the caller.
+        """
+        rows = self._conn.execute(
+            """SELECT pin_id, image FROM pins WHERE deleted_at IS NULL
+            AND substr(image, 1, length(?1)) = ?1 AND pin_id NOT IN (SELECT pin_id FROM temp.seen)""",
+            [beginning],
+        )
+        gone = [(now(), pin_id) for pin_id, image in rows if is_gone(pin_id, image)]
+        self._conn.executemany("UPDATE pins SET deleted_at = ? WHERE pin_id = ?", gone)
+        return len(gone)
 
     def mark_others_deleted(self) -> int:
         """Marks all pins that were not seen as deleted, and returns how many that were.

@@ -249,4 +249,8 @@ MIGRATIONS: dict[str, str] = {
         height INTEGER NOT NULL
     );
     """,
+    "0005_truncated_images": """
+    -- Images whose bytes end early and that `captioner run --truncated accept` captioned from what is there.
+    CREATE TABLE truncated_images (image_sha256 TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID;
+    """,
 }

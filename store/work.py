@@ -26,6 +26,7 @@ class Caption:
     """A row of the table `captions`.
 
     `shared` says that the caption was copied from a pin with the same image: the model did not run for it.
+    `truncated` says that the image ends early, and that the caption was made from what is there.
     """
 
     pin_id: str
@@ -36,6 +37,7 @@ class Caption:
     image_sha256: str | None = None
     score: float | None = None
     shared: bool = False
+    truncated: bool = False
 
 
 class Work(Protocol):

@@ -116,7 +116,8 @@ PARALLELS: list[tuple[Callable[..., Any], str, Any, set[str]]] = [
 ]
 # Options that only the command line has.
 ONLY_THERE = {
-    "caption": {"store", "select", "limit", "retry_failed"},  # it takes pictures, and no store
+    # It takes pictures and no store, in which it could mark what was truncated.
+    "caption": {"store", "select", "limit", "retry_failed", "truncated"},
     "export_features": {"check"},  # compares an earlier export with its manifest
     "score": {"ratings"},  # scores a table in place of a store
 }

@@ -104,7 +104,7 @@ def test_ingest_images_makes_a_pin_of_every_image(tmp_path: Path) -> None:
     result = captioner("ingest", "images", tmp_path / "my.db", tmp_path / "photos")
     assert result.stdout.splitlines() == [
         f"2 pins into {tmp_path}/my.db: 2 new, 0 updated",
-        "1 files skipped that have no image's extension",
+        "1 files skipped that have no image's extension (1 .txt)",
     ]
     assert (
         json.loads(captioner("ingest", "images", tmp_path / "my.db", tmp_path / "photos", "--json").stdout)[

@@ -1,0 +1,63 @@
+"""What an ingest says when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from ..common.terminal import plural, printable
+
+_NAMED = 8  # endings, keys and the like that a line names
+
+
+def print_pins(counts: Mapping[str, Any], store: str) -> None:
+    """What became of the rows of tables."""
+    _print_first_line(counts, store)
+    if "deleted" in counts:
+        click.echo(f"{counts['deleted']:,} pins marked as deleted that are gone from the sources")
+    print_rejected(counts)
+
+
+def print_images(counts: Mapping[str, Any], store: str) -> None:
+    """What became of the files of folders and archives."""
+    _print_first_line(counts, store)
+    if counts["archives"]:
+        click.echo(f"{plural(counts['archives'], 'tar archive')} read; the pictures stay in there")
+    if counts["moved"]:
+        where = ", ".join(map(printable, counts["moved_from"][:2])) or "another place"
+        click.echo(f"{plural(counts['moved'], 'picture')} moved here, as the same bytes were in {where}")
+    if "deleted" in counts:
+        click.echo(f"{counts['deleted']:,} pins marked as deleted whose picture is gone from here")
+    if counts["texts"] or counts["ignored"]:
+        texts = _named(counts["texts"]) or "nothing"
+        ignored = f"; ignored: {_named(counts['ignored'])}" if counts["ignored"] else ""
+        click.echo(f"texts beside pictures: {texts}{ignored}")
+    if counts["system"]:
+        names = ", ".join(map(printable, counts["system_examples"]))
+        click.echo(f"{counts['system']:,} hidden files and folders, or of systems, skipped ({names})")
+    if counts["linked_folders"]:
+        click.echo(f"{plural(counts['linked_folders'], 'link')} to folders not followed")
+    if counts["skipped"]:
+        endings = {ending or "no extension": n for ending, n in counts["skipped_by_ending"].items()}
+        click.echo(f"{counts['skipped']:,} files skipped that have no image's extension ({_named(endings)})")
+    print_rejected(counts)
+
+
+def print_rejected(counts: Mapping[str, Any]) -> None:
+    """How many rows were of no use, and why."""
+    if counts["rejected"]:
+        click.echo(f"{counts['rejected']:,} rows rejected (see the table rejected_rows):")
+        for reason, n in counts["reasons"].items():
+            click.echo(f"  {n:>8,}  {reason}")
+
+
+def _print_first_line(counts: Mapping[str, Any], store: str) -> None:
+    click.echo(f"{counts['pins']:,} pins into {store}: {counts['new']:,} new, {counts['updated']:,} updated")
+
+
+def _named(numbers: Mapping[str, int]) -> str:
+    """ "3 .mp4, 1 .pdf": the most frequent first, and not more than a line has room for."""
+    named = [f"{n:,} {printable(name)}" for name, n in list(numbers.items())[:_NAMED]]
+    return ", ".join(named + (["..."] if len(numbers) > _NAMED else []))
