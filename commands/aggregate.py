@@ -10,6 +10,7 @@ import click
 
 from ..common.terminal import printable, steps
 from .explain import explain
+from .ingest import print_left_empty
 from .verbs import STORE, Verbs, pair, verb
 
 if TYPE_CHECKING:
@@ -317,6 +318,7 @@ def _print(
     rows += [(f"  dropped: {reason}", n, False) for reason, n in counts["dropped"].items()]
     rows += [*more, ("pins that are not in the store yet", counts["pins_not_in_store"], False)]
     click.echo(table(rows, 0))
+    print_left_empty(counts["left_empty"])
 
 
 aggregate.add_command(explain)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import click
 
-from ..common.terminal import steps
+from ..common.terminal import printable, steps
 from .verbs import STORE, Verbs, pair, verb
 
 _MAP = click.option(
@@ -51,7 +51,8 @@ def ingest_pins(
 
     Columns: pin_id, and any of title, description, image (path, URL, or bytes in Parquet), kind, category,
     locale, created_at, prompt. A pin that the store has already is updated in the columns that the source
-    has. Bad rows are kept in the table rejected_rows with their line and the reason. With --sync, pins that
+    has. A cell that makes no sense is left empty and counted. Rows without a usable pin_id are kept in the
+    table rejected_rows with their line and the reason. With --sync, pins that
     are in none of the sources are marked as deleted: they leave the view, samples and exports, until a later
     ingest brings them back.
 
@@ -132,6 +133,23 @@ def _print_pins(counts: Mapping[str, Any], store: str) -> None:
     if counts.get("skipped"):
         click.echo(f"{counts['skipped']:,} files skipped that have no image's extension")
     _print_rejected(counts)
+    print_left_empty(counts["left_empty"])
+    if missing := counts["images_not_found"]:
+        example = printable(counts["first_image_not_found"])
+        click.echo(f"{missing:,} images are files that are not there, for instance {example}:")
+        click.echo("  relative paths start at the folder of the table, or at --image-root DIR")
+    for note, n in counts["notes"].items():
+        click.echo(f"{n:,} {note}")
+
+
+def print_left_empty(left_empty: Mapping[str, int]) -> None:
+    """Says how many cells were left empty, and why."""
+    if left_empty:
+        click.echo(
+            f"{sum(left_empty.values()):,} cells left empty, their rows kept (see the table rejected_rows):"
+        )
+        for reason, n in left_empty.items():
+            click.echo(f"  {n:>8,}  {reason}")
 
 
 def _print_rejected(counts: Mapping[str, Any]) -> None:
