@@ -104,6 +104,7 @@ def _of_number(value: int | float | Decimal) -> date | None:
     """The date or time of a number, by its size. Raises ValueError, ArithmeticError."""
     if value == 0:
         return None
+    is_float = isinstance(value, float)
     if value == int(value):
         value = int(value)
         if 19000101 <= value <= 21001231:
@@ -119,6 +120,8 @@ def _of_number(value: int | float | Decimal) -> date | None:
     for limit, microseconds in _MICROSECONDS_OF:
         if -limit < value < limit:
             return _EPOCH + timedelta(microseconds=round(value * microseconds))
+    if is_float:  # of so many nanoseconds it has the last hundreds wrong
+        return _EPOCH + timedelta(microseconds=10 * round(value / 10_000))
     return _EPOCH + timedelta(microseconds=int(value // 1000))
 
 

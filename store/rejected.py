@@ -23,7 +23,9 @@ MOST_EMPTIED = 10_000  # cells of one reason and command that are kept; more are
 _LOOKED_AT = 2000  # characters that are redacted, of which the first KEPT are kept
 # Fields whose cells are no words of a person: a number there is no telephone number unless it looks like one.
 _NUMBERS = {"pin_id", "board_id", "created_at", "saved_at", "date", "timestamp", "count"}
-_PLAIN_NUMBER = re.compile(r"-?(?!0\d)\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\d{4}-\d\d-\d\d[\dT:.Z+ -]*", re.ASCII)
+_PLAIN_NUMBER = re.compile(
+    r"-?(?!0\d)\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|\d{4}-\d\d-\d\d[\dT:.Z+ -]*|0x[0-9a-f]*", re.ASCII
+)
 
 
 def keep_rejected(conn: Connection, rows: Iterable[BadRow], run_id: int) -> None:
