@@ -5,8 +5,6 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 
-from ..common.personal import holds_personal_data as holds_personal_data
-
 _APOSTROPHES = "'\u2019\u02bc"  # characters that are typed as one; NFKC turns U+FF07 into U+0027
 _LONG_TEXT = 1000  # characters; the marks of a shorter text are sorted fast enough in any case
 # Characters that NFKC decomposes into nothing but marks.
