@@ -136,8 +136,8 @@ def _print_pins(counts: Mapping[str, Any], store: str) -> None:
     print_left_empty(counts["left_empty"])
     if missing := counts["images_not_found"]:
         click.echo(
-            f"{missing:,} images are files that are not there: relative paths start at the folder of the table,"
-            f" or at --image-root DIR\n  for instance {printable(counts['first_image_not_found'])}"
+            f"{missing:,} images are files that are not there: relative paths start at the folder of the"
+            f" table, or at --image-root DIR\n  for instance {printable(counts['first_image_not_found'])}"
         )
     for note, n in counts["notes"].items():
         click.echo(f"{n:,} {note}")

@@ -14,6 +14,7 @@ from ..sources.rows import ImageBytes, is_missing
 from .images import IMAGE_ENDINGS
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", re.IGNORECASE)
+_PLAIN_ADDRESS = re.compile(r"(?:https?|s3|gs)://[\w./%?=&:@~+-]+", re.ASCII)  # as most are
 _HOST = re.compile(r"(?://(?=[\w-]+(?:\.[\w-]+)+(?::\d+)?(?:[/?#]|$))|(?=www\.[\w-]+[./:?#]))", re.IGNORECASE)
 # Between two addresses. An address may hold a comma or a semicolon, so what follows must be one, too.
 _BETWEEN_ADDRESSES = re.compile(
@@ -41,6 +42,8 @@ def read_image_cell(value: Any, base: str, image_root: str | None) -> ImageCell:
 
     With `image_root`, a file must lie below that folder.
     """
+    if type(value) is str and _PLAIN_ADDRESS.fullmatch(value):
+        return ImageCell(value)
     left_out = 0
     items = listed(value)
     if items is not None:

@@ -42,6 +42,7 @@ MISSING_WORDS = frozenset(
 # A word of these alone as an id is no id: else all rows without one would be one pin. "none" may be a name.
 MISSING_IDS = frozenset(["nan", "NaN", "null", "NULL", "None", "<NA>", "\\N", "NaT"])
 _PLACEHOLDERS = {word.lower() for word in MISSING_WORDS} | {"", "n/a", "na", "#n/a", "nil", "-", "--", "?"}
+_PLAIN_ID = re.compile(r"[\w:/-]+", re.ASCII)  # as most are: nothing has to be changed
 # A float as Python, pandas and databases write it, and as Java and Spark do from ten million on.
 _FLOAT = re.compile(r"(-?(?:0|[1-9]\d*))\.0+|-?[1-9]\.\d+E\d{1,2}", re.ASCII)
 # Spreadsheets, R and C write the first digits of a large number alone: 1.00123E+12.
@@ -145,7 +146,7 @@ def identifier(value: Any, name: str = "pin_id", longest: float = MAX_ID) -> str
 
     7, 7.0 and the texts "7", " 7 " and "7.0" are all "7"; the text "007" stays as it is.
     """
-    if type(value) is str and value.isalnum() and value.isascii() and len(value) <= longest:
+    if type(value) is str and _PLAIN_ID.fullmatch(value) and len(value) <= longest:
         if value in MISSING_IDS:
             raise RowError(f"no {name}")
         return value

@@ -49,19 +49,21 @@ def moment(value: Any, name: str = "created_at") -> str | None:
     days of Excel, and seconds, milliseconds, microseconds or nanoseconds since 1970. A time without a zone is
     taken to be in UTC. Zeros alone and words such as "NaT" are a missing time. Raises RowError.
     """
-    if is_missing(value):
-        return None
-    if isinstance(value, Unreadable):
-        raise RowError(f"{name} is {value.reason}")
     try:
         if isinstance(value, str):
-            value = _of_text(value.strip(), name)
+            value = _of_text(value.strip(), name) if value else None
+        elif isinstance(value, Unreadable):
+            raise RowError(f"{name} is {value.reason}")
+        elif is_missing(value):
+            return None
         elif isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
             value = _of_number(value)
         if value is None:
             return None
         if isinstance(value, datetime):
-            return (value.astimezone(UTC) if value.tzinfo else value).replace(tzinfo=None).isoformat() + "Z"
+            if value.tzinfo:
+                value = (value if value.tzinfo is UTC else value.astimezone(UTC)).replace(tzinfo=None)
+            return f"{value.isoformat()}Z"
         if isinstance(value, date):
             return value.isoformat()
     except (ValueError, ArithmeticError, OSError):
