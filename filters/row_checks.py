@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 from ..sources.cells import MAX_ID, MISSING_IDS, RowError, identifier
-from ..sources.rows import is_missing
 from .table_kinds import TableKind
 
 MAX_COUNT = 2**31 - 1
@@ -65,7 +64,7 @@ def is_day(day: str) -> str:
 
 def optional_identifier(value: Any, name: str) -> str | None:
     """A user id of any length, or None. Raises RowError."""
-    if is_missing(value) or (isinstance(value, str) and not value.strip()):
+    if value is None or value == "":
         return None
     try:
         return identifier(value, name, math.inf)

@@ -79,14 +79,15 @@ def _columns(rows: Rows, kind: TableKind) -> list[Sequence[Any]]:
                 reasons.setdefault(i, reason)
     for names in kind.alternatives:
         choices = zip(*(fields[name] for name in names), strict=True)
-        for i, alternatives in enumerate(choices):
-            if not any(alternatives):
-                reasons.setdefault(i, empty[i][0] if i in empty else f"no {names[0]}")
+        for i in [i for i, alternatives in enumerate(choices) if not any(alternatives)]:
+            reasons.setdefault(i, empty[i][0] if i in empty else f"no {names[0]}")
     content = {i: row_as_json(rows.columns, i) for i in reasons.keys() | empty.keys()}
     return [
         list(rows.lines),
         list(map(reasons.get, range(n))),
-        ["\n".join(empty[i]) if i in empty and i not in reasons else None for i in range(n)],
+        ["\n".join(empty[i]) if i in empty and i not in reasons else None for i in range(n)]
+        if empty
+        else [None] * n,
         list(map(content.get, range(n))),
         *fields.values(),
     ]
@@ -107,7 +108,9 @@ def _converter(name: str, wanted: FieldType, required: bool) -> Callable[[Any], 
     # True equals 1 in a cache, and what is no single value cannot be in one.
     single = (str, int, float, date, Decimal)
     return lambda value: (
-        day(value) if isinstance(value, single) and not isinstance(value, bool) else moment(value, name)
+        day(value)
+        if type(value) is str or (isinstance(value, single) and not isinstance(value, bool))
+        else moment(value, name)
     )
 
 
