@@ -11,6 +11,7 @@ import click
 
 from ..common.terminal import plural, printable, steps, wrapped
 from .explain import explain
+from .ingest_counts import print_left_empty
 from .verbs import STORE, Verbs, pair, verb
 
 if TYPE_CHECKING:
@@ -349,6 +350,7 @@ def _print(
     rows += [(f"  dropped: {reason}", n, False) for reason, n in counts["dropped"].items()]
     rows += [*more, ("pins that are not in the store yet", counts["pins_not_in_store"], False)]
     click.echo(table(rows, 0))
+    print_left_empty(counts["left_empty"])
 
 
 aggregate.add_command(explain)

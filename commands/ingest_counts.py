@@ -18,6 +18,14 @@ def print_pins(counts: Mapping[str, Any], store: str) -> None:
     if "deleted" in counts:
         click.echo(f"{counts['deleted']:,} pins marked as deleted that are gone from the sources")
     print_rejected(counts)
+    print_left_empty(counts["left_empty"])
+    if missing := counts["images_not_found"]:
+        click.echo(
+            f"{missing:,} images are files that are not there: relative paths start at the folder of the"
+            f" table, or at --image-root DIR\n  for instance {printable(counts['first_image_not_found'])}"
+        )
+    for note, n in counts["notes"].items():
+        click.echo(f"{n:,} {note}")
 
 
 def print_images(counts: Mapping[str, Any], store: str) -> None:
@@ -50,6 +58,16 @@ def print_rejected(counts: Mapping[str, Any]) -> None:
     if counts["rejected"]:
         click.echo(f"{counts['rejected']:,} rows rejected (see the table rejected_rows):")
         for reason, n in counts["reasons"].items():
+            click.echo(f"  {n:>8,}  {reason}")
+
+
+def print_left_empty(left_empty: Mapping[str, int]) -> None:
+    """How many cells were left empty, and why."""
+    if left_empty:
+        click.echo(
+            f"{sum(left_empty.values()):,} cells left empty, their rows kept (see the table rejected_rows):"
+        )
+        for reason, n in left_empty.items():
             click.echo(f"  {n:>8,}  {reason}")
 
 

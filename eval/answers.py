@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..common.errors import PincaptionError
-from ..sources.cells import RowError, moment
+from ..sources.cells import RowError
+from ..sources.dates import moment
 from .questions import CANNOT_JUDGE, QUESTIONS, restored
 
 MAX_BYTES = 100_000_000  # of a sheet

@@ -14,14 +14,16 @@ from typing import Any, NamedTuple
 
 import duckdb
 
+from ..common.personal import holds_personal_data
 from ..sources.rows import BadRow, SourceError
+from ..store.rejected import MOST_EMPTIED
 from .duck import escaped, one, read_parquet
 from .plain_parquet import Layout, layout_of
-from .row_checks import rejection_reason
+from .row_checks import add_id_functions, rejection_reason
 from .source import Source
 from .staging import stage
 from .table_kinds import TABLE_KINDS, TableKind
-from .text import holds_personal_data, normalise
+from .text import normalise
 
 MAX_QUERY = 100  # characters of a normalised query; a longer one was pasted, not typed
 EMPTY, PERSONAL, LONG_QUERY = "empty", "personal data", f"longer than {MAX_QUERY} characters"
@@ -45,10 +47,12 @@ class CodebookFile(NamedTuple):
 
 @dataclass
 class Batch:
-    """What a batch of sources became: new files of codebooks, and rows that were rejected."""
+    """What a batch of sources became: new files of codebooks, rejected rows, and cells left empty."""
 
     codebooks: list[CodebookFile]
     bad_rows: Iterator[BadRow]
+    left_empty: dict[str, int]  # reason -> cells
+    emptied_cells: Iterator[BadRow]  # some of each reason, as the row that they are in
 
 
 class Target(NamedTuple):
@@ -120,7 +124,9 @@ def _read(
     db.execute(f"COPY ({kind.rows}) TO '{escaped(path)}' (FORMAT parquet, COMPRESSION zstd)")
     _count(db, sources, path)
     db.execute("DROP TABLE IF EXISTS normalised")
-    return Batch([file for file in new if file], _bad_rows(db, sources))
+    left_empty = _left_empty(db)
+    emptied_cells = _emptied_cells(db, sources) if left_empty else iter(())
+    return Batch([file for file in new if file], _bad_rows(db, sources), left_empty, emptied_cells)
 
 
 def _load(
@@ -128,7 +134,8 @@ def _load(
 ) -> None:
     """Makes the views raw (all rows) and good (those that are not rejected).
 
-    Their columns: source, line, bad (why a row is rejected), content (of a rejected row), and the fields.
+    Their columns: source, line, bad (why a row is rejected), emptied (why cells of it were left empty, a line
+    each), content (the row as JSON), and the fields.
     """
     kind = TABLE_KINDS[sources[0].kind]
     groups: dict[Layout | None, list[Source]] = defaultdict(list)
@@ -150,14 +157,14 @@ def _raw_rows(kind: TableKind, layout: Layout | None, files: Sequence[str], firs
     source = f"{first_id} + file_index::INTEGER AS source"
     if layout:
         fields = ", ".join(f"{sql} AS {name}" for name, sql in zip(kind.fields, layout.fields, strict=True))
-        line = "file_row_number + 1 AS line, NULL::VARCHAR AS bad, NULL::VARCHAR AS content"
-        rows = f"SELECT {source}, {line}, {fields} FROM {read_parquet(files)}"
+        about = f"{layout.bad} AS bad, {layout.emptied} AS emptied, {layout.content} AS content"
+        rows = f"SELECT {source}, file_row_number + 1 AS line, {about}, {fields} FROM {read_parquet(files)}"
+        content = "content"
     else:
-        rows = f"SELECT {source}, line, bad, content, {names} FROM {read_parquet(files)}"
-    struct = ", ".join(f"{name} := {name}::VARCHAR" for name in kind.fields)
-    content = f"coalesce(content, to_json(struct_pack({struct}))::VARCHAR)"
-    return f"""SELECT source, line, coalesce(bad, why) AS bad,
-            CASE WHEN why IS NOT NULL THEN {content} ELSE content END AS content, {names}
+        rows = f"SELECT {source}, line, bad, emptied, content, {names} FROM {read_parquet(files)}"
+        struct = ", ".join(f"{name} := {name}::VARCHAR" for name in kind.fields)
+        content = f"coalesce(content, to_json(struct_pack({struct}))::VARCHAR)"
+    return f"""SELECT source, line, coalesce(bad, why) AS bad, emptied, {content} AS content, {names}
         FROM (SELECT *, {rejection_reason(kind)} AS why FROM ({rows}))"""
 
 
@@ -196,6 +203,7 @@ def add_functions(db: Any) -> None:
     db.create_function("normalise", normalise, [str], str)
     db.create_function("normalise_title", _normalise_title, [str], str)
     db.create_function("holds_personal_data", holds_personal_data, [str], bool)
+    add_id_functions(db)
 
 
 def _number(db: Any, name: str, distinct: str, files: list[str], target: Target) -> CodebookFile | None:
@@ -244,11 +252,29 @@ def _add(counts: dict[str, Any], name: str, key: str, n: int) -> None:
     counts_by_key[key] = counts_by_key.get(key, 0) + n
 
 
+_EMPTIED = "SELECT *, unnest(string_split(emptied, chr(10))) AS why FROM good WHERE emptied IS NOT NULL"
+
+
+def _left_empty(db: Any) -> dict[str, int]:
+    """reason -> cells that were left empty, most frequent first."""
+    rows = db.execute(f"SELECT why, count(*) AS n FROM ({_EMPTIED}) GROUP BY 1 ORDER BY n DESC, why")
+    return dict(rows.fetchall())
+
+
+def _emptied_cells(db: Any, sources: Sequence[Source]) -> Iterator[BadRow]:
+    some = f"row_number() OVER (PARTITION BY why) <= {MOST_EMPTIED}"
+    return _rows(db, sources, f"SELECT source, line, why, content FROM ({_EMPTIED}) QUALIFY {some}")
+
+
 def _bad_rows(db: Any, sources: Sequence[Source]) -> Iterator[BadRow]:
     if not any(source.rejected for source in sources):
-        return
+        return iter(())
+    return _rows(db, sources, "SELECT source, line, bad, content FROM raw WHERE bad IS NOT NULL")
+
+
+def _rows(db: Any, sources: Sequence[Source], select: str) -> Iterator[BadRow]:
     names = {source.evidence_id: source.name for source in sources}
-    rows = db.sql("SELECT source, line, bad, content FROM raw WHERE bad IS NOT NULL")
+    rows = db.sql(select)
     for batch in rows.to_arrow_reader(ROWS_AT_ONCE):
         columns = (column.to_pylist() for column in batch.columns)
         for evidence_id, line, reason, content in zip(*columns, strict=True):

@@ -76,6 +76,7 @@ class BoardsResult(BoardRanking):
 
     rows_read: int
     rejected: int  # rows, see the table rejected_rows
+    left_empty: dict[str, int]  # reason -> cells that made no sense and were left empty
     sources: int  # contents that were read
     unchanged: int  # sources that had been read before
     pins_not_in_store: int  # that have titles

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from ..sources.locations import source_name
 from ..sources.rows import BadRow
 from ..store import Connection, transaction
-from ..store.rejected import keep_rejected
+from ..store.rejected import EmptiedCells, keep_rejected
 from .source import Source
 
 Aggregation = Literal["boards", "queries"]
@@ -106,6 +106,7 @@ class Catalog:
         file: str,
         codebooks: Iterable[Partial],
         bad_rows: Iterable[BadRow],
+        emptied_cells: Iterable[BadRow],
         run_id: int,
         *,
         forget: bool,
@@ -124,6 +125,7 @@ class Catalog:
                 [(s.evidence_id, kind, s.digest, file, s.rows_read, json.dumps(s.counts)) for s in unread],
             )
             self._replace_rejected(batch, ids, bad_rows, run_id)
+            EmptiedCells(self.conn, run_id).keep(emptied_cells)
             self.conn.executemany("INSERT INTO partials VALUES (?, ?, ?, ?)", codebooks)
             self.conn.executemany(
                 """INSERT INTO evidence_sources (kind, path, stamp, evidence_id) VALUES (?, ?, ?, ?)

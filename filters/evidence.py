@@ -34,6 +34,7 @@ class ReadCounts(TypedDict):
 
     rows_read: int
     rejected: int  # rows, see the table rejected_rows
+    left_empty: dict[str, int]  # reason -> cells that made no sense and were left empty
     sources: int  # contents that were read
     unchanged: int  # sources that had been read before
 
@@ -117,6 +118,7 @@ class Evidence:
         total: ReadCounts = {
             "rows_read": 0,
             "rejected": 0,
+            "left_empty": {},
             "sources": 0,
             "unchanged": len(all_sources) - len(new),
         }
@@ -126,7 +128,8 @@ class Evidence:
             for batch in _batches(new):
                 for source in batch:
                     source.identify(scratch)
-                read = self._read_batch(batch, scratch, run_id, forget=rebuild and done == 0)
+                forget = rebuild and done == 0
+                read = self._read_batch(batch, scratch, run_id, total["left_empty"], forget=forget)
                 total["rows_read"] += sum(source.rows_read for source in read)
                 total["rejected"] += sum(source.rejected for source in read)
                 total["sources"] += len(read)
@@ -141,8 +144,13 @@ class Evidence:
         stamp = self.catalog.stamp(kind, source_key(path))
         return stamp is not None and stamp == current_stamp(path, columns)
 
-    def _read_batch(self, batch: list[Source], scratch: Path, run_id: int, *, forget: bool) -> list[Source]:
-        """Reads a batch of one kind and commits it; returns the sources whose content was not known."""
+    def _read_batch(
+        self, batch: list[Source], scratch: Path, run_id: int, left_empty: dict[str, int], *, forget: bool
+    ) -> list[Source]:
+        """Reads a batch of one kind and commits it; returns the sources whose content was not known.
+
+        Adds to `left_empty` how many cells were left empty, by the reason.
+        """
         kind = batch[0].kind
         ids = {} if forget else self.catalog.ids_by_digest(kind)
         by_digest: dict[str, Source] = {}
@@ -154,6 +162,7 @@ class Evidence:
         target = Target(self.folder, f"{self.catalog.aggregation}-{run_id:06}-{first_id:06}")
         codebooks: list[Partial] = []
         bad_rows: Iterable[Any] = ()
+        emptied_cells: Iterable[Any] = ()
         if unread:
             names = TABLE_KINDS[kind].codebooks
             known_codes = {name: [] if forget else self._codebook(name) for name in names}
@@ -162,12 +171,17 @@ class Evidence:
                 Partial(book.file, f"{self.catalog.aggregation} {book.codebook}", book.rows)
                 for book in rows.codebooks
             ]
-            bad_rows = rows.bad_rows
+            bad_rows, emptied_cells = rows.bad_rows, rows.emptied_cells
+            for reason, n in rows.left_empty.items():
+                left_empty[reason] = left_empty.get(reason, 0) + n
         for source in batch:
             if source.has_changed():
                 raise SourceError(f"{source.path} changed while it was read: run the same command again")
         ids |= {source.digest: source.evidence_id for source in unread}
-        self.catalog.commit(batch, ids, unread, target.file(kind), codebooks, bad_rows, run_id, forget=forget)
+        file = target.file(kind)
+        self.catalog.commit(
+            batch, ids, unread, file, codebooks, bad_rows, emptied_cells, run_id, forget=forget
+        )
         self.drop_leftovers()
         return unread
 

@@ -1,38 +1,26 @@
-"""Why a row of a table is rejected though its cells have the right types, as SQL."""
+"""Why a row of a table is rejected, or a cell left empty, as SQL. `staging.py` has the same in Python.
+
+Ids that are not plain are given to the functions of sources/cells.py, so that both ways agree.
+"""
 
 from __future__ import annotations
 
-from ..sources.cells import MAX_ID
+import math
+from typing import Any
+
+from ..sources.cells import MAX_ID, MISSING_IDS, RowError, identifier
 from .table_kinds import TableKind
 
 MAX_COUNT = 2**31 - 1
-_BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001))))  # what Python's `strip` strips
+# Every id that `identifier` changes or refuses has a match, and few others: characters that are not printable
+# ASCII, floats as text, words that stand for nothing.
+_WORDS = "|".join(sorted(MISSING_IDS)).replace("\\", "\\\\")
+_NOT_PLAIN = rf"[^!-~]|\.[0-9]+(E[0-9]+)?$|[eE]\+[0-9]+$|^({_WORDS})$"
 
 
 def rejection_reason(kind: TableKind) -> str:
-    """SQL for the reason why a row is rejected, or null."""
-    tests = []
-    for required in kind.required:
-        names = required.split("|")
-        if kind.fields[names[0]] == "id":
-            # Most rows need only the first, cheap half of these tests. A blank id begins with a blank, and an
-            # id that is too long in characters is too long in bytes.
-            tests.append(
-                f"WHEN {required} IS NULL OR (({required} < '!' OR {required} >= chr(127))"
-                f" AND trim({required}, '{_BLANKS}') = '') THEN 'no {required}'"
-            )
-            tests.append(
-                f"WHEN strlen({required}) > {MAX_ID} AND length({required}) > {MAX_ID}"
-                f" THEN '{required} is longer than {MAX_ID} characters'"
-            )
-        elif kind.fields[names[0]] == "day":
-            tests.append(f"WHEN coalesce({', '.join(names)}) IS NULL THEN 'no {names[0]}'")
-    tests += [
-        f"WHEN {name} NOT BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"
-        f" THEN '{name} is no date that can be'"
-        for name, type_ in kind.fields.items()
-        if type_ == "day"
-    ]
+    """SQL for the reason why a row is rejected though its cells have the right types, or null."""
+    tests = [f"WHEN coalesce({', '.join(names)}) IS NULL THEN 'no {names[0]}'" for names in kind.alternatives]
     if "action" in kind.fields:
         tests.append(
             "WHEN contains(action, '@') OR contains(action, '://') OR strlen(action) > 100"
@@ -44,3 +32,62 @@ def rejection_reason(kind: TableKind) -> str:
             f"WHEN count > {MAX_COUNT} THEN 'count is above {MAX_COUNT:,}'",
         ]
     return f"CASE {' '.join(tests)} END" if tests else "NULL::VARCHAR"
+
+
+def id_of_text(field: str, text: str) -> str:
+    """SQL for the id that a text stands for; null where it is none."""
+    return (
+        f"CASE WHEN regexp_matches({text}, '{_NOT_PLAIN}') THEN plain_id('{field}', {text}) ELSE {text} END"
+    )
+
+
+def id_fault(field: str, column: str, *, is_text: bool, required: bool) -> str:
+    """SQL for the reason why a column has no id in a row, or null."""
+    tests = [f"WHEN {column} IS NULL THEN 'no {field}'"] if required else []
+    if is_text:
+        odd = f"regexp_matches({column}, '{_NOT_PLAIN}')"
+        if required:  # an id that is too long in characters is too long in bytes
+            odd = f"strlen({column}) > {MAX_ID} OR {odd}"
+        tests.append(f"WHEN {odd} THEN id_fault('{field}', {column})")
+    return f"CASE {' '.join(tests)} END" if tests else "NULL::VARCHAR"
+
+
+def day_fault(field: str, day: str) -> str:
+    """SQL for the reason why a day cannot be, or null."""
+    return f"CASE WHEN NOT ({is_day(day)}) THEN '{field} is no date that can be' END"
+
+
+def is_day(day: str) -> str:
+    """SQL for whether a day is within the years that there are."""
+    return f"{day} BETWEEN DATE '0001-01-01' AND DATE '9999-12-31'"
+
+
+def optional_identifier(value: Any, name: str) -> str | None:
+    """A user id of any length, or None. Raises RowError."""
+    if value is None or value == "":
+        return None
+    try:
+        return identifier(value, name, math.inf)
+    except RowError as error:
+        if str(error) == f"no {name}":
+            return None
+        raise
+
+
+def add_id_functions(db: Any) -> None:
+    """Makes `plain_id(field, text)` and `id_fault(field, text)` known to DuckDB."""
+
+    def read(field: str, text: str) -> tuple[str | None, str | None]:
+        try:
+            return (optional_identifier if field == "user_id" else identifier)(text, field), None
+        except RowError as error:
+            return None, str(error)
+
+    def plain_id(field: str, text: str) -> str | None:
+        return read(field, text)[0]
+
+    def id_fault(field: str, text: str) -> str | None:
+        return read(field, text)[1]
+
+    for function in (plain_id, id_fault):
+        db.create_function(function.__name__, function, [str, str], str, null_handling="special")

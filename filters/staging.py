@@ -6,8 +6,7 @@ The reader of `ingest pins` reads them, value by value.
 from __future__ import annotations
 
 import functools
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..sources.cells import RowError, convert_column, identifier, moment, text_column, text_of
+from ..sources.cells import RowError, convert_column, identifier, row_as_json, text_column
+from ..sources.dates import moment
 from ..sources.rows import BadRow, Rows, SourceError, is_missing
 from ..sources.tables import read_tables
-from .row_checks import MAX_COUNT
+from .row_checks import MAX_COUNT, optional_identifier
 from .source import Source
 from .table_kinds import TABLE_KINDS, FieldType, TableKind
 
@@ -35,20 +35,19 @@ def stage(source: Source, scratch: Path) -> str:
     """Writes the rows of a source to a Parquet file in `scratch`, and returns its path.
 
     Its columns are the fields of the kind of table, and line (number in the source), bad (why the row is
-    rejected, or null) and content (of a rejected row, as JSON). Raises SourceError.
+    rejected, or null), emptied (why cells of it were left empty, a line each, or null) and content (of a row
+    with one of these, as JSON). Raises SourceError.
     """
     kind = TABLE_KINDS[source.kind]
-    types = {"line": pa.int64(), "bad": pa.string(), "content": pa.string()} | {
-        name: _ARROW_TYPES[wanted] for name, wanted in kind.fields.items()
-    }
+    types = {"line": pa.int64(), "bad": pa.string(), "emptied": pa.string(), "content": pa.string()}
+    types |= {name: _ARROW_TYPES[wanted] for name, wanted in kind.fields.items()}
     path = str(scratch / f"{source.evidence_id}.parquet")
     any_rows = has_text = False
     with pq.ParquetWriter(path, pa.schema(types.items())) as writer:
         for rows in read_tables([source.path], kind.names, source.columns, kind.required):
             if isinstance(rows, BadRow):
-                columns: list[Any] = [[rows.line], [rows.reason], [rows.content]] + [[None]] * len(
-                    kind.fields
-                )
+                columns: list[Any] = [[rows.line], [rows.reason], [None], [rows.content]]
+                columns += [[None]] * len(kind.fields)
             else:
                 any_rows, has_text = True, has_text or kind.text_field in rows.columns
                 columns = _columns(rows, kind)
@@ -63,45 +62,41 @@ def stage(source: Source, scratch: Path) -> str:
 
 
 def _columns(rows: Rows, kind: TableKind) -> list[Sequence[Any]]:
-    """The columns line, bad, content and the fields of some rows."""
-    n, reasons = len(rows.lines), dict[int, str]()
+    """The columns line, bad, emptied, content and the fields of some rows."""
+    n = len(rows.lines)
+    reasons, empty = dict[int, str](), dict[int, list[str]]()
     fields: dict[str, Sequence[Any]] = {}
     for name, wanted in kind.fields.items():
-        values = rows.columns.get(name, [None] * n)
+        values, faults = rows.columns.get(name, [None] * n), dict[int, str]()
         if wanted == "text":
-            fields[name] = text_column(name, values, reasons)
+            fields[name] = text_column(name, values, faults)
         else:
-            fields[name] = convert_column(_converter(name, wanted, name in kind.required), values, reasons)
-    for required in kind.required:
-        names = required.split("|")
-        if len(names) > 1:
-            choices = zip(*(fields[name] for name in names), strict=True)
-            missing = [i for i, values in enumerate(choices) if not any(values)]
-            reasons = dict.fromkeys(missing, f"no {names[0]}") | reasons
-    content = {i: _as_json(rows.columns, i) for i in reasons}
+            fields[name] = convert_column(_converter(name, wanted, name in kind.required), values, faults)
+        for i, reason in faults.items():
+            if kind.is_optional(name):
+                empty.setdefault(i, []).append(reason)
+            else:
+                reasons.setdefault(i, reason)
+    for names in kind.alternatives:
+        choices = zip(*(fields[name] for name in names), strict=True)
+        for i in [i for i, alternatives in enumerate(choices) if not any(alternatives)]:
+            reasons.setdefault(i, empty[i][0] if i in empty else f"no {names[0]}")
+    content = {i: row_as_json(rows.columns, i) for i in reasons.keys() | empty.keys()}
     return [
         list(rows.lines),
         list(map(reasons.get, range(n))),
+        ["\n".join(empty[i]) if i in empty and i not in reasons else None for i in range(n)]
+        if empty
+        else [None] * n,
         list(map(content.get, range(n))),
         *fields.values(),
     ]
 
 
-def _as_json(columns: Mapping[str, Sequence[Any]], i: int) -> str:
-    """The cells of a row as JSON; lone surrogates become `?`."""
-    row = {name: _on_one_line(column[i]) for name, column in columns.items()}
-    return json.dumps(row, ensure_ascii=False, default=str).encode(errors="replace").decode()
-
-
-def _on_one_line(value: Any) -> Any:
-    """A text without line ends and tabs: as escapes in JSON they would hide a telephone number."""
-    return " ".join(value.split()) if isinstance(value, str) else value
-
-
 def _converter(name: str, wanted: FieldType, required: bool) -> Callable[[Any], Any]:
     """A function that turns a cell into a value of the field, or raises RowError."""
     if wanted == "id":
-        return functools.partial(identifier, name=name) if required else _optional_identifier
+        return functools.partial(identifier if required else optional_identifier, name=name)
     if wanted == "count":
         return _count
 
@@ -110,18 +105,13 @@ def _converter(name: str, wanted: FieldType, required: bool) -> Callable[[Any], 
         text = moment(value, name)
         return date.fromisoformat(text[:10]) if text else None
 
+    # True equals 1 in a cache, and what is no single value cannot be in one.
+    single = (str, int, float, date, Decimal)
     return lambda value: (
-        day(value) if isinstance(value, (str, int, float, date)) else day(text_of(name, value))
+        day(value)
+        if type(value) is str or (isinstance(value, single) and not isinstance(value, bool))
+        else moment(value, name)
     )
-
-
-def _optional_identifier(value: Any) -> str | None:
-    """A user id, or None."""
-    if isinstance(value, str) or is_missing(value):
-        text = text_of("user_id", value)
-    else:
-        text = identifier(value, "user_id")
-    return text if text and text.strip() else None
 
 
 def _count(value: Any) -> int:

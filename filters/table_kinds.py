@@ -30,6 +30,18 @@ class TableKind:
         """All fields, those that are not read included."""
         return (*self.fields, *self.ignored)
 
+    @property
+    def alternatives(self) -> list[list[str]]:
+        """Fields of which each row must have one."""
+        return [names.split("|") for names in self.required if "|" in names]
+
+    def is_optional(self, field: str) -> bool:
+        """Whether a cell of the field that makes no sense costs that cell alone, and not its row.
+
+        A count that makes no sense is not taken for 1.
+        """
+        return field not in self.required and self.fields[field] != "count"
+
 
 BOARDS = TableKind(
     fields={"board_id": "id", "title": "text", "created_at": "day"},

@@ -1,13 +1,10 @@
-"""Normalises titles and queries, and finds out whether a text holds personal data."""
+"""Normalises titles and queries."""
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Callable
 
-# Together with `_holds_address`, this is the pattern of docs/aggregate.md.
-_PERSONAL = re.compile(r"https?://|www\.|(?:\+?\d[\s().-]?){9,}")
 _APOSTROPHES = "'\u2019\u02bc"  # characters that are typed as one; NFKC turns U+FF07 into U+0027
 _LONG_TEXT = 1000  # characters; the marks of a shorter text are sorted fast enough in any case
 # Characters that NFKC decomposes into nothing but marks.
@@ -90,21 +87,3 @@ _WITHOUT_FORMAT = _Characters(lambda character, category: None if category == "C
 _KEPT = _Characters(
     lambda character, category: character if category[0] in "LMN" or character == "'" else " "
 )
-
-
-def holds_personal_data(text: str) -> bool:
-    """Whether raw text holds an e-mail address, a link or a telephone number.
-
-    This is a search for `\\S+@\\S+\\.\\S+|https?://|www\\.|(?:\\+?\\d[\\s().-]?){9,}` in time linear in the
-    length of the text. As a regular expression, the first part would take quadratic time.
-    """
-    return ("@" in text and _holds_address(text)) or _PERSONAL.search(text) is not None
-
-
-def _holds_address(text: str) -> bool:
-    """Whether a word has an @ that is not its first character, and after it a dot within the rest."""
-    for word in text.split():
-        at, dot = word.find("@", 1), word.rfind(".", 0, -1)
-        if 0 < at < dot - 1:
-            return True
-    return False

@@ -101,6 +101,8 @@ class _Reader:
             raise OSError("the Parquet file cannot be read") from error
         try:
             self._fields = _fields(self._file.schema_arrow, column)
+            in_list = _is_list(self._file.schema_arrow.field(self._fields[0]).type)
+            self._leaves = self._fields[0] if in_list else ".".join(self._fields)
             self._start_at(row)
         except LookupError:
             self.close()
@@ -126,7 +128,7 @@ class _Reader:
         """
         self._group = group
         self._batches = self._file.iter_batches(
-            BATCH, row_groups=[group], columns=[".".join(self._fields)], use_threads=False
+            BATCH, row_groups=[group], columns=[self._leaves], use_threads=False
         )
         self.next_row = self._group_starts[group]
 
@@ -145,8 +147,9 @@ class _Reader:
             if self.next_row == self._group_starts[self._group + 1]:
                 self._stream(self._group_of(self.next_row))
             array = next(self._batches).column(0)
-            for name in self._fields[1:]:
-                array = pc.struct_field(array, name)
+            if not _is_list(array.type):
+                for name in self._fields[1:]:
+                    array = pc.struct_field(array, name)
             self._kept.append((self.next_row, array, array.nbytes))
             self.next_row += len(array)
             while len(self._kept) > 1 and (
@@ -154,8 +157,21 @@ class _Reader:
             ):
                 self._kept.popleft()
         start, array, _ = next(k for k in reversed(self._kept) if k[0] <= row)
-        value: bytes | None = array[row - start].as_py()
+        cell = array[row - start]
+        if _is_list(array.type):
+            return self._first_of(cell)
+        value: bytes | None = cell.as_py()
         return value
+
+    def _first_of(self, cell: pa.ListScalar) -> bytes | None:
+        """The first image of a list that has bytes, which is the one that `ingest` took."""
+        for item in cell if cell.is_valid else ():
+            for name in self._fields[1:]:
+                item = item[name] if item.is_valid else item
+            data = item.as_py()
+            if isinstance(data, bytes):
+                return data
+        return None
 
     def close(self) -> None:
         self._file.close()
@@ -164,12 +180,15 @@ class _Reader:
 def _fields(schema: pa.Schema, column: str) -> list[str]:
     """The path of fields from the column down to the bytes, for instance ["image", "bytes"].
 
-    For the struct {bytes, path} that `datasets` writes, the name of the column is enough.
+    For the struct {bytes, path} that `datasets` writes, the name of the column is enough. A list of images
+    has the path of its items.
     """
     names = [column] if column in schema.names else column.split(".")
     if names[0] not in schema.names:
         raise LookupError("the Parquet file has no such column")
     kind = schema.field(names[0]).type
+    if _is_list(kind):
+        kind = kind.value_type
     for name in names[1:]:
         if not pa.types.is_struct(kind) or kind.get_field_index(name) < 0:
             raise LookupError("the Parquet file has no such column")
@@ -185,3 +204,7 @@ def _fields(schema: pa.Schema, column: str) -> list[str]:
     if not any(test(kind) for test in is_bytes):
         raise LookupError("the column of the Parquet file does not hold bytes")
     return names
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))

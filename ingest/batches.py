@@ -12,7 +12,7 @@ from ..sources.rows import BadRow, SourceError
 from ..store import Connection
 from ..store.connection import transaction
 from ..store.pins import PinsSeen, count_pins, upsert_pins
-from ..store.rejected import forget_rejected, keep_rejected
+from ..store.rejected import EmptiedCells, forget_rejected, keep_rejected
 from ..store.runs import finish_run, start_run
 
 ROWS_PER_COMMIT = 20_000
@@ -27,6 +27,10 @@ class PinCounts(TypedDict):
     updated: int
     rejected: int
     reasons: dict[str, int]  # reason -> rejected rows, most frequent first
+    left_empty: dict[str, int]  # reason -> cells that made no sense and were left empty, most frequent first
+    notes: dict[str, int]  # what else was done with cells -> how often
+    images_not_found: int  # pins whose image is a file that is not there
+    first_image_not_found: NotRequired[str]
     deleted: NotRequired[int]  # with `sync`: pins that are gone from the sources
 
 
@@ -38,6 +42,9 @@ class PinBatch:
     pins: Sequence[tuple[Any, ...]] = ()  # for each pin its values of `columns`
     rejected: list[BadRow] = field(default_factory=list)
     rejected_ids: list[str] = field(default_factory=list)  # ids of rejected rows, where they could be read
+    emptied: list[BadRow] = field(default_factory=list)  # for each cell that is left empty: its row and why
+    notes: Counter[str] = field(default_factory=Counter)  # what else was done with cells -> how often
+    images_not_found: list[str] = field(default_factory=list)  # paths of images that are not there
 
 
 def write_batches(
@@ -64,6 +71,8 @@ def write_batches(
         forget_rejected(conn, sources)
     seen = PinsSeen(conn) if sync else None
     pins, without_id, reasons = 0, 0, Counter[str]()
+    left_empty, notes, not_found = EmptiedCells(conn, run_id), Counter[str](), 0
+    first_not_found = ""
     waiting: list[PinBatch] = []
     rows_waiting = 0
     on_step("reading", 0, None)
@@ -73,13 +82,16 @@ def write_batches(
         pins += len(batch.pins)
         without_id += len(batch.rejected) - len(batch.rejected_ids)
         reasons.update(row.reason for row in batch.rejected)
+        notes += batch.notes
+        not_found += len(batch.images_not_found)
+        first_not_found = first_not_found or next(iter(batch.images_not_found), "")
         waiting.append(batch)
         rows_waiting += len(batch.pins) + len(batch.rejected)
         if rows_waiting >= ROWS_PER_COMMIT:
-            _commit(conn, waiting, run_id)
+            _commit(conn, waiting, run_id, left_empty)
             waiting, rows_waiting = [], 0
         on_step("reading", pins + reasons.total(), None)
-    _commit(conn, waiting, run_id)
+    _commit(conn, waiting, run_id, left_empty)
     new = count_pins(conn) - before
     counts = PinCounts(
         rows_read=pins + reasons.total(),
@@ -88,7 +100,12 @@ def write_batches(
         updated=pins - new,
         rejected=reasons.total(),
         reasons=dict(reasons.most_common()),
+        left_empty=dict(left_empty.counts.most_common()),
+        notes=dict(notes),
+        images_not_found=not_found,
     )
+    if first_not_found:
+        counts["first_image_not_found"] = first_not_found
     if seen:
         try:
             if mark_gone is None and (without_id or not pins):
@@ -111,9 +128,10 @@ def _why_not_synced(without_id: int) -> str:
     )
 
 
-def _commit(conn: Connection, batches: Iterable[PinBatch], run_id: int) -> None:
+def _commit(conn: Connection, batches: Iterable[PinBatch], run_id: int, left_empty: EmptiedCells) -> None:
     with transaction(conn):
         for batch in batches:
             if batch.pins:
                 upsert_pins(conn, batch.columns, batch.pins)
             keep_rejected(conn, batch.rejected, run_id)
+            left_empty.keep(batch.emptied)

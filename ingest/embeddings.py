@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 
 from ..common.terminal import OnStep, no_step
-from ..sources.cells import RowError, identifier
+from ..sources.cells import RowError, identifier, is_placeholder, row_as_json
 from ..sources.locations import find_sources
 from ..sources.rows import BadRow, Rows, Unreadable, is_missing
 from ..sources.tables import check_columns, read_tables
@@ -26,6 +26,11 @@ FIELDS = ("pin_id", "vector")
 MAX_DIM = 65_536
 # Columns of an export. In lower case, because readers such as DuckDB do not tell columns apart by case.
 RESERVED = {*COLUMNS, *OMNISEARCHSAGE.values()}
+_BRACKETS = {("[", "]"), ("(", ")"), ("{", "}")}
+_NUMPY_NUMBER = re.compile(r"np\.float\d+\(([^()]*)\)")  # in a list that numpy 2 prints
+_PRINTED_ARRAY = re.compile(  # as numpy and torch print an array within others
+    r"(?:np\.|numpy\.|torch\.)?(?:array|tensor)\((\[[^\[\]]*\])(?:,\s*(?:dtype|device)=[\w.:\'\"]*)*\)"
+)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 
@@ -106,37 +111,57 @@ def _vectors_of(rows: Rows, dim: int | None) -> tuple[int | None, list[tuple[str
         )
         dim = sizes.most_common(1)[0][0] if sizes else None
     good, bad = [], []
-    for line, pin_id, vector in zip(rows.lines, pin_ids, vectors, strict=True):
+    for i, (line, pin_id, vector) in enumerate(zip(rows.lines, pin_ids, vectors, strict=True)):
         try:
             good.append((identifier(pin_id), _half_precision(vector, dim)))
         except RowError as error:
-            content = json.dumps({"pin_id": str(pin_id)[:200]}, ensure_ascii=False)
-            bad.append(BadRow(rows.source, line, str(error), content))
+            bad.append(BadRow(rows.source, line, str(error), row_as_json(rows.columns, i)))
     return dim, good, bad
 
 
 def _numbers(cell: Any) -> np.ndarray | str:
-    """The numbers of a cell, or why it has none. CSV has a JSON array, or numbers with blanks between."""
+    """The numbers of a cell, or why it has none."""
     if isinstance(cell, np.ndarray):
         return cell
     if isinstance(cell, Unreadable):
-        return cell.reason
-    if is_missing(cell):
+        return f"vector is {cell.reason}"
+    if is_missing(cell) or (isinstance(cell, str) and is_placeholder(cell)):
         return "no vector"
     try:
         if isinstance(cell, str):
-            cell = (
-                json.loads(cell)
-                if cell.lstrip().startswith("[")
-                else [float(number) for number in cell.replace(",", " ").split()]
-            )
+            cell = _numbers_of_text(cell.strip())
         if not isinstance(cell, (list, tuple)) or any(
             isinstance(number, (str, bool, list, dict)) for number in cell
         ):
             raise TypeError
         return np.array([np.nan if number is None else number for number in cell], dtype=float)
+    except RowError as error:
+        return str(error)
     except (ValueError, TypeError, OverflowError, RecursionError):
         return "the vector is no list of numbers"
+
+
+def _numbers_of_text(text: str) -> Any:
+    """The list that a text writes: JSON, numpy's `[ 0.5   0.25 -1.  ]`, `{1,2}` of Postgres, `1,2` or `1 2`.
+
+    Raises RowError for a vector that was cut when it was printed, ValueError for other texts.
+    """
+    if "..." in text or "\u2026" in text:
+        raise RowError("the vector was cut when it was printed (it has ...): write out all its numbers")
+    if text.startswith("["):
+        try:
+            return json.loads(text)
+        except ValueError:
+            pass
+    text = _NUMPY_NUMBER.sub(r"\1", text)
+    if match := _PRINTED_ARRAY.fullmatch(text):
+        text = match[1]
+    if (text[0], text[-1]) in _BRACKETS:
+        text = text[1:-1]
+    if "_" in text:  # which Python takes for a digit's neighbour
+        raise ValueError
+    separator = "," if "," in text else ";" if ";" in text else None
+    return [float(number) for number in text.split(separator)]
 
 
 def _half_precision(vector: np.ndarray | str, dim: int | None) -> bytes:

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from ..common.terminal import OnStep, no_step
-from ..images.parquet import reference
-from ..sources.cells import RowError, convert_column, identifier, is_unicode, moment, text_column, text_of
-from ..sources.locations import absolute, file_stamp, find_sources
-from ..sources.rows import BadRow, ImageBytes, Rows, SourceError, is_missing
+from ..sources.cells import (
+    MISSING_WORDS,
+    RowError,
+    convert_column,
+    identifier,
+    is_placeholder,
+    listed,
+    row_as_json,
+    text_column,
+    text_of,
+)
+from ..sources.dates import moment
+from ..sources.locations import absolute, find_sources
+from ..sources.rows import BadRow, Rows, SourceError, is_missing
 from ..sources.tables import check_columns, read_tables
 from ..store import Connection
 from .batches import PinBatch, PinCounts, write_batches
+from .image_cells import NO_IMAGE, ImageCell, read_image_cell
 from .placeholders import says_nothing
 
 FIELDS = ("pin_id", "title", "description", "image", "kind", "category", "locale", "created_at", "prompt")
 KINDS = ("pin", "product")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", re.IGNORECASE)
+LEFT_OUT = "{} left out: of several in a cell the first is taken"
+_PLURALS = {"title": "titles", "category": "categories", "locale": "locales", "prompt": "prompts"}
 
 
 def check_sources(
@@ -54,7 +66,8 @@ def ingest_pins(
     """Reads tables of pins into the store. A pin that is there already is updated in the source's columns.
 
     `sources` are files, folders, globs, or "-" for JSON Lines on standard input; `columns` maps fields to
-    columns of other names. `kind` ("pin" or "product") is for rows that name none. A relative path of an
+    columns of other names. `kind` ("pin" or "product") is for rows that name none. A cell that makes no sense
+    is left empty and counted; a row whose pin_id makes no sense is rejected. A relative path of an
     image starts at `image_root`, else at the table's folder; with `image_root`, no image may lie outside.
 
     With `sync` the sources are all there is: at the end, pins that are in none of them are marked as deleted.
@@ -76,73 +89,82 @@ def ingest_pins(
 
 
 def _pins_of(rows: Rows, kind: str | None, image_root: str | None) -> PinBatch:
-    """The pins of some rows. They are made column by column, because that is faster than cell by cell."""
-    source, reasons = rows.columns, dict[int, str]()
-    n = len(rows.lines)
+    """The pins of some rows. They are made column by column, because that is faster than cell by cell.
+
+    A cell that makes no sense becomes empty. Only a row whose pin_id makes no sense is rejected.
+    """
+    source, n = rows.columns, len(rows.lines)
+    reasons = dict[int, str]()  # why a row is rejected
+    empty: dict[str, dict[int, str]] = {field: {} for field in source}  # why a cell is left empty, by field
+    notes = Counter[str]()
     pins: dict[str, Sequence[Any]] = {
         "pin_id": convert_column(identifier, source.get("pin_id", [None] * n), reasons)
     }
     for name in ("title", "description", "category", "locale", "prompt"):
         if name in source:
-            pins[name] = text_column(name, source[name], reasons)
+            pins[name] = text_column(name, source[name], empty[name], partial(_text_of_cell, notes))
     for name in ("title", "description"):
         if name in source:
             pins[f"has_{name}"] = [not says_nothing(text) for text in pins[name]]
+    for name in ("category", "locale", "prompt"):
+        if name in source:
+            pins[name] = [None if text in MISSING_WORDS else text for text in pins[name]]
     if "kind" in source:
-        pins["kind"] = convert_column(lambda value: _kind_of(value, kind), source["kind"], reasons)
+        pins["kind"] = convert_column(lambda value: _kind_of(value, kind), source["kind"], empty["kind"])
     elif kind:
         pins["kind"] = [kind] * n
     if "created_at" in source:
-        pins["created_at"] = convert_column(moment, source["created_at"], reasons)
+        pins["created_at"] = convert_column(moment, source["created_at"], empty["created_at"])
+    not_found: list[str] = []
     if "image" in source:
         base = image_root or os.path.dirname(absolute(rows.source if rows.source != "-" else "stdin"))
-        images = convert_column(lambda value: _image_of(value, base, image_root), source["image"], reasons)
-        pins["image"], pins["image_sha256"], pins["image_stamp"] = zip(
-            *(image or (None, None, None) for image in images), strict=True
+        images: list[ImageCell] = [
+            image or NO_IMAGE
+            for image in convert_column(
+                lambda value: read_image_cell(value, base, image_root), source["image"], empty["image"]
+            )
+        ]
+        pins["image"], pins["image_sha256"], pins["image_stamp"], left_out, missing = zip(
+            *images, strict=True
         )
+        notes[LEFT_OUT.format("images")] += sum(left_out)
+        not_found = [str(image.image) for image in compress(images, missing)]
     return PinBatch(
         tuple(pins),
         [pin for i, pin in enumerate(zip(*pins.values(), strict=True)) if i not in reasons],
-        [BadRow(rows.source, rows.lines[i], reasons[i], _content(source, i)) for i in sorted(reasons)],
+        [BadRow(rows.source, rows.lines[i], reasons[i], row_as_json(source, i)) for i in sorted(reasons)],
         [pins["pin_id"][i] for i in reasons if pins["pin_id"][i] is not None],
+        [
+            BadRow(rows.source, rows.lines[i], reason, row_as_json(source, i))
+            for faults in empty.values()
+            for i, reason in faults.items()
+            if i not in reasons
+        ],
+        notes,
+        not_found,
     )
 
 
-def _content(columns: Mapping[str, Sequence[Any]], i: int) -> str:
-    """Row `i` as JSON, for `rejected_rows`. A value that JSON cannot hold is shown as its type."""
-    row = {name: values[i] for name, values in columns.items()}
-    return json.dumps(row, ensure_ascii=False, default=lambda value: type(value).__name__)
+def _text_of_cell(notes: Counter[str], name: str, value: Any) -> str | None:
+    """The text of a cell: of several titles the first, of several descriptions all. Raises RowError."""
+    items = listed(value)
+    if items is None:
+        return text_of(name, value)
+    texts = [text for item in items if (text := text_of(name, item)) and text.strip()]
+    if name == "description" and len(texts) > 1:
+        notes["descriptions joined: several in a cell"] += 1
+        return " ".join(texts)
+    if len(texts) > 1:
+        notes[LEFT_OUT.format(_PLURALS[name])] += len(texts) - 1
+    return texts[0] if texts else None
 
 
 def _kind_of(value: Any, default: str | None) -> str | None:
     if value in KINDS:
         return str(value)
-    if is_missing(value):
+    text = value.strip().lower() if isinstance(value, str) else value
+    if is_missing(text) or (isinstance(text, str) and is_placeholder(text)):
         return default
+    if isinstance(text, str) and text.removesuffix("s") in KINDS:
+        return text.removesuffix("s")
     raise RowError("kind is neither pin nor product")
-
-
-def _image_of(value: Any, base: str, image_root: str | None) -> tuple[str | None, str | None, str | None]:
-    """(image, image_sha256, image_stamp) of a cell.
-
-    The SHA-256 is None where the image's bytes are not at hand. The stamp changes when the image does.
-    """
-    if isinstance(value, ImageBytes):
-        digest = hashlib.sha256(value.data).hexdigest()
-        return reference(value.path, value.column, value.row), digest, digest
-    text = (text_of("image", value) or "").strip()
-    if not text:
-        return None, None, None
-    if ":" in text and (scheme := _SCHEME.match(text)):
-        if scheme[0].lower() == "file://":
-            raise RowError("image is a file:// address: give the path alone")
-        if scheme[0].lower() in ("parquet://", "tar://", "data:"):
-            # The first two are captioner's own addresses: a row must not point into files of its choice.
-            raise RowError("image is an address that captioner does not read")
-        return text, None, None
-    path = os.path.normpath(text if text.startswith("/") else f"{base}/{text}")
-    if image_root and not path.startswith(image_root.rstrip("/") + "/"):
-        raise RowError("image lies outside --image-root")
-    if not is_unicode(path):
-        raise RowError("the image's folder has a name that is not valid UTF-8")
-    return path, None, file_stamp(path)

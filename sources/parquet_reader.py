@@ -21,13 +21,14 @@ def column_names(source: str) -> list[str]:
 def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow]:
     """The rows of a Parquet file in order; only the columns of wanted fields are read.
 
-    A field "image" whose column holds bytes comes as `ImageBytes`, a field "vector" as NumPy arrays.
+    A field "image" whose column holds bytes comes as `ImageBytes`, or as a list of these; a field "vector"
+    comes as NumPy arrays, and an id that is bytes stays bytes.
     """
     with _open(source) as file:
         schema = file.schema_arrow
         columns = wanted.match(source, schema.names)
         has_images = "image" in columns and _holds_bytes(
-            schema.field(schema.names.index(columns["image"])).type
+            _item_type(schema.field(schema.names.index(columns["image"])).type)
         )
         first_row = 0
         for batch in file.iter_batches(
@@ -41,7 +42,7 @@ def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow]:
                 elif field == "vector":
                     values[field] = _vectors(array)
                 else:
-                    values[field] = _values(array)
+                    values[field] = _values(array, decode=not field.endswith("_id"))
             yield Rows(source, range(first_row + 1, first_row + 1 + batch.num_rows), values)
             first_row += batch.num_rows
 
@@ -76,17 +77,29 @@ def _holds_bytes(kind: Any) -> bool:
     )
 
 
-def _images(source: str, column: str, first_row: int, array: Any) -> list[ImageBytes | str | None]:
-    images: list[ImageBytes | str | None] = []
+def _item_type(kind: Any) -> Any:
+    """The type of the items of a list; every other type as it is."""
+    import pyarrow.types as types
+
+    is_list = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    return kind.value_type if is_list else kind
+
+
+def _images(source: str, column: str, first_row: int, array: Any) -> list[Any]:
     path = str(Path(source).absolute())
-    for row, cell in enumerate(array.to_pylist(), first_row):
+
+    def image(cell: Any, row: int) -> ImageBytes | str | None:
         in_struct = isinstance(cell, dict)
         data = cell.get("bytes") if in_struct else cell
         if isinstance(data, bytes):
-            images.append(ImageBytes(path, f"{column}.bytes" if in_struct else column, row, data))
-        else:  # `datasets` writes {"bytes": null, "path": ...} for images that stay outside of the file
-            images.append(cell.get("path") if in_struct else None)
-    return images
+            return ImageBytes(path, f"{column}.bytes" if in_struct else column, row, data)
+        # `datasets` writes {"bytes": null, "path": ...} for images that stay outside of the file
+        return cell.get("path") if in_struct else None
+
+    return [
+        [image(item, row) for item in cell] if isinstance(cell, list) else image(cell, row)
+        for row, cell in enumerate(array.to_pylist(), first_row)
+    ]
 
 
 def _vectors(array: Any) -> list[Any]:
@@ -110,8 +123,8 @@ def _vectors(array: Any) -> list[Any]:
     ]
 
 
-def _values(array: Any) -> list[Any]:
-    """Python values of a column; `Unreadable` where there is none for a cell."""
+def _values(array: Any, decode: bool = True) -> list[Any]:
+    """Python values of a column; `Unreadable` where a cell has none. `decode` makes text of bytes."""
     import pyarrow as pa
 
     if pa.types.is_timestamp(array.type):  # to UTC; a time without a zone is taken to be in UTC
@@ -120,7 +133,7 @@ def _values(array: Any) -> list[Any]:
         values = array.to_pylist()
     except (ValueError, OverflowError):  # text that is not UTF-8, or times after the year 9999
         values = [_value(scalar) for scalar in array]
-    if _holds_bytes(array.type):  # older writers do not mark text as text
+    if decode and _holds_bytes(array.type):  # older writers do not mark text as text
         values = [_decoded(value) for value in values]
     return list(values)
 

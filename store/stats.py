@@ -6,6 +6,7 @@ from typing import Any, TypedDict, cast
 
 from . import rules
 from .connection import Connection
+from .rejected import LEFT_EMPTY
 
 _TEXTS = f"""
     WITH pin AS MATERIALIZED (
@@ -101,7 +102,8 @@ def coverage(conn: Connection) -> Coverage:
         for status, counted in reasons.items()
     }
     counts["shared_images"], counts["pins_sharing_images"] = conn.execute(_SHARED_IMAGES).fetchone()
-    counts["rejected_rows"] = conn.execute("SELECT count(*) FROM rejected_rows").fetchone()[0]
+    rejected = "SELECT count(*) FROM rejected_rows WHERE substr(reason, 1, ?) <> ?"
+    counts["rejected_rows"] = conn.execute(rejected, [len(LEFT_EMPTY), LEFT_EMPTY]).fetchone()[0]
     counts["models"] = {
         row["recipe_id"]: {name: row[name] for name in ("model", "dtype", "prompt", "captions")}
         for row in conn.execute(_MODELS)

@@ -66,6 +66,9 @@ def test_json_is_exactly_one_object_on_standard_output(tmp_path: Path, table: Pa
         "updated": 0,
         "rejected": 2,
         "reasons": {"more cells than the header has columns": 1, "no pin_id": 1},
+        "left_empty": {},
+        "notes": {},
+        "images_not_found": 0,
     }
     assert json.loads(process("stats", tmp_path / "my.db", "--json").stdout)["pins"] == 3
 

@@ -284,7 +284,7 @@ def test_parquet_files_of_one_run_may_have_different_types(tmp_path: Path, db: P
 
 
 def test_ids_that_differ_slightly_are_different_pins(tmp_path: Path, db: Path) -> None:
-    ids = ["7", "07", "7.0", " 7", "7e0", "٧", "7\u200b"]
+    ids = ["7", "07", "7.5", "7_0", "7e0", "٧", "7\u200b"]
     for ending in ("csv", "jsonl", "parquet"):
         write(tmp_path / f"saves.{ending}", saves_table(*((pin, ending) for pin in ids)))
     write(tmp_path / "boards.csv", boards_table({"csv": "tea", "jsonl": "mug", "parquet": "cup"}))

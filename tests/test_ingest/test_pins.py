@@ -65,6 +65,9 @@ def test_a_table_becomes_pins_and_the_counts_say_so(store: sqlite3.Connection, i
         "updated": 0,
         "rejected": 1,
         "reasons": {"no pin_id": 1},
+        "left_empty": {},
+        "notes": {},
+        "images_not_found": 0,
     }
     columns = "pin_id, kind, title, description, category, locale, created_at, prompt"
     assert pins(store, columns) == [
@@ -84,10 +87,10 @@ def test_a_table_becomes_pins_and_the_counts_say_so(store: sqlite3.Connection, i
         (7.0, "7"),
         (-1, "-1"),
         (2**63, "9223372036854775808"),
-        (" 7 ", " 7 "),
+        (" 7 ", "7"),  # blanks at the ends belong to no id
         ("00012", "00012"),
         ("猫/1", "猫/1"),
-        ("7.0", "7.0"),
+        ("7.0", "7"),  # what a column of floats is in CSV
         ("x" * 4096, "x" * 4096),
     ],
 )
@@ -111,7 +114,21 @@ def test_an_id_is_text_or_a_whole_number(
         ({"pin_id": True}, "pin_id is not text"),
         ({"pin_id": ["7"]}, "pin_id is not text"),
         ({"pin_id": "x" * 4097}, "pin_id is longer than 4096 characters"),
-        ({"pin_id": "\ud800"}, "not valid UTF-8"),
+        ({"pin_id": "\ud800"}, "pin_id is not valid UTF-8"),
+    ],
+)
+def test_a_bad_row_is_kept_with_its_line_and_reason_and_stops_nothing(
+    store: sqlite3.Connection, ingest: Ingest, row: dict, reason: str
+) -> None:
+    counts = ingest({"pin_id": "before"}, row, {"pin_id": "after"})
+    assert pins(store, "pin_id") == [("before",), ("after",)]
+    assert rejected(store) == [(2, reason)]
+    assert counts["reasons"] == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
         ({"pin_id": "1", "title": {"en": "mug"}}, "title is not text"),
         ({"pin_id": "1", "description": False}, "description is not text"),
         ({"pin_id": "1", "kind": "board"}, "kind is neither pin nor product"),
@@ -133,13 +150,15 @@ def test_an_id_is_text_or_a_whole_number(
         ({"pin_id": "1", "image": {"url": "x"}}, "image is not text"),
     ],
 )
-def test_a_bad_row_is_kept_with_its_line_and_reason_and_stops_nothing(
+def test_an_optional_cell_that_makes_no_sense_costs_that_cell_alone(
     store: sqlite3.Connection, ingest: Ingest, row: dict, reason: str
 ) -> None:
     counts = ingest({"pin_id": "before"}, row, {"pin_id": "after"})
-    assert pins(store, "pin_id") == [("before",), ("after",)]
-    assert rejected(store) == [(2, reason)]
-    assert counts["reasons"] == {reason: 1}
+    assert pins(store, "pin_id") == [("before",), ("1",), ("after",)]
+    name = next(name for name in row if name != "pin_id")
+    assert pins(store, name)[1] == ("pin" if name == "kind" else None,)
+    assert (counts["rejected"], counts["left_empty"]) == (0, {reason: 1})
+    assert rejected(store) == [(2, f"left empty: {reason}")]
 
 
 @pytest.mark.parametrize(
@@ -173,9 +192,10 @@ def test_parquet_types_that_databases_write(store: sqlite3.Connection, tmp_path:
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
     ingest_pins(store, [str(tmp_path / "a.parquet")])
     assert pins(store, "pin_id, title, description, created_at") == [
-        ("1" + "0" * 25, "a", "of wood", "2024-05-01T12:00:00Z")
+        ("1" + "0" * 25, "a", "of wood", "2024-05-01T12:00:00Z"),
+        ("7", "b", None, "2024-05-01T12:00:00Z"),
     ]
-    assert rejected(store) == [(2, "not valid UTF-8")]
+    assert rejected(store) == [(2, "left empty: description is not valid UTF-8")]
 
 
 def test_texts_that_say_nothing_count_as_missing_and_are_kept(
@@ -358,7 +378,8 @@ def test_no_image_lies_outside_the_image_root(
 ) -> None:
     (tmp_path / "images").mkdir()
     ingest({"pin_id": "1", "image": image}, image_root=str(tmp_path / "images"))
-    assert rejected(store) == [(1, "image lies outside --image-root")]
+    assert pins(store, "image") == [(None,)]
+    assert rejected(store) == [(1, "left empty: image lies outside --image-root")]
 
 
 def test_images_in_parquet_stay_there_and_have_their_sha256(
@@ -406,15 +427,15 @@ def test_options_that_cannot_work_are_errors_before_anything_is_written(
         check_sources([str(tmp_path / "last.csv")], **options)
 
 
-def test_relative_images_below_a_folder_whose_name_is_not_utf_8_are_rejected(
+def test_relative_images_below_a_folder_whose_name_is_not_utf_8_are_left_out(
     store: sqlite3.Connection, tmp_path: Path
 ) -> None:
     folder = tmp_path / os.fsdecode(b"caf\xe9")
     folder.mkdir()
     (folder / "a.csv").write_text("pin_id,image\n1,https://h/1.jpg\n2,1.jpg\n")
     counts = ingest_pins(store, [str(folder / "a.csv")])
-    assert (counts["pins"], counts["reasons"]) == (
-        1,
+    assert (counts["pins"], counts["left_empty"]) == (
+        2,
         {"the image's folder has a name that is not valid UTF-8": 1},
     )
 
