@@ -7,11 +7,11 @@ import os
 import re
 from typing import Any, NamedTuple
 
+from ..images.endings import IMAGE_ENDINGS
 from ..images.parquet import reference
 from ..sources.cells import RowError, is_placeholder, is_unicode, listed, text_of
 from ..sources.locations import file_stamp
 from ..sources.rows import ImageBytes, is_missing
-from .images import IMAGE_ENDINGS
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:", re.IGNORECASE)
 _PLAIN_ADDRESS = re.compile(r"(?:https?|s3|gs)://[\w./%?=&:@~+-]+", re.ASCII)  # as most are

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..common.terminal import short_name
-from ..sources.cells import RowError, moment, text_of
+from ..sources.cells import RowError, text_of
+from ..sources.dates import moment
 from ..sources.rows import BadRow, is_missing
 from .placeholders import says_nothing
 
