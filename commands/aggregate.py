@@ -10,6 +10,7 @@ import click
 
 from ..common.terminal import printable, steps
 from .explain import explain
+from .table_options import print_columns, print_rejected, table_options
 from .verbs import STORE, Verbs, pair, verb
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def _not_nan(ctx: click.Context, param: click.Parameter, value: float) -> float:
     help="File of titles that say nothing, one per line; replaces the built-in list.",
 )
 @_MAP
+@table_options
 @_MEMORY
 @_REBUILD
 def boards(
@@ -122,6 +124,9 @@ def boards(
     boards: tuple[str, ...],
     saves: tuple[str, ...],
     columns: tuple[str, ...],
+    format: str | None,
+    encoding: str | None,
+    names: list[str] | dict[str, list[str]],
     memory_limit: str | None,
     rebuild: bool,
     as_json: bool,
@@ -136,6 +141,7 @@ def boards(
     \b
     captioner aggregate boards my.db --boards boards.csv --saves 'saves/*.parquet'
     captioner aggregate boards my.db --saves today.csv.gz --map saves.pin_id=item
+    captioner aggregate boards my.db --saves saves.csv --columns saves=pin_id,board_id,saved_at
     captioner aggregate boards my.db --top 5 --min-boards 2
     """
     from .. import api
@@ -149,6 +155,9 @@ def boards(
             boards=boards,
             saves=saves,
             columns=mapping,
+            format=format,
+            encoding=encoding,
+            names=names,
             memory_limit=memory_limit,
             rebuild=rebuild,
             on_step=on_step,
@@ -243,6 +252,7 @@ class WeightType(click.ParamType[tuple[str, float]]):
     help="Keep a query of a pin if at least N people used it.",
 )
 @_MAP
+@table_options
 @_MEMORY
 @_REBUILD
 def queries(
@@ -251,6 +261,9 @@ def queries(
     as_of: datetime | None,
     weights: tuple[tuple[str, float], ...],
     columns: tuple[str, ...],
+    format: str | None,
+    encoding: str | None,
+    names: list[str] | dict[str, list[str]],
     memory_limit: str | None,
     rebuild: bool,
     as_json: bool,
@@ -265,6 +278,7 @@ def queries(
     \b
     captioner aggregate queries my.db --log 'log/*.parquet'
     captioner aggregate queries my.db --log today.jsonl.gz --weight add_to_cart=2
+    captioner aggregate queries my.db --log raw.tsv.zst --columns date,pin_id,query,action
     captioner aggregate queries my.db --as-of 2026-06-01 --min-users 3
     """
     from .. import api
@@ -277,6 +291,9 @@ def queries(
             as_of=as_of.date() if as_of else None,
             weights=dict(weights),
             columns=mapping,
+            format=format,
+            encoding=encoding,
+            names=names,
             memory_limit=memory_limit,
             rebuild=rebuild,
             on_step=on_step,
@@ -308,7 +325,7 @@ def _print(
     if counts["unchanged"]:
         rows.append(("  sources that were read before", counts["unchanged"], False))
     if counts["rejected"]:
-        rows.append(("  rejected, see rejected_rows", counts["rejected"], False))
+        rows.append(("  rejected", counts["rejected"], False))
     rows += [
         ("pins ranked anew", counts["pins"], False),
         (f"  rows written to {table_name}", counts["rows_written"], False),
@@ -317,6 +334,8 @@ def _print(
     rows += [(f"  dropped: {reason}", n, False) for reason, n in counts["dropped"].items()]
     rows += [*more, ("pins that are not in the store yet", counts["pins_not_in_store"], False)]
     click.echo(table(rows, 0))
+    print_columns(counts["columns"])
+    print_rejected(counts)
 
 
 aggregate.add_command(explain)

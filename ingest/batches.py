@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
 from ..common.terminal import OnStep
+from ..sources.report import Reading, ReadReport
 from ..sources.rows import BadRow, SourceError
 from ..store import Connection
 from ..store.connection import transaction
@@ -28,6 +29,7 @@ class PinCounts(TypedDict):
     rejected: int
     reasons: dict[str, int]  # reason -> rejected rows, most frequent first
     deleted: NotRequired[int]  # with `sync`: pins that are gone from the sources
+    columns: NotRequired[ReadReport]  # of tables: what was read as what, and what was ignored
 
 
 @dataclass(slots=True)
@@ -49,12 +51,13 @@ def write_batches(
     on_step: OnStep,
     *,
     sync: bool = False,
+    reading: Reading | None = None,
 ) -> PinCounts:
     """Writes `batches` to the store and records it as a run of `command` with `arguments`.
 
     Rejected rows replace those that are kept of earlier reads of `sources`. With `sync`, pins that no batch
-    has are marked as deleted at the end. Raises SourceError if the batches do not tell which pins those are;
-    the pins are in the store all the same.
+    has are marked as deleted at the end. Raises SourceError if the batches do not tell which pins those are,
+    or if `reading` has a source of which no row could be used; the pins are in the store all the same.
     """
     run_id = start_run(conn, command, arguments)
     before = count_pins(conn)
@@ -87,6 +90,11 @@ def write_batches(
         rejected=reasons.total(),
         reasons=dict(reasons.most_common()),
     )
+    if reading:
+        counts["columns"] = reading.report.as_json()
+        if failure := reading.failure():
+            finish_run(conn, run_id, counts)
+            raise failure
     if seen:
         if without_id or not pins:
             finish_run(conn, run_id, counts)
