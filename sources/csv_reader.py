@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, NamedTuple
 
@@ -58,6 +58,7 @@ class Cells(NamedTuple):
 
     names: list[str]  # empty if the file is empty
     rows: Iterator[tuple[int, list[str] | BadRow]]  # (line, a cell for each column, or why there are none)
+    row_number: Callable[[], int]  # of the row that came last, as a spreadsheet program counts it
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def open_cells(
     with open_source(source) as raw:
         lines = _Lines(as_utf_8(raw, read_as.encoding))
         names, delimiter = _header(source, lines, read_as, header_has, title_lines)
-        yield Cells(names, _rows(source, lines, delimiter, len(names)))
+        yield Cells(names, _rows(source, lines, delimiter, len(names)), lambda: lines.row)
 
 
 class _TooLong(Exception):
@@ -90,6 +91,7 @@ class _Lines:
         self._given_back: deque[str] = deque()
         self.of_row: list[str] = []  # the lines of the current row
         self.number = 0  # of lines read
+        self.row = 0  # the number of the current row: lines within cells do not count
         self.reread_until = 0  # the number of the last line that was ever given back
         self.ended = False
 
@@ -144,6 +146,7 @@ def _header(
         return [above[0].strip()], ","
     delimiter = separator[1] if separator else _delimiter(source, first, read_as)
     lines.give_back_last()
+    lines.row = lines.number - bool(separator) + (not read_as.names)
     if read_as.names:
         _check_no_header(source, first, delimiter, read_as)
         return list(read_as.names), delimiter
@@ -195,6 +198,7 @@ def _rows(source: str, lines: _Lines, delimiter: str, width: int) -> Iterator[tu
     while True:
         lines.of_row.clear()
         number = lines.number + 1
+        lines.row += 1
         try:
             cells = next(reader)
             reason = "a quote is never closed" if lines.ended else ""

@@ -8,7 +8,7 @@ from typing import IO
 
 _BYTES_AT_ONCE = 1 << 16
 _HEAD = 400  # bytes that are looked at
-_UTF_8 = ("utf-8", "utf-8-sig")
+UTF_8 = ("utf-8", "utf-8-sig")
 
 
 def _lone_surrogate(error: UnicodeError) -> tuple[str, int]:
@@ -44,7 +44,7 @@ def encoding_of(head: bytes, wanted: str | None = None) -> str:
 def as_utf_8(raw: io.BufferedReader, wanted: str | None = None) -> io.BufferedReader:
     """The bytes of a text in UTF-8. Text that is in UTF-8 already, as most is, is given through as it is."""
     encoding = encoding_of(raw.peek(_HEAD), wanted)
-    if encoding in _UTF_8:
+    if encoding in UTF_8:
         return raw
     return io.BufferedReader(_Recoded(raw, encoding), _BYTES_AT_ONCE)
 

@@ -73,7 +73,11 @@ def _rows_of(source: str, wanted: Wanted) -> Iterator[tuple[list[str], Iterator[
             if shown is None:
                 raise SourceError(f"{source} has no sheet with cells: save the one you mean as CSV UTF-8")
             others = [sheet.title for sheet in sheets if sheet is not shown]
-            remarks = [f"only the sheet {shown.title!r} was read, not {listed(others, 5)}"] if others else []
+            remarks = (
+                [f"only the sheet {shown.title!r} was read, not {listed(map(repr, others), 5)}"]
+                if others
+                else []
+            )
             shown.reset_dimensions()  # what the file says of its size may be wrong, or empty rows and columns
             yield remarks, _filled(shown)
     except (SourceError, GeneratorExit):

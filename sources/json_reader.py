@@ -97,6 +97,7 @@ class _Keys:
         self._columns = {field: wanted.column_of(field) for field in wanted.fields}
         self._known: dict[tuple[str, ...], list[tuple[str, str]] | str] = {}
         self._used: dict[str, str] = {}  # field -> key
+        self._used_keys = set[str]()  # in all their spellings
         self._seen: dict[str, None] = {}  # keys, as an ordered set
         self._lists: dict[str, None] = {}  # keys that hold lists of objects
 
@@ -109,9 +110,9 @@ class _Keys:
             if len(self._known) < MAX_KEYS:
                 self._known[names] = fields
         if isinstance(value, _Object) and not isinstance(fields, str):
-            for field, key in fields:
+            for _, key in fields:
                 if key in value.twice:
-                    return f"the key of {field} occurs twice"
+                    return f"the key {key[:60]!r} occurs twice"
         return fields
 
     def _match(self, names: tuple[str, ...], value: dict[str, Any]) -> list[tuple[str, str]] | str:
@@ -123,6 +124,8 @@ class _Keys:
         if len(self._seen) < MAX_KEYS:
             self._seen.update(dict.fromkeys(names))
         self._used.update({field: key for field, key in fields if field not in self._used})
+        if len(self._used_keys) < MAX_KEYS:
+            self._used_keys.update(key for _, key in fields)
         of_required = {name for group in self._wanted.required for name in group.split("|")}
         if not of_required & {field for field, _ in fields}:
             for key, cell in value.items():
@@ -133,9 +136,7 @@ class _Keys:
     def read(self, source: str) -> ColumnsRead:
         """What became of the keys, once all rows were read."""
         folders = self._wanted.not_in_file(self._wanted.of_folders(source), self._used)
-        found = find_columns(self._columns, list(self._seen))
-        used = {key for keys in found.values() for key in keys}
-        ignored = [key for key in self._seen if key not in used]
+        ignored = [key for key in self._seen if key not in self._used_keys]
         ignored += self._wanted.ignored_folders(source)
         return ColumnsRead(source, self._used, folders, ignored, list(self._seen), lists=list(self._lists))
 

@@ -33,17 +33,22 @@ def check_shape(source: str, head: bytes, wanted: Wanted) -> None:
     has_id = any(any(found.get(name) for name in group.split("|")) for group in wanted.required)
     alone = value is None or not rest.strip()
     if alone and not has_id and (path := list_of_objects(text)):
-        raise SourceError(f"{source} is one JSON object{below(path)}: {jq(path, source)}")
-    first_line = text.partition("\n")[0]
+        raise SourceError(f"{_name(source)} is one JSON object{_below(path)}: {jq(path, source)}")
     over_lines = value is not None and "\n" in text[: len(text) - len(rest)].strip()
-    if over_lines or (value is None and keys and first_line.rstrip().endswith(("{", ",", "["))):
+    # An object that is longer than the beginning: its second line begins with a key, not with an object.
+    goes_on = value is None and keys and text.partition("\n")[2].lstrip().startswith('"')
+    if over_lines or goes_on:
         raise SourceError(
-            f"{source} has a JSON object over several lines, with the keys {listed(keys)}; captioner reads an"
-            f" object per line, or one array of objects: jq -c . {_quoted(source)} > rows.jsonl"
+            f"{_name(source)} has a JSON object over several lines, with the keys {listed(keys)}; captioner"
+            f" reads an object per line, or one array of objects: {_jq('.', source)}"
         )
 
 
-def below(path: Iterable[str]) -> str:
+def _name(source: str) -> str:
+    return "standard input" if source == "-" else source
+
+
+def _below(path: Iterable[str]) -> str:
     """Where the rows are, in words."""
     return f" whose key {'.'.join(path)!r} holds the rows"
 
@@ -52,7 +57,13 @@ def jq(path: Iterable[str], source: str) -> str:
     """The command that makes JSON Lines of the list at a path of keys."""
     keys = "".join(f".{key}" if _WORD.fullmatch(key) else f"[{json.dumps(key)}]" for key in path)
     keys = keys if keys.startswith(".") else f".{keys}"
-    return f"jq -c {_quoted(f'{keys}[]')} {_quoted(source)} > rows.jsonl"
+    return _jq(f"{keys}[]", source)
+
+
+def _jq(program: str, source: str) -> str:
+    if source == "-":
+        return f"send it through jq -c {_quoted(program)}"
+    return f"jq -c {_quoted(program)} {shlex.quote(source)} > rows.jsonl"
 
 
 def _quoted(text: str) -> str:

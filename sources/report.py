@@ -137,10 +137,9 @@ def nothing_understood(source: str, reasons: Counter[str], read: ColumnsRead | N
     n = reasons.total()
     why = ", ".join(reason for reason, _ in reasons.most_common(_REASONS_SHOWN))
     more = f", and {len(reasons) - _REASONS_SHOWN} other reasons" if len(reasons) > _REASONS_SHOWN else ""
+    name = "standard input" if source == "-" else source
     rows = "its only row was" if n == 1 else f"all {n:,} rows were"
-    sentence = (
-        f"nothing of {source} could be used: {rows} rejected, see the table rejected_rows ({why}{more})"
-    )
+    sentence = f"nothing of {name} could be used: {rows} rejected, see the table rejected_rows ({why}{more})"
     if read:
         sentence += f"; its columns: {listed(read.names)}{_mend(source, read, wanted)}"
     if "not valid UTF-8" in reasons:
