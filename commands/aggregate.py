@@ -170,6 +170,8 @@ def boards(
             ("titles kept", counts["titles"]),
             [("saves on unknown boards", counts["unknown_boards"], False)],
         )
+        print_columns(counts["columns"])
+        print_rejected(counts)
     return counts
 
 
@@ -310,6 +312,8 @@ def queries(
                     printable(f"actions of no weight (--weight ACTION=W): {some}{more}"), 80, "", "  "
                 )
             )
+        print_columns(counts["columns"])
+        print_rejected(counts)
     return counts
 
 
@@ -325,7 +329,7 @@ def _print(
     if counts["unchanged"]:
         rows.append(("  sources that were read before", counts["unchanged"], False))
     if counts["rejected"]:
-        rows.append(("  rejected", counts["rejected"], False))
+        rows.append(("  rejected, see rejected_rows", counts["rejected"], False))
     rows += [
         ("pins ranked anew", counts["pins"], False),
         (f"  rows written to {table_name}", counts["rows_written"], False),
@@ -334,8 +338,6 @@ def _print(
     rows += [(f"  dropped: {reason}", n, False) for reason, n in counts["dropped"].items()]
     rows += [*more, ("pins that are not in the store yet", counts["pins_not_in_store"], False)]
     click.echo(table(rows, 0))
-    print_columns(counts["columns"])
-    print_rejected(counts)
 
 
 aggregate.add_command(explain)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ..sources.report import ReadReport, TableColumns
 
 _SETS, _IGNORED, _REMARKS = 5, 12, 5  # as many are printed; --json has more
+_PATH = 60  # characters of a path
 _FORMATS = ("csv", "tsv", "jsonl", "json", "parquet", "xlsx")
 
 
@@ -86,11 +87,11 @@ def print_columns(report: ReadReport) -> None:
 
 
 def _line(table: TableColumns) -> str:
-    files = short_name(table["source"], 60) if table["files"] == 1 else ""
+    files = _end_of(table["source"]) if table["files"] == 1 else ""
     if table["source"] == "-":
         files = "standard input"
     kind = f"{table['table']}: " if "table" in table else ""
-    name = files or f"{plural(table['files'], 'file')} such as {short_name(table['source'], 60)}"
+    name = files or f"{plural(table['files'], 'file')} such as {_end_of(table['source'])}"
     read = [
         short_name(field) if field == column else f"{field} from {short_name(column)}"
         for field, column in table["read"].items()
@@ -103,6 +104,11 @@ def _line(table: TableColumns) -> str:
             shown.append(f"{more:,} more")
         line += f"; ignored: {', '.join(shown)}"
     return line
+
+
+def _end_of(path: str) -> str:
+    """A path, or its end if it is long."""
+    return path if len(path) <= _PATH else "…" + path[1 - _PATH :]
 
 
 def print_rejected(counts: Mapping[str, Any]) -> None:

@@ -46,19 +46,19 @@ class Report:
 
     def add(self, read: ColumnsRead, wanted: Wanted, table: str = "", unread: Collection[str] = ()) -> None:
         """Adds a source. `unread` are fields that the command knows and does not read."""
-        fields = {field: column.strip() for field, column in read.columns.items() if field not in unread}
+        fields = {field: _text(column) for field, column in read.columns.items() if field not in unread}
         fields |= {
             field: f"{wanted.column_of(field)}= (folder)" for field in read.folders if field not in unread
         }
-        ignored = [name.strip() or "(no name)" for name in read.ignored]
-        ignored += [column.strip() for field, column in read.columns.items() if field in unread]
+        ignored = [_text(name) or "(no name)" for name in read.ignored]
+        ignored += [_text(column) for field, column in read.columns.items() if field in unread]
         key = (table, *fields.items(), "", *ignored)
         if found := self._tables.get(key):
             found["files"] += 1
         elif len(self._tables) < MAX_SETS:
             new: TableColumns = {
                 "files": 1,
-                "source": read.source,
+                "source": _text(read.source),
                 "read": fields,
                 "ignored": ignored[:MAX_NAMES],
             }
@@ -75,13 +75,18 @@ class Report:
     def remark(self, text: str) -> None:
         """Adds something else that was ignored, as a sentence without a full stop."""
         if len(self._remarks) < MAX_REMARKS:
-            self._remarks[text] = None
+            self._remarks[_text(text)] = None
 
     def as_json(self) -> ReadReport:
         report: ReadReport = {"tables": list(self._tables.values()), "remarks": list(self._remarks)}
         if self._more:
             report["more_tables"] = self._more
         return report
+
+
+def _text(name: str) -> str:
+    """A name without blanks at its ends; bytes that are no text become marks that say so."""
+    return name.strip().encode("utf-8", "replace").decode()
 
 
 class Reading:
