@@ -32,7 +32,8 @@ def encoding_of(head: bytes, wanted: str | None = None) -> str:
     if head.startswith(codecs.BOM_UTF8):
         return "utf-8-sig"
     if wanted:
-        return codecs.lookup(wanted).name
+        name = codecs.lookup(wanted).name
+        return f"{name}-le" if name in ("utf-16", "utf-32") else name  # without a mark
     even, odd = head[0:_HEAD:2], head[1:_HEAD:2]
     if len(head) >= 4 and odd.count(0) * 2 > len(odd) and not even.count(0):
         return "utf-16-le"
