@@ -141,7 +141,7 @@ def boards(
     \b
     captioner aggregate boards my.db --boards boards.csv --saves 'saves/*.parquet'
     captioner aggregate boards my.db --saves today.csv.gz --map saves.pin_id=item
-    captioner aggregate boards my.db --saves saves.csv --columns saves=pin_id,board_id,saved_at
+    captioner aggregate boards my.db --saves s.csv --columns saves=pin_id,board_id
     captioner aggregate boards my.db --top 5 --min-boards 2
     """
     from .. import api
@@ -280,7 +280,7 @@ def queries(
     \b
     captioner aggregate queries my.db --log 'log/*.parquet'
     captioner aggregate queries my.db --log today.jsonl.gz --weight add_to_cart=2
-    captioner aggregate queries my.db --log raw.tsv.zst --columns date,pin_id,query,action
+    captioner aggregate queries s.db --log l.tsv --columns date,query,pin_id,action
     captioner aggregate queries my.db --as-of 2026-06-01 --min-users 3
     """
     from .. import api

@@ -169,7 +169,7 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
         with errors_name(source):
             if path.stat().st_size > MAX_BYTES:
                 raise SheetError(f"{path} has more than {MAX_BYTES:,} bytes, so it cannot be a sheet")
-            if format_of(source, _AS_CSV) != "csv":
+            if not _is_text(source):
                 raise SheetError(f"{path} is a workbook: save it as CSV and give that file")
             read_as = ReadAs("csv", _encoding(path))
             with open_cells(source, read_as, header_has="item_id", title_lines=TITLE_ROWS) as table:
@@ -184,6 +184,13 @@ def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     if twice := next((name for name in columns if name in _READ and columns.count(name) > 1), None):
         raise SheetError(f"{path} has the column {twice!r} twice: delete the one that was added")
     return columns, rows
+
+
+def _is_text(source: str) -> bool:
+    try:
+        return format_of(source, _AS_CSV) == "csv"
+    except SourceError:  # a workbook that captioner reads nowhere, or an archive
+        return False
 
 
 def _encoding(path: Path) -> str | None:

@@ -143,7 +143,8 @@ def _header(
             f"{source} has a first line of more than {MAX_LINE:,} characters: is it a CSV file?"
         ) from None
     if header_has and header_has not in first.lower() and above:
-        return [above[0].strip()], ","
+        delimiter = separator[1] if separator else _delimiter(source, above[0], read_as)
+        return next(csv.reader([above[0]], delimiter=delimiter), []), delimiter
     delimiter = separator[1] if separator else _delimiter(source, first, read_as)
     lines.give_back_last()
     lines.row = lines.number - bool(separator) + (not read_as.names)

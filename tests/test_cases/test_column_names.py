@@ -31,7 +31,9 @@ def write(path: Path, names: list[str], *table: tuple[str, ...]) -> Path:
         path.write_text("".join(tab.join(row) + "\n" for row in [tuple(names), *table]))
     else:
         objects = [
-            "{" + ", ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in zip(names, row, strict=True)) + "}"
+            "{"
+            + ", ".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in zip(names, row, strict=True))
+            + "}"
             for row in table
         ]
         path.write_text("\n".join(objects) if ending == "jsonl" else "[" + ",\n".join(objects) + "]")

@@ -32,7 +32,9 @@ def store(tmp_path: Path) -> Path:
 
 
 def queries(store: Path) -> list:
-    return rows(store, "SELECT query, engagements, first_date, last_date FROM engaged_query_ranks ORDER BY query")
+    return rows(
+        store, "SELECT query, engagements, first_date, last_date FROM engaged_query_ranks ORDER BY query"
+    )
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -70,11 +72,15 @@ def test_pins_have_the_columns_of_their_folders(tmp_path: Path, store: Path, end
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_the_file_wins_over_its_folder_and_that_is_said(tmp_path: Path, store: Path, ending: str) -> None:
     table = {"pin_id": ["p1", "p1"], "query": ["mug", "cup"], "action": ["save", "save"]}
-    log = write(tmp_path / f"date=2026-05-31/l.{ending}", **table, date=["2026-05-31T23:00:00Z", "2026-05-01"])
+    log = write(
+        tmp_path / f"date=2026-05-31/l.{ending}", **table, date=["2026-05-31T23:00:00Z", "2026-05-01"]
+    )
     printed = said("aggregate", "queries", store, "--log", log)
     assert "date is 2026-05-01 in the file and 2026-05-31 by the folder's name; the file counts" in printed
     assert [row[2] for row in queries(store)] == ["2026-05-01", "2026-05-31"]
-    agrees = write(tmp_path / f"date=2026-05-30/l.{ending}", **table, date=["2026-05-30", "2026-05-30T08:00:00Z"])
+    agrees = write(
+        tmp_path / f"date=2026-05-30/l.{ending}", **table, date=["2026-05-30", "2026-05-30T08:00:00Z"]
+    )
     assert "by the folder's name" not in said("aggregate", "queries", store, "--log", agrees)
 
 
@@ -82,7 +88,10 @@ def test_a_time_in_the_file_counts_before_a_day_of_its_folder(tmp_path: Path, st
     for ending in ENDINGS:
         write(
             tmp_path / f"date=2026-05-31/{ending}.{ending}",
-            **{"pin_id": ["p1"], "query": [ending], "action": ["save"], "timestamp": ["2026-05-30T23:59:00Z"]},
+            pin_id=["p1"],
+            query=[ending],
+            action=["save"],
+            timestamp=["2026-05-30T23:59:00Z"],
         )
     said("aggregate", "queries", store, "--log", tmp_path / "date=2026-05-31")
     assert {row[3] for row in queries(store)} == {"2026-05-30"}

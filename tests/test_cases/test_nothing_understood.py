@@ -20,7 +20,9 @@ def test_a_table_without_ids_names_the_column_to_map(tmp_path: Path, name: str) 
     elif name == "p.xlsx":
         workbook(table, [["id", "title"], [1, "A lamp"]])
     else:
-        table.write_text(json.dumps({"id": 1, "title": "A lamp"} if name == "p.jsonl" else [{"id": 1, "title": 2}]))
+        table.write_text(
+            json.dumps({"id": 1, "title": "A lamp"} if name == "p.jsonl" else [{"id": 1, "title": 2}])
+        )
     sentence = refused("ingest", "pins", tmp_path / "s.db", table)
     assert "its columns: id, title" in sentence
     assert "say which one it is with --map pin_id=id" in sentence
@@ -34,7 +36,10 @@ def test_rejected_rows_are_kept_and_other_sources_are_taken_in(tmp_path: Path) -
     assert "all 2 rows were rejected" in sentence
     assert "--map pin_id=sku; the rows of the other sources were taken in" in sentence
     assert rows(tmp_path / "s.db", "SELECT pin_id FROM pins") == [("1",)]
-    assert rows(tmp_path / "s.db", "SELECT line, reason FROM rejected_rows") == [(1, "no pin_id"), (2, "no pin_id")]
+    assert rows(tmp_path / "s.db", "SELECT line, reason FROM rejected_rows") == [
+        (1, "no pin_id"),
+        (2, "no pin_id"),
+    ]
 
 
 def test_sync_deletes_nothing_if_a_source_was_not_understood(tmp_path: Path) -> None:
@@ -47,7 +52,9 @@ def test_sync_deletes_nothing_if_a_source_was_not_understood(tmp_path: Path) -> 
 def test_vectors_that_are_none_are_an_error(tmp_path: Path) -> None:
     store = tmp_path / "s.db"
     said("ingest", "pins", store, "-", stdin='{"pin_id": "1"}\n')
-    sentence = refused("ingest", "embeddings", store, "-", "--name", "v", stdin='{"pin_id": 1, "emb": [1, 2]}\n')
+    sentence = refused(
+        "ingest", "embeddings", store, "-", "--name", "v", stdin='{"pin_id": 1, "emb": [1, 2]}\n'
+    )
     assert "nothing of standard input could be used" in sentence
     assert "--map vector=emb" in sentence
 
@@ -63,13 +70,17 @@ def test_a_log_of_which_no_row_counts_is_an_error_each_time(tmp_path: Path, name
     if name == "bad.csv":
         bad.write_text("pin_id,query,action,date\n1,mug,save,yesterday\n")
     else:
-        pq.write_table(pa.table({"pin_id": [""], "query": ["x"], "action": ["s"], "date": ["2026-05-31"]}), bad)
+        pq.write_table(
+            pa.table({"pin_id": [""], "query": ["x"], "action": ["s"], "date": ["2026-05-31"]}), bad
+        )
     for _ in range(2):
         assert f"nothing of {bad} could be used" in refused(
             "aggregate", "queries", store, "--log", good, "--log", bad
         )
         assert rows(store, "SELECT count(*) FROM engaged_queries") == [(1,)]
-        assert rows(store, "SELECT source, line FROM rejected_rows") == [(str(bad), 1 if "parq" in name else 2)]
+        assert rows(store, "SELECT source, line FROM rejected_rows") == [
+            (str(bad), 1 if "parq" in name else 2)
+        ]
     bad.write_text(LOG.replace("mug", "lamp")) if name == "bad.csv" else pq.write_table(
         pa.table({"pin_id": ["1"], "query": ["lamp"], "action": ["save"], "date": ["2026-05-31"]}), bad
     )
@@ -91,7 +102,9 @@ def test_a_rebuild_from_a_log_that_is_not_understood_keeps_what_was_there(tmp_pa
 def test_aggregate_prints_the_reasons_of_rejected_rows(tmp_path: Path) -> None:
     store = tmp_path / "s.db"
     said("ingest", "pins", store, "-", stdin='{"pin_id": "1"}\n')
-    (tmp_path / "l.csv").write_text(LOG + "1,mug,save,2026-05-31,x\n,mug,save,2026-05-31\n,cup,save,2026-05-31\n")
+    (tmp_path / "l.csv").write_text(
+        LOG + "1,mug,save,2026-05-31,x\n,mug,save,2026-05-31\n,cup,save,2026-05-31\n"
+    )
     printed = said("aggregate", "queries", store, "--log", tmp_path / "l.csv")
     assert "3 rows rejected (see the table rejected_rows):" in printed
     assert "         2  no pin_id\n" in printed
@@ -113,7 +126,16 @@ def test_aggregate_prints_the_reasons_of_rejected_rows(tmp_path: Path) -> None:
         ('{\n "pin_id": 1\n}\n{\n "pin_id": 2\n}\n', "jq -c . p.json"),
         ('\ufeff{\n "a": "' + "x" * 2_000_000 + '",\n "b": 1\n}', "jq -c . p.json"),
     ],
-    ids=["over lines", "on one line", "deep", "a key of two words", "pages", "large", "written out", "one large"],
+    ids=[
+        "over lines",
+        "on one line",
+        "deep",
+        "a key of two words",
+        "pages",
+        "large",
+        "written out",
+        "one large",
+    ],
 )
 def test_json_that_holds_the_rows_below_a_key_names_it_and_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, command: str

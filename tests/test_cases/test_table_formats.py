@@ -118,7 +118,9 @@ def test_unpacking_takes_little_memory(tmp_path: Path, ending: str) -> None:
 
 @pytest.mark.parametrize("name", ["p.xlsx", "p.csv", "p.xls", "p.parquet"])
 def test_excel_is_told_by_its_first_bytes(tmp_path: Path, name: str) -> None:
-    workbook(tmp_path / "p.xlsx", [[None], ["PIN_ID", "title", None], [1001, "Mug"], [], [1002.0, None]], "Stock")
+    workbook(
+        tmp_path / "p.xlsx", [[None], ["PIN_ID", "title", None], [1001, "Mug"], [], [1002.0, None]], "Stock"
+    )
     (tmp_path / "p.xlsx").rename(tmp_path / name)
     printed = said("ingest", "pins", tmp_path / "s.db", tmp_path / name)
     assert rows(tmp_path / "s.db", "SELECT pin_id, title FROM pins") == [("1001", "Mug"), ("1002", None)]
@@ -127,7 +129,9 @@ def test_excel_is_told_by_its_first_bytes(tmp_path: Path, name: str) -> None:
 
 def test_excel_in_aggregate(tmp_path: Path) -> None:
     said("ingest", "pins", tmp_path / "s.db", "-", stdin='{"pin_id": "1"}\n')
-    log = workbook(tmp_path / "l.xlsx", [["pin_id", "query", "action", "date"], [1, "mug", "save", "2026-05-31"]])
+    log = workbook(
+        tmp_path / "l.xlsx", [["pin_id", "query", "action", "date"], [1, "mug", "save", "2026-05-31"]]
+    )
     assert counts("aggregate", "queries", tmp_path / "s.db", "--log", log)["queries"] == 1
 
 
@@ -157,7 +161,9 @@ def test_what_is_no_table_is_refused_by_name(tmp_path: Path, name: str, make, me
     assert message in sentence
 
 
-def test_a_workbook_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_workbook_that_unpacks_to_too_much_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     workbook(tmp_path / "p.xlsx", [["pin_id"], *([i] for i in range(1000))])
     monkeypatch.setattr("pincaption.sources.excel_reader.MAX_UNPACKED", 10_000)
     assert "save it as CSV UTF-8" in refused("ingest", "pins", tmp_path / "s.db", tmp_path / "p.xlsx")
@@ -166,7 +172,9 @@ def test_a_workbook_that_unpacks_to_too_much_is_refused(tmp_path: Path, monkeypa
 def test_without_openpyxl_the_error_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     workbook(tmp_path / "p.xlsx", [["pin_id"], [1]])
     monkeypatch.setitem(sys.modules, "openpyxl", None)
-    assert "pip install 'pincaption[excel]'" in refused("ingest", "pins", tmp_path / "s.db", tmp_path / "p.xlsx")
+    assert "pip install 'pincaption[excel]'" in refused(
+        "ingest", "pins", tmp_path / "s.db", tmp_path / "p.xlsx"
+    )
 
 
 # --- --format and --columns ---
@@ -236,7 +244,9 @@ def test_rows_are_never_lost_in_silence(seed: int) -> None:
     from pincaption.sources.tables import read_tables
 
     draw = random.Random(seed)
-    table = [["".join(draw.choices('a,;\t|"\n \ufeff', k=draw.randrange(6))) for _ in range(2)] for _ in range(5)]
+    table = [
+        ["".join(draw.choices('a,;\t|"\n \ufeff', k=draw.randrange(6))) for _ in range(2)] for _ in range(5)
+    ]
     delimiter = draw.choice(",;\t|")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "t.csv"

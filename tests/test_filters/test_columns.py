@@ -139,8 +139,7 @@ def test_a_mapped_column_that_no_json_row_has_is_an_error(tmp_path: Path, db: Pa
             "boards",
             "--saves",
             {"pin": ["1"], "board_id": ["a"]},
-            "has no column 'pin_id'; say which one it is with --map pin_id=pin;"
-            " its columns: pin, board_id",
+            "has no column 'pin_id'; say which one it is with --map pin_id=pin; its columns: pin, board_id",
         ),
         (
             "queries",

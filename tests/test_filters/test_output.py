@@ -32,7 +32,7 @@ from .tables import (
 
 
 def before_columns(printed: str) -> str:
-    """What is printed before the lines about columns, which are as long as the paths of files, and reasons."""
+    """What is printed before the lines about columns, which are as long as paths, and the reasons."""
     table, *_ = re.split(r"^(?:\w+: )?columns of ", printed, flags=re.MULTILINE)
     return table
 
