@@ -280,7 +280,7 @@ def queries(
     \b
     captioner aggregate queries my.db --log 'log/*.parquet'
     captioner aggregate queries my.db --log today.jsonl.gz --weight add_to_cart=2
-    captioner aggregate queries s.db --log l.tsv --columns date,query,pin_id,action
+    captioner aggregate queries my.db --log 'log/*.tsv.zst' --encoding cp1252
     captioner aggregate queries my.db --as-of 2026-06-01 --min-users 3
     """
     from .. import api
