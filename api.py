@@ -45,20 +45,28 @@ def ingest_pins(
     kind: Literal["pin", "product"] | None = None,
     image_root: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    format: str | None = None,
+    encoding: str | None = None,
+    names: Sequence[str] = (),
     sync: bool = False,
     on_step: OnStep = no_step,
 ) -> PinCounts:
     """Reads tables of pins into the store, like `captioner ingest pins`. Makes a store that is missing.
 
     `sources` is one or several files, folders, globs, or "-" for JSON Lines on standard input. `columns` maps
-    fields of a pin to columns of other names. With `sync`, pins that are in none of the sources are marked as
-    deleted. Bad rows are counted and kept in the table rejected_rows. Raises SourceError or StoreError.
+    fields of a pin to columns of other names. `format`, `encoding` and `names` (the columns of files without
+    a header) say how files are written. With `sync`, pins that are in none of the sources are marked as
+    deleted. Bad rows are counted and kept in the table rejected_rows. Raises SourceError, also if all rows of
+    a source are bad, StoreError, or OptionError.
     """
     from .ingest import pins
+    from .sources.read_as import ReadAs
+
+    read_as = ReadAs(format, encoding, tuple(names))
 
     paths = _paths(sources)
     # Before the store is made: a mistyped name must not leave an empty store behind.
-    pins.check_sources(paths, image_root=_text(image_root), columns=columns)
+    pins.check_sources(paths, image_root=_text(image_root), columns=columns, read_as=read_as)
     with _opened(store, create=True) as conn:
         return pins.ingest_pins(
             conn,
@@ -66,6 +74,7 @@ def ingest_pins(
             kind=kind,
             image_root=_text(image_root),
             columns=columns,
+            read_as=read_as,
             sync=sync,
             on_step=on_step,
         )
@@ -98,17 +107,25 @@ def ingest_embeddings(
     *,
     name: str,
     columns: Mapping[str, str] | None = None,
+    format: str | None = None,
+    encoding: str | None = None,
+    names: Sequence[str] = (),
     on_step: OnStep = no_step,
 ) -> VectorCounts:
     """Reads tables of vectors (pin_id, vector) into the store, like `captioner ingest embeddings`.
 
     `name` is what the vectors are called in the store and in exports. All vectors of one name have the same
-    size. Bad rows are counted and kept in the table rejected_rows. Raises SourceError or StoreError.
+    size. `format`, `encoding` and `names` are those of `ingest_pins`. Bad rows are counted and kept in the
+    table rejected_rows. Raises SourceError, also if all rows of a source are bad, StoreError, or OptionError.
     """
     from .ingest import embeddings
+    from .sources.read_as import ReadAs
 
+    read_as = ReadAs(format, encoding, tuple(names))
     with _opened(store) as conn:
-        return embeddings.ingest_embeddings(conn, _paths(sources), name, columns=columns, on_step=on_step)
+        return embeddings.ingest_embeddings(
+            conn, _paths(sources), name, columns=columns, read_as=read_as, on_step=on_step
+        )
 
 
 def caption(
@@ -216,6 +233,9 @@ def aggregate_boards(
     max_words: int = 10,
     generic_titles: Path | None = None,
     columns: Mapping[str, str] | None = None,
+    format: str | None = None,
+    encoding: str | None = None,
+    names: Sequence[str] | Mapping[str, Sequence[str]] = (),
     memory_limit: str | None = None,
     rebuild: bool = False,
     on_step: OnStep = no_step,
@@ -224,9 +244,12 @@ def aggregate_boards(
 
     `boards` and `saves` are tables; what was read before is kept, and not read again. Without sources,
     everything is ranked again with the options given. `columns` maps fields ("saves.pin_id") to columns.
-    Raises SourceError or StoreError.
+    `format`, `encoding` and `names` are those of `ingest_pins`; `names` can also be a list for each kind,
+    {"saves": ["pin_id", "board_id"]}. Raises SourceError, also if all rows of a source are bad, StoreError,
+    or OptionError.
     """
     from .filters import boards as room
+    from .filters.files import Files
 
     options = room.BoardOptions(
         top=top,
@@ -244,6 +267,7 @@ def aggregate_boards(
             saves=_paths(saves),
             options=options,
             columns=columns,
+            files=Files(format, encoding, names),
             memory_limit=memory_limit,
             rebuild=rebuild,
             on_step=on_step,
@@ -264,6 +288,9 @@ def aggregate_queries(
     max_share_per_user: float | None = None,
     defaults: bool = False,
     columns: Mapping[str, str] | None = None,
+    format: str | None = None,
+    encoding: str | None = None,
+    names: Sequence[str] | Mapping[str, Sequence[str]] = (),
     memory_limit: str | None = None,
     rebuild: bool = False,
     on_step: OnStep = no_step,
@@ -274,9 +301,12 @@ def aggregate_queries(
     everything is ranked again. `as_of` None is the newest day in the log. `weights` changes or adds weights
     of actions. Weights, `window_days`, `max_per_user` and `max_share_per_user` that are not named are those
     of the last call for this store; with `defaults`, and at first, they are save=1, long_click=1, click=0.25,
-    730 days and no bounds. Raises SourceError, StoreError, or OptionError for a weight that is not allowed.
+    730 days and no bounds. `format`, `encoding` and `names` are those of `ingest_pins`. Raises SourceError,
+    also if all rows of a source are bad, StoreError, or OptionError for a weight or another option that is
+    not allowed.
     """
     from .filters import queries as room
+    from .filters.files import Files
 
     counting: dict[str, Any] = {
         "window_days": window_days,
@@ -298,6 +328,7 @@ def aggregate_queries(
             log=_paths(log),
             options=options,
             columns=columns,
+            files=Files(format, encoding, names),
             memory_limit=memory_limit,
             rebuild=rebuild,
             on_step=on_step,

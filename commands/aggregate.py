@@ -11,7 +11,8 @@ import click
 
 from ..common.terminal import plural, printable, steps, wrapped
 from .explain import explain
-from .ingest_counts import print_left_empty
+from .ingest_counts import print_columns, print_left_empty, print_rejected
+from .table_options import table_options
 from .verbs import STORE, Verbs, pair, verb
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def _not_nan(ctx: click.Context, param: click.Parameter, value: float | None) ->
     help="File of titles that say nothing, one per line; replaces the built-in list.",
 )
 @_MAP
+@table_options
 @_MEMORY
 @_REBUILD
 def boards(
@@ -124,6 +126,9 @@ def boards(
     boards: tuple[str, ...],
     saves: tuple[str, ...],
     columns: tuple[str, ...],
+    format: str | None,
+    encoding: str | None,
+    names: list[str] | dict[str, list[str]],
     memory_limit: str | None,
     rebuild: bool,
     as_json: bool,
@@ -138,6 +143,7 @@ def boards(
     \b
     captioner aggregate boards my.db --boards boards.csv --saves 'saves/*.parquet'
     captioner aggregate boards my.db --saves today.csv.gz --map saves.pin_id=item
+    captioner aggregate boards my.db --saves s.csv --columns saves=pin_id,board_id
     captioner aggregate boards my.db --top 5 --min-boards 2
     """
     from .. import api
@@ -151,6 +157,9 @@ def boards(
             boards=boards,
             saves=saves,
             columns=mapping,
+            format=format,
+            encoding=encoding,
+            names=names,
             memory_limit=memory_limit,
             rebuild=rebuild,
             on_step=on_step,
@@ -163,6 +172,7 @@ def boards(
             ("titles kept", counts["titles"]),
             [("saves on unknown boards", counts["unknown_boards"], False)],
         )
+        _print_read(counts)
     return counts
 
 
@@ -263,6 +273,7 @@ class WeightType(click.ParamType[tuple[str, float]]):
     help="Weights, window and bounds for users start from their defaults, not from those of the last call.",
 )
 @_MAP
+@table_options
 @_MEMORY
 @_REBUILD
 def queries(
@@ -271,6 +282,9 @@ def queries(
     as_of: datetime | None,
     weights: tuple[tuple[str, float], ...],
     columns: tuple[str, ...],
+    format: str | None,
+    encoding: str | None,
+    names: list[str] | dict[str, list[str]],
     memory_limit: str | None,
     rebuild: bool,
     as_json: bool,
@@ -286,6 +300,7 @@ def queries(
     \b
     captioner aggregate queries my.db --log 'log/*.parquet'
     captioner aggregate queries my.db --log today.jsonl.gz --weight add_to_cart=2
+    captioner aggregate queries my.db --log 'log/*.tsv.zst' --encoding cp1252
     captioner aggregate queries my.db --as-of 2026-06-01 --min-users 3
     """
     from .. import api
@@ -298,6 +313,9 @@ def queries(
             as_of=as_of.date() if as_of else None,
             weights=dict(weights),
             columns=mapping,
+            format=format,
+            encoding=encoding,
+            names=names,
             memory_limit=memory_limit,
             rebuild=rebuild,
             on_step=on_step,
@@ -314,6 +332,7 @@ def queries(
                     printable(f"actions of no weight (--weight ACTION=W): {some}{more}"), 80, "", "  "
                 )
             )
+        _print_read(counts)
     return counts
 
 
@@ -350,6 +369,12 @@ def _print(
     rows += [(f"  dropped: {reason}", n, False) for reason, n in counts["dropped"].items()]
     rows += [*more, ("pins that are not in the store yet", counts["pins_not_in_store"], False)]
     click.echo(table(rows, 0))
+
+
+def _print_read(counts: BoardsResult | QueriesResult) -> None:
+    """Prints what was read of the tables, and what could not be used."""
+    print_columns(counts["columns"])
+    print_rejected(counts)
     print_left_empty(counts["left_empty"])
 
 

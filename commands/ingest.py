@@ -8,7 +8,8 @@ from typing import Any, Literal
 import click
 
 from ..common.terminal import steps
-from .ingest_counts import print_images, print_pins, print_rejected
+from .ingest_counts import print_columns, print_images, print_pins, print_rejected
+from .table_options import table_options
 from .verbs import STORE, Verbs, pair, verb
 
 _MAP = click.option(
@@ -35,6 +36,7 @@ def ingest() -> None:
     help="Folder that relative image paths start from (default: the folder of the table).",
 )
 @_MAP
+@table_options
 @click.option("--sync", is_flag=True, help="Mark pins that are in none of the sources as deleted.")
 def ingest_pins(
     store: str,
@@ -42,13 +44,16 @@ def ingest_pins(
     kind: Literal["pin", "product"] | None,
     image_root: str | None,
     columns: tuple[str, ...],
+    format: str | None,
+    encoding: str | None,
+    names: list[str],
     sync: bool,
     as_json: bool,
 ) -> Mapping[str, Any]:
     """Read tables of pins into a store.
 
-    A source is a file of Parquet, CSV, TSV or JSON Lines (also .gz), a folder of these, a glob, or - for JSON
-    Lines on standard input.
+    A source is a file of Parquet, CSV, TSV, JSON Lines or Excel (text also as .gz, .bz2, .zst), a folder of
+    these, a glob, or - for JSON Lines on standard input. Folders such as date=2026-05-31/ are columns.
 
     Columns: pin_id, and any of title, description, image (path, URL, or bytes in Parquet), kind, category,
     locale, created_at, prompt. A pin that the store has already is updated in the columns that the source
@@ -67,7 +72,16 @@ def ingest_pins(
     mapping = dict(pair(text) for text in columns)
     with steps({"reading": "rows"}) as on_step:
         counts = api.ingest_pins(
-            store, sources, kind=kind, image_root=image_root, columns=mapping, sync=sync, on_step=on_step
+            store,
+            sources,
+            kind=kind,
+            image_root=image_root,
+            columns=mapping,
+            format=format,
+            encoding=encoding,
+            names=_one_list(names),
+            sync=sync,
+            on_step=on_step,
         )
     if not as_json:
         print_pins(counts, store)
@@ -114,8 +128,16 @@ def ingest_images(
     "--name", required=True, help="Name of the vectors in the store and in exports, for instance pinsage."
 )
 @_MAP
+@table_options
 def ingest_vectors(
-    store: str, sources: tuple[str, ...], name: str, columns: tuple[str, ...], as_json: bool
+    store: str,
+    sources: tuple[str, ...],
+    name: str,
+    columns: tuple[str, ...],
+    format: str | None,
+    encoding: str | None,
+    names: list[str],
+    as_json: bool,
 ) -> Mapping[str, Any]:
     """Keep a vector for each pin, to be exported with it.
 
@@ -131,10 +153,27 @@ def ingest_vectors(
 
     mapping = dict(pair(text) for text in columns)
     with steps({"reading": "rows"}) as on_step:
-        counts = api.ingest_embeddings(store, sources, name=name, columns=mapping, on_step=on_step)
+        counts = api.ingest_embeddings(
+            store,
+            sources,
+            name=name,
+            columns=mapping,
+            format=format,
+            encoding=encoding,
+            names=_one_list(names),
+            on_step=on_step,
+        )
     if not as_json:
         click.echo(f"{counts['vectors']:,} vectors of {counts['dim'] or 0} numbers into {store} as {name}")
         if counts["pins_not_in_store"]:
             click.echo(f"{counts['pins_not_in_store']:,} of pins that are not in the store yet")
+        print_columns(counts["columns"])
         print_rejected(counts)
     return counts
+
+
+def _one_list(names: Any) -> list[str]:
+    """The value of --columns for a command that reads one kind of table. Raises click.UsageError."""
+    if isinstance(names, dict):
+        raise click.UsageError("--columns takes names of columns, for instance pin_id,title,image")
+    return list(names)

@@ -6,8 +6,6 @@ People add columns and leave answers out. All of that is accepted.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from dataclasses import dataclass
@@ -15,7 +13,13 @@ from pathlib import Path
 
 from ..common.errors import PincaptionError
 from ..sources.cells import RowError
+from ..sources.csv_reader import open_cells
 from ..sources.dates import moment
+from ..sources.encodings import UTF_8, encoding_of
+from ..sources.formats import format_of
+from ..sources.locations import errors_name
+from ..sources.read_as import ReadAs
+from ..sources.rows import BadRow, SourceError
 from .questions import CANNOT_JUDGE, QUESTIONS, restored
 
 MAX_BYTES = 100_000_000  # of a sheet
@@ -23,6 +27,8 @@ MAX_COMMENT = 10_000  # characters
 TITLE_ROWS = 10  # people may have added so many rows above the header
 ALL_QUESTIONS = {question.name: question for questions in QUESTIONS.values() for question in questions}
 CAPTION_COLUMNS = ("caption", "first_caption", "second_caption")
+_READ = {"item_id", "sample", "number", "comment", "seconds", "answered_at", *ALL_QUESTIONS, *CAPTION_COLUMNS}
+_AS_CSV = ReadAs("csv")
 
 
 class SheetError(PincaptionError):
@@ -65,8 +71,7 @@ def read_sheet(path: str | Path) -> list[Answer]:
     for number, cells in rows:
         if not any(cell.strip() for cell in cells):
             continue
-        # Reversed, so that of two columns with the same name the first one counts.
-        row = dict(zip(reversed(columns), reversed(cells), strict=True))
+        row = dict(zip(columns, cells, strict=True))
         answer = _answer(row, str(path), number)
         if answer.item_id in row_of:
             raise SheetError(
@@ -160,43 +165,42 @@ def _moment(cell: str) -> str | None:
 
 def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The names of the columns in lower case, and for each row its number and one cell per column."""
-    text = _decoded(_bytes(path))
-    # A first line like "sep=;" tells Excel the delimiter. Some programs write it.
-    separator = re.match(r'"?sep=(.)"?\r?\n', text, re.IGNORECASE)
-    text = text[separator.end() :] if separator else text
-    header = next((line for line in text.splitlines()[:TITLE_ROWS] if "item_id" in line.lower()), "")
-    delimiter = separator[1] if separator else max(",;\t|", key=header.count)
+    source = str(path)
     try:
-        rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-    except csv.Error as error:
-        raise SheetError(f"{path} is not a CSV file: {error}") from None
-    names = [[cell.strip().lower() for cell in row] for row in rows]
-    start = next((i for i, row in enumerate(names[:TITLE_ROWS]) if "item_id" in row), 0)
-    columns = names[start] if start < len(names) else []
-    width = len(columns)
-    return columns, [
-        (number, (row + [""] * width)[:width]) for number, row in enumerate(rows[start + 1 :], start + 2)
-    ]
+        with errors_name(source):
+            if path.stat().st_size > MAX_BYTES:
+                raise SheetError(f"{path} has more than {MAX_BYTES:,} bytes, so it cannot be a sheet")
+            if not _is_text(source):
+                raise SheetError(f"{path} is a workbook: save it as CSV and give that file")
+            read_as = ReadAs("csv", _encoding(path))
+            with open_cells(source, read_as, header_has="item_id", title_lines=TITLE_ROWS) as table:
+                rows = []
+                for _, cells in table.rows:
+                    if isinstance(cells, BadRow):
+                        raise SheetError(f"{path}, row {table.row_number()}: {cells.reason}")
+                    rows.append((table.row_number(), cells))
+    except SourceError as error:
+        raise SheetError(str(error)) from None
+    columns = [name.strip().lower() for name in table.names]
+    if twice := next((name for name in columns if name in _READ and columns.count(name) > 1), None):
+        raise SheetError(f"{path} has the column {twice!r} twice: delete the one that was added")
+    return columns, rows
 
 
-def _bytes(path: Path) -> bytes:
+def _is_text(source: str) -> bool:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise SheetError(f"{path} has more than {MAX_BYTES:,} bytes, so it cannot be a sheet")
-        data = path.read_bytes()
-    except OSError as error:
-        raise SheetError(f"{path} cannot be read: {error.strerror}") from None
-    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):  # .xlsx and .ods; .xls
-        raise SheetError(f"{path} is a workbook: save it as CSV and give that file")
-    return data
+        return format_of(source, _AS_CSV) == "csv"
+    except SourceError:  # a workbook that captioner reads nowhere, or an archive
+        return False
 
 
-def _decoded(data: bytes) -> str:
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", errors="replace")
-    if data[1:200:2].count(0) > len(data[1:200:2]) // 2:
-        return data.decode("utf-16-le", errors="replace")
+def _encoding(path: Path) -> str | None:
+    """cp1252 for a file that is not UTF-8: Excel in Western countries saves CSV like this."""
+    data = path.read_bytes()
+    if encoding_of(data[:1000]) not in UTF_8:
+        return None
     try:
-        return data.decode("utf-8-sig")
+        data.decode()
     except UnicodeDecodeError:
-        return data.decode("cp1252", errors="replace")  # Excel in Western countries saves CSV like this
+        return "cp1252"
+    return None

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from ..common.personal import holds_personal_data
+from ..sources.report import Report
 from ..sources.rows import BadRow, SourceError
 from ..store.rejected import MOST_EMPTIED
 from .duck import escaped, one, read_parquet
@@ -73,16 +74,17 @@ def read_batch(
     target: Target,
     codebooks: Mapping[str, list[str]],
     scratch: Path,
+    report: Report,
 ) -> Batch:
     """Writes the rows of `sources`, all of one kind, to the file {stem}-{kind}.parquet.
 
     Texts get the numbers that they have in `codebooks` (name -> paths of its files); texts that are new get
     numbers in new files. Fills in evidence_id (counting from `first_id`), rows_read, rejected and counts of
-    each source. Raises SourceError.
+    each source. `report` gets what else was ignored. Raises SourceError.
     """
-    layouts = {source.path: layout for source in sources if (layout := layout_of(db, source))}
+    layouts = {source.path: layout for source in sources if (layout := layout_of(db, source, report))}
     try:
-        return _read(db, sources, layouts, first_id, target, codebooks, scratch)
+        return _read(db, sources, layouts, first_id, target, codebooks, scratch, report)
     except _NOT_OF_THE_FILE:
         raise
     except duckdb.Error as error:
@@ -94,7 +96,7 @@ def read_batch(
             message = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise SourceError(f"{paths}{others} is damaged: {message}") from error
         # Text that is not UTF-8, or a damaged file. The Python reader says which row or which file it is.
-        return _read(db, sources, {}, first_id, target, codebooks, scratch)
+        return _read(db, sources, {}, first_id, target, codebooks, scratch, report)
 
 
 def _read(
@@ -105,9 +107,10 @@ def _read(
     target: Target,
     codebooks: Mapping[str, list[str]],
     scratch: Path,
+    report: Report,
 ) -> Batch:
     kind = TABLE_KINDS[sources[0].kind]
-    _load(db, sources, layouts, first_id, scratch)
+    _load(db, sources, layouts, first_id, scratch, report)
     new = []
     if kind.text_field:
         _normalise_texts(db, kind.text_field)
@@ -130,7 +133,12 @@ def _read(
 
 
 def _load(
-    db: Any, sources: Sequence[Source], layouts: Mapping[str, Layout], first_id: int, scratch: Path
+    db: Any,
+    sources: Sequence[Source],
+    layouts: Mapping[str, Layout],
+    first_id: int,
+    scratch: Path,
+    report: Report,
 ) -> None:
     """Makes the views raw (all rows) and good (those that are not rejected).
 
@@ -145,18 +153,21 @@ def _load(
     for layout, group in groups.items():
         for source in group:
             source.evidence_id, first_id = first_id, first_id + 1
-        files = [source.path if layout else stage(source, scratch) for source in group]
-        parts.append(_raw_rows(kind, layout, files, group[0].evidence_id))
+        files = [source.path if layout else stage(source, scratch, report) for source in group]
+        parts.append(_raw_rows(kind, layout, files, group))
     db.execute("CREATE OR REPLACE TEMP VIEW raw AS " + " UNION ALL ".join(parts))
     db.execute("CREATE OR REPLACE TEMP VIEW good AS SELECT * FROM raw WHERE bad IS NULL")
 
 
-def _raw_rows(kind: TableKind, layout: Layout | None, files: Sequence[str], first_id: int) -> str:
-    """SQL for the rows of some files of one layout, or of staged files."""
+def _raw_rows(kind: TableKind, layout: Layout | None, files: Sequence[str], sources: Sequence[Source]) -> str:
+    """SQL for the rows of the files of some sources, of one layout or staged."""
     names = ", ".join(kind.fields)
-    source = f"{first_id} + file_index::INTEGER AS source"
+    source = f"{sources[0].evidence_id} + file_index::INTEGER AS source"
     if layout:
-        fields = ", ".join(f"{sql} AS {name}" for name, sql in zip(kind.fields, layout.fields, strict=True))
+        fields = ", ".join(
+            f"{_of_folders(name, sources) if sql is None else sql} AS {name}"
+            for name, sql in zip(kind.fields, layout.fields, strict=True)
+        )
         about = f"{layout.bad} AS bad, {layout.emptied} AS emptied, {layout.content} AS content"
         rows = f"SELECT {source}, file_row_number + 1 AS line, {about}, {fields} FROM {read_parquet(files)}"
         content = "content"
@@ -166,6 +177,12 @@ def _raw_rows(kind: TableKind, layout: Layout | None, files: Sequence[str], firs
         content = f"coalesce(content, to_json(struct_pack({struct}))::VARCHAR)"
     return f"""SELECT source, line, coalesce(bad, why) AS bad, emptied, {content} AS content, {names}
         FROM (SELECT *, {rejection_reason(kind)} AS why FROM ({rows}))"""
+
+
+def _of_folders(field: str, sources: Sequence[Source]) -> str:
+    """SQL for a field that has one value in all rows of a file."""
+    values = [source.of_folders[field] for source in sources]
+    return values[0] if len({*values}) == 1 else f"[{', '.join(values)}][file_index::INTEGER + 1]"
 
 
 def _normalise_texts(db: Any, field: str) -> None:
@@ -263,19 +280,24 @@ def _left_empty(db: Any) -> dict[str, int]:
 
 def _emptied_cells(db: Any, sources: Sequence[Source]) -> Iterator[BadRow]:
     some = f"row_number() OVER (PARTITION BY why) <= {MOST_EMPTIED}"
-    return _rows(db, sources, f"SELECT source, line, why, content FROM ({_EMPTIED}) QUALIFY {some}")
+    select = f"SELECT source, line, why, content FROM ({_EMPTIED}) QUALIFY {some}"
+    return (row for _, row in _rows(db, sources, select))
 
 
 def _bad_rows(db: Any, sources: Sequence[Source]) -> Iterator[BadRow]:
     if not any(source.rejected for source in sources):
-        return iter(())
-    return _rows(db, sources, "SELECT source, line, bad, content FROM raw WHERE bad IS NOT NULL")
+        return
+    for source, row in _rows(db, sources, "SELECT source, line, bad, content FROM raw WHERE bad IS NOT NULL"):
+        source.reasons[row.reason] += 1
+        yield row
 
 
-def _rows(db: Any, sources: Sequence[Source], select: str) -> Iterator[BadRow]:
-    names = {source.evidence_id: source.name for source in sources}
+def _rows(db: Any, sources: Sequence[Source], select: str) -> Iterator[tuple[Source, BadRow]]:
+    """The source and the row, of each row of `select`: source, line, reason, content."""
+    by_id = {source.evidence_id: source for source in sources}
     rows = db.sql(select)
     for batch in rows.to_arrow_reader(ROWS_AT_ONCE):
         columns = (column.to_pylist() for column in batch.columns)
         for evidence_id, line, reason, content in zip(*columns, strict=True):
-            yield BadRow(names[evidence_id], line, reason, content or "")
+            source = by_id[evidence_id]
+            yield source, BadRow(source.name, line, reason, content or "")

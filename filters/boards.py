@@ -15,12 +15,14 @@ from typing import Any, TypedDict, cast
 
 from ..common.terminal import OnStep, no_step
 from ..sources.locations import absolute
+from ..sources.report import ReadReport
 from ..store import Connection, StoreError, transaction
 from ..store.aggregates import counts_if_unchanged, pins_not_in_store, remember
 from ..store.ranks import PinRow, sorted_ranks, write_ranks
 from ..store.runs import finish_run, start_run
 from .duck import make, one
 from .evidence import Evidence, open_evidence
+from .files import AS_NAMED, Files
 from .text import normalise
 
 SHARES_COUNT_FROM = 1000  # boards: with fewer, the share of boards says nothing about a title
@@ -76,7 +78,9 @@ class BoardsResult(BoardRanking):
 
     rows_read: int
     rejected: int  # rows, see the table rejected_rows
+    reasons: dict[str, int]  # reason -> rejected rows, most frequent first
     left_empty: dict[str, int]  # reason -> cells that made no sense and were left empty
+    columns: ReadReport  # what was read as what, and what was ignored
     sources: int  # contents that were read
     unchanged: int  # sources that had been read before
     pins_not_in_store: int  # that have titles
@@ -89,6 +93,7 @@ def aggregate_boards(
     saves: Sequence[str] = (),
     options: BoardOptions = BoardOptions(),
     columns: Mapping[str, str] | None = None,
+    files: Files = AS_NAMED,
     memory_limit: str | None = None,
     rebuild: bool = False,
     on_step: OnStep = no_step,
@@ -97,12 +102,14 @@ def aggregate_boards(
 
     The result is that of one run over everything read so far. `boards` and `saves` are paths, globs, folders,
     or `-` for standard input; both may be empty, if other options are to rank anew. `columns` maps fields to
-    columns (`pin_id` or `saves.pin_id`). `memory_limit` is for DuckDB, such as "500MB". `rebuild` first
-    forgets everything that was read. Raises SourceError, StoreError.
+    columns (`pin_id` or `saves.pin_id`), and `files` says how the files are written. `memory_limit` is for
+    DuckDB, such as "500MB". `rebuild` first forgets everything that was read. Raises SourceError, also (once
+    everything is written) for a source all of whose rows were rejected, and StoreError.
     """
     generic = generic_titles(options.generic_titles)
     stored_options = options.as_json(generic)
     arguments = {"boards": list(boards), "saves": list(saves), "map": dict(columns or {}), "rebuild": rebuild}
+    arguments |= files.as_json()
     with open_evidence(conn, "boards", memory_limit) as evidence:
         if not rebuild:
             evidence.check_files()
@@ -111,11 +118,14 @@ def aggregate_boards(
             {"boards": boards, "saves": saves},
             columns or {},
             run_id,
+            files=files,
             rebuild=rebuild,
             on_source=lambda done, total: on_step("reading", done, total),
         )
         state = evidence.state()
         if not any(state):
+            if evidence.failure:
+                raise evidence.failure
             raise StoreError("no boards and no saves have been read yet: name them with --boards and --saves")
         if counts := counts_if_unchanged(conn, "boards", stored_options, state):
             ranking = cast(BoardRanking, counts | {"pins": 0, "rows_written": 0})
@@ -139,6 +149,8 @@ def aggregate_boards(
         "pins_not_in_store": pins_not_in_store(conn, "board_titles"),
     }
     finish_run(conn, run_id, dict(result))
+    if evidence.failure:
+        raise evidence.failure
     return result
 
 

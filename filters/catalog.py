@@ -109,14 +109,17 @@ class Catalog:
         emptied_cells: Iterable[BadRow],
         run_id: int,
         *,
+        failed: Sequence[Source] = (),
         forget: bool,
     ) -> None:
         """Notes that a batch of sources of one kind was read.
 
         `ids` has the evidence_id of each source's content (by digest). The rows of the sources that were
-        `unread` are in `file`. `forget` first forgets everything that the aggregation has read.
+        `unread` are in `file`. Of sources that `failed`, only the rejected rows are kept: they will be read
+        again, and what they gave before still counts. `forget` first forgets everything that the aggregation
+        has read.
         """
-        kind = batch[0].kind
+        kind = (*batch, *failed)[0].kind
         with transaction(self.conn):
             if forget:
                 self._forget()
@@ -124,7 +127,7 @@ class Catalog:
                 "INSERT INTO evidence VALUES (?, ?, ?, ?, ?, ?)",
                 [(s.evidence_id, kind, s.digest, file, s.rows_read, json.dumps(s.counts)) for s in unread],
             )
-            self._replace_rejected(batch, ids, bad_rows, run_id)
+            self._replace_rejected(kind, batch, ids, failed, bad_rows, run_id)
             EmptiedCells(self.conn, run_id).keep(emptied_cells)
             self.conn.executemany("INSERT INTO partials VALUES (?, ?, ?, ?)", codebooks)
             self.conn.executemany(
@@ -140,14 +143,19 @@ class Catalog:
             )
 
     def _replace_rejected(
-        self, batch: Sequence[Source], ids: Mapping[str, int], bad_rows: Iterable[BadRow], run_id: int
+        self,
+        kind: str,
+        batch: Sequence[Source],
+        ids: Mapping[str, int],
+        failed: Sequence[Source],
+        bad_rows: Iterable[BadRow],
+        run_id: int,
     ) -> None:
         """Replaces the rejected rows of sources whose content has changed."""
-        rows = self.conn.execute(
-            "SELECT path, evidence_id FROM evidence_sources WHERE kind = ?", [batch[0].kind]
-        )
+        rows = self.conn.execute("SELECT path, evidence_id FROM evidence_sources WHERE kind = ?", [kind])
         id_before = dict(map(tuple, rows))
         changed = [source for source in batch if id_before.get(source.key) != ids[source.digest]]
+        changed += failed
         # `run_id`: the same file may be given as a table of two kinds. The rows that this run rejected when
         # it read the other one stay.
         self.conn.executemany(

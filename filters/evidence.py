@@ -11,18 +11,22 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
-from ..sources.locations import find_sources
+from ..sources.columns import Wanted
+from ..sources.report import Reading, ReadReport, Report
 from ..sources.rows import SourceError
-from ..sources.tables import check_columns
+from ..sources.tables import check_columns, tables_of
 from ..store import Connection, StoreError
 from .batch import Target, add_functions, read_batch
 from .catalog import TABLES, Aggregation, Catalog, Partial, partials_folder
 from .duck import connect, read_parquet
+from .files import AS_NAMED, Files
 from .source import Source, current_stamp, source_key
 from .table_kinds import TABLE_KINDS
 
@@ -34,7 +38,9 @@ class ReadCounts(TypedDict):
 
     rows_read: int
     rejected: int  # rows, see the table rejected_rows
+    reasons: dict[str, int]  # reason -> rejected rows, most frequent first
     left_empty: dict[str, int]  # reason -> cells that made no sense and were left empty
+    columns: ReadReport  # what was read as what, and what was ignored
     sources: int  # contents that were read
     unchanged: int  # sources that had been read before
 
@@ -44,6 +50,7 @@ class Evidence:
 
     def __init__(self, conn: Connection, aggregation: Aggregation, folder: Path, db: Any):
         self.catalog, self.folder, self.db = Catalog(conn, aggregation), folder, db
+        self.failure: SourceError | None = None  # of sources that `read` could use nothing of
 
     def ids(self, kind: str) -> set[int]:
         """The evidence_id of each content that counts."""
@@ -91,25 +98,39 @@ class Evidence:
         columns: Mapping[str, str],
         run_id: int,
         *,
+        files: Files = AS_NAMED,
         rebuild: bool = False,
         on_source: Callable[[int, int], None] = lambda done, total: None,
     ) -> ReadCounts:
         """Takes in what is new in `sources`: kind -> paths, globs, folders or `-`.
 
-        `columns` maps fields to columns, and `kind.field` the field of one kind. `on_source` gets how many
-        sources are done, and of how many. Raises SourceError; batches that were read before it are kept.
+        `columns` maps fields to columns, and `kind.field` the field of one kind; `files` says how the files
+        are written. `on_source` gets how many sources are done, and of how many. Raises SourceError; batches
+        that were read before it are kept. Sources all of whose rows are rejected are told by `failure`.
         """
         kinds = self.catalog.kinds
-        mapping = {kind: columns_of(kind, columns) for kind in kinds}
-        all_sources = [(kind, path) for kind in kinds for path in find_sources(sources.get(kind, ()))]
+        report = Report()
+        readings = {
+            kind: Reading(
+                wanted_of(kind, columns, files),
+                report,
+                kind if len(kinds) > 1 else "",
+                TABLE_KINDS[kind].ignored,
+            )
+            for kind in kinds
+        }
+        all_sources = [
+            (kind, path)
+            for kind in kinds
+            for path in tables_of(sources.get(kind, ()), readings[kind].wanted.read_as)
+        ]
         new = [
-            Source(kind, path, mapping[kind])
+            Source(kind, path, readings[kind].wanted)
             for kind, path in all_sources
-            if rebuild or not self._is_unchanged(kind, path, mapping[kind])
+            if rebuild or not self._is_unchanged(kind, path, readings[kind].wanted)
         ]
         for kind in kinds:
-            paths = [source.path for source in new if source.kind == kind and source.path != "-"]
-            check_columns(paths, TABLE_KINDS[kind].names, mapping[kind], TABLE_KINDS[kind].required)
+            check_columns([source.path for source in new if source.kind == kind], readings[kind].wanted)
         if rebuild and not new:
             raise SourceError(
                 "--rebuild starts afresh and needs every source: name them with "
@@ -118,38 +139,61 @@ class Evidence:
         total: ReadCounts = {
             "rows_read": 0,
             "rejected": 0,
+            "reasons": {},
             "left_empty": {},
+            "columns": report.as_json(),
             "sources": 0,
             "unchanged": len(all_sources) - len(new),
         }
-        done = 0
+        done, forget = 0, rebuild
+        reasons, left_empty = Counter[str](), Counter[str]()
         on_source(0, len(new))
         with self._scratch() as scratch:
             for batch in _batches(new):
                 for source in batch:
                     source.identify(scratch)
-                forget = rebuild and done == 0
-                read = self._read_batch(batch, scratch, run_id, total["left_empty"], forget=forget)
+                read, any_good = self._read_batch(batch, scratch, run_id, report, left_empty, forget=forget)
+                forget = forget and not any_good
+                for source in read:
+                    name = "-" if source.from_stdin else source.path
+                    if source.columns:
+                        readings[source.kind].columns(replace(source.columns, source=name))
+                    readings[source.kind].rows(
+                        name, source.rows_read - source.rejected, source.reasons.elements()
+                    )
+                    reasons.update(source.reasons)
                 total["rows_read"] += sum(source.rows_read for source in read)
                 total["rejected"] += sum(source.rejected for source in read)
                 total["sources"] += len(read)
                 total["unchanged"] += len(batch) - len(read)
                 done += len(batch)
                 on_source(done, len(new))
+        total["reasons"] = dict(reasons.most_common())
+        total["left_empty"] = dict(left_empty.most_common())
+        total["columns"] = report.as_json()
+        self.failure = next(filter(None, (reading.failure() for reading in readings.values())), None)
         return total
 
-    def _is_unchanged(self, kind: str, path: str, columns: Mapping[str, str]) -> bool:
+    def _is_unchanged(self, kind: str, path: str, wanted: Wanted) -> bool:
         if path == "-":
             return False
         stamp = self.catalog.stamp(kind, source_key(path))
-        return stamp is not None and stamp == current_stamp(path, columns)
+        return stamp is not None and stamp == current_stamp(path, wanted)
 
     def _read_batch(
-        self, batch: list[Source], scratch: Path, run_id: int, left_empty: dict[str, int], *, forget: bool
-    ) -> list[Source]:
-        """Reads a batch of one kind and commits it; returns the sources whose content was not known.
+        self,
+        batch: list[Source],
+        scratch: Path,
+        run_id: int,
+        report: Report,
+        left_empty: Counter[str],
+        *,
+        forget: bool,
+    ) -> tuple[list[Source], bool]:
+        """Reads a batch of one kind and commits it.
 
-        Adds to `left_empty` how many cells were left empty, by the reason.
+        Returns the sources whose content was not known, and whether any source of the batch counts. Adds to
+        `left_empty` how many cells were left empty, by the reason.
         """
         kind = batch[0].kind
         ids = {} if forget else self.catalog.ids_by_digest(kind)
@@ -166,24 +210,33 @@ class Evidence:
         if unread:
             names = TABLE_KINDS[kind].codebooks
             known_codes = {name: [] if forget else self._codebook(name) for name in names}
-            rows = read_batch(self.db, unread, first_id, target, known_codes, scratch)
+            rows = read_batch(self.db, unread, first_id, target, known_codes, scratch, report)
             codebooks = [
                 Partial(book.file, f"{self.catalog.aggregation} {book.codebook}", book.rows)
                 for book in rows.codebooks
             ]
             bad_rows, emptied_cells = rows.bad_rows, rows.emptied_cells
-            for reason, n in rows.left_empty.items():
-                left_empty[reason] = left_empty.get(reason, 0) + n
+            left_empty.update(rows.left_empty)
         for source in batch:
             if source.has_changed():
                 raise SourceError(f"{source.path} changed while it was read: run the same command again")
         ids |= {source.digest: source.evidence_id for source in unread}
-        file = target.file(kind)
+        failed = {source.digest for source in unread if source.has_no_good_row}
+        good = [source for source in batch if source.digest not in failed]
         self.catalog.commit(
-            batch, ids, unread, file, codebooks, bad_rows, emptied_cells, run_id, forget=forget
+            good,
+            ids,
+            [source for source in unread if source.digest not in failed],
+            target.file(kind),
+            codebooks if good else (),
+            bad_rows,
+            emptied_cells,
+            run_id,
+            failed=[source for source in batch if source.digest in failed],
+            forget=forget and bool(good),
         )
         self.drop_leftovers()
-        return unread
+        return unread, bool(good)
 
     def _codebook(self, name: str) -> list[str]:
         return [self.path(file) for file in self.catalog.codebook_files(name)]
@@ -256,6 +309,13 @@ def open_evidence(
         finally:
             db.close()
             shutil.rmtree(folder / "spill", ignore_errors=True)
+
+
+def wanted_of(kind: str, columns: Mapping[str, str], files: Files = AS_NAMED) -> Wanted:
+    """What is read of one kind of table. Raises SourceError for an unknown field of --map, OptionError."""
+    table = TABLE_KINDS[kind]
+    kinds = next(tables for tables in TABLES.values() if kind in tables)
+    return Wanted(table.names, columns_of(kind, columns), table.required, files.of(kind, kinds))
 
 
 def columns_of(kind: str, columns: Mapping[str, str]) -> dict[str, str]:

@@ -14,12 +14,14 @@ from typing import Any, TypedDict, cast
 
 from ..common.errors import OptionError
 from ..common.terminal import OnStep, no_step
+from ..sources.report import ReadReport
 from ..store import Connection, StoreError, transaction
 from ..store.aggregates import counts_if_unchanged, last_run, pins_not_in_store, remember
 from ..store.ranks import PinRow, sorted_ranks, write_ranks
 from ..store.runs import finish_run, start_run
 from .duck import make, one
 from .evidence import Evidence, open_evidence
+from .files import AS_NAMED, Files
 from .incremental_counts import Core, find_touched, last_core, make_core
 from .query_window import UserCap, Window, action_key, count_queries, prepare_counting
 
@@ -100,7 +102,9 @@ class QueriesResult(QueryRanking):
     options: dict[str, Any]  # that were used, as `QueryOptions.as_json` gives them
     rows_read: int
     rejected: int  # rows, see the table rejected_rows
+    reasons: dict[str, int]  # reason -> rejected rows, most frequent first
     left_empty: dict[str, int]  # reason -> cells that made no sense and were left empty
+    columns: ReadReport  # what was read as what, and what was ignored
     sources: int  # contents that were read
     unchanged: int  # sources that had been read before
     pins_not_in_store: int  # that have queries
@@ -112,6 +116,7 @@ def aggregate_queries(
     log: Sequence[str] = (),
     options: QueryOptions | None = None,
     columns: Mapping[str, str] | None = None,
+    files: Files = AS_NAMED,
     memory_limit: str | None = None,
     rebuild: bool = False,
     on_step: OnStep = no_step,
@@ -126,6 +131,7 @@ def aggregate_queries(
     options = options or QueryOptions()
     weights, scale = whole_weights(options.weights)
     arguments = {"log": list(log), "map": dict(columns or {}), "rebuild": rebuild}
+    arguments |= files.as_json()
     with open_evidence(conn, "queries", memory_limit) as evidence:
         if not rebuild:
             evidence.check_files()
@@ -134,11 +140,14 @@ def aggregate_queries(
             {"log": log},
             columns or {},
             run_id,
+            files=files,
             rebuild=rebuild,
             on_source=lambda done, total: on_step("reading", done, total),
         )
         state = evidence.state()
         if not any(state):
+            if evidence.failure:
+                raise evidence.failure
             raise StoreError("no query log has been read yet: name it with --log")
         as_of = options.as_of or newest_day(evidence)
         stored_options = options.as_json() | {"as_of": str(as_of)}
@@ -176,6 +185,8 @@ def aggregate_queries(
         "pins_not_in_store": pins_not_in_store(conn, "engaged_queries"),
     }
     finish_run(conn, run_id, dict(result))
+    if evidence.failure:
+        raise evidence.failure
     return result
 
 

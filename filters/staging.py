@@ -6,7 +6,7 @@ The reader of `ingest pins` reads them, value by value.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -16,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..sources.cells import RowError, convert_column, identifier, row_as_json, text_column
+from ..sources.columns import ColumnsRead
 from ..sources.dates import moment
+from ..sources.report import Report
 from ..sources.rows import BadRow, Rows, SourceError, is_missing
-from ..sources.tables import read_tables
+from ..sources.tables import read_wanted
 from .row_checks import MAX_COUNT, optional_identifier
 from .source import Source
 from .table_kinds import TABLE_KINDS, FieldType, TableKind
@@ -31,7 +33,7 @@ _ARROW_TYPES: dict[FieldType, pa.DataType] = {
 }
 
 
-def stage(source: Source, scratch: Path) -> str:
+def stage(source: Source, scratch: Path, report: Report) -> str:
     """Writes the rows of a source to a Parquet file in `scratch`, and returns its path.
 
     Its columns are the fields of the kind of table, and line (number in the source), bad (why the row is
@@ -44,7 +46,10 @@ def stage(source: Source, scratch: Path) -> str:
     path = str(scratch / f"{source.evidence_id}.parquet")
     any_rows = has_text = False
     with pq.ParquetWriter(path, pa.schema(types.items())) as writer:
-        for rows in read_tables([source.path], kind.names, source.columns, kind.required):
+        for rows in _read(source, report):
+            if isinstance(rows, ColumnsRead):
+                source.columns = rows
+                continue
             if isinstance(rows, BadRow):
                 columns: list[Any] = [[rows.line], [rows.reason], [None], [rows.content]]
                 columns += [[None]] * len(kind.fields)
@@ -61,6 +66,16 @@ def stage(source: Source, scratch: Path) -> str:
     return path
 
 
+def _read(source: Source, report: Report) -> Iterator[Rows | BadRow | ColumnsRead]:
+    """The rows of a source. Errors name standard input, and not the file that it was copied to."""
+    try:
+        yield from read_wanted([source.path], source.wanted, report)
+    except SourceError as error:
+        if source.from_stdin:
+            raise SourceError(str(error).replace(source.path, "standard input")) from error
+        raise
+
+
 def _columns(rows: Rows, kind: TableKind) -> list[Sequence[Any]]:
     """The columns line, bad, emptied, content and the fields of some rows."""
     n = len(rows.lines)
@@ -71,7 +86,7 @@ def _columns(rows: Rows, kind: TableKind) -> list[Sequence[Any]]:
         if wanted == "text":
             fields[name] = text_column(name, values, faults)
         else:
-            fields[name] = convert_column(_converter(name, wanted, name in kind.required), values, faults)
+            fields[name] = convert_column(converter(name, wanted, name in kind.required), values, faults)
         for i, reason in faults.items():
             if kind.is_optional(name):
                 empty.setdefault(i, []).append(reason)
@@ -93,7 +108,7 @@ def _columns(rows: Rows, kind: TableKind) -> list[Sequence[Any]]:
     ]
 
 
-def _converter(name: str, wanted: FieldType, required: bool) -> Callable[[Any], Any]:
+def converter(name: str, wanted: FieldType, required: bool) -> Callable[[Any], Any]:
     """A function that turns a cell into a value of the field, or raises RowError."""
     if wanted == "id":
         return functools.partial(identifier if required else optional_identifier, name=name)

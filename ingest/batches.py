@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
 from ..common.terminal import OnStep
+from ..sources.report import Reading, ReadReport
 from ..sources.rows import BadRow, SourceError
 from ..store import Connection
 from ..store.connection import transaction
@@ -32,6 +33,7 @@ class PinCounts(TypedDict):
     images_not_found: int  # pins whose image is a file that is not there
     first_image_not_found: NotRequired[str]
     deleted: NotRequired[int]  # with `sync`: pins that are gone from the sources
+    columns: NotRequired[ReadReport]  # of tables: what was read as what, and what was ignored
 
 
 @dataclass(slots=True)
@@ -57,13 +59,14 @@ def write_batches(
     *,
     sync: bool = False,
     mark_gone: Callable[[PinsSeen], int] | None = None,
+    reading: Reading | None = None,
 ) -> PinCounts:
     """Writes `batches` to the store and records it as a run of `command` with `arguments`.
 
     Rejected rows replace those that are kept of earlier reads of `sources`. With `sync`, pins that no batch
-    has are marked as deleted at the end. Raises SourceError if the batches do not tell which pins those are;
-    the pins are in the store all the same. `mark_gone` marks others than these; it raises SourceError where
-    it cannot tell.
+    has are marked as deleted at the end; `mark_gone` marks others than these, and raises SourceError where it
+    cannot tell. Raises SourceError if the batches do not tell which pins those are, or if `reading` has a
+    source of which no row could be used; the pins are in the store all the same.
     """
     run_id = start_run(conn, command, arguments)
     before = count_pins(conn)
@@ -106,6 +109,11 @@ def write_batches(
     )
     if first_not_found:
         counts["first_image_not_found"] = first_not_found
+    if reading:
+        counts["columns"] = reading.report.as_json()
+        if failure := reading.failure():
+            finish_run(conn, run_id, counts)
+            raise failure
     if seen:
         try:
             if mark_gone is None and (without_id or not pins):

@@ -12,9 +12,11 @@ import numpy as np
 
 from ..common.terminal import OnStep, no_step
 from ..sources.cells import RowError, identifier, is_placeholder, row_as_json
-from ..sources.locations import find_sources
+from ..sources.columns import ColumnsRead, Wanted
+from ..sources.read_as import AS_NAMED, ReadAs
+from ..sources.report import Reading, ReadReport
 from ..sources.rows import BadRow, Rows, Unreadable, is_missing
-from ..sources.tables import check_columns, read_tables
+from ..sources.tables import check_columns, read_wanted, tables_of
 from ..store import Connection
 from ..store.columns import COLUMNS, OMNISEARCHSAGE
 from ..store.connection import StoreError, transaction
@@ -43,6 +45,7 @@ class VectorCounts(TypedDict):
     rejected: int
     reasons: dict[str, int]  # reason -> rejected rows, most frequent first
     pins_not_in_store: int  # vectors of this name whose pin is not in the store
+    columns: ReadReport  # what was read as what, and what was ignored
 
 
 def ingest_embeddings(
@@ -51,6 +54,7 @@ def ingest_embeddings(
     name: str,
     *,
     columns: Mapping[str, str] | None = None,
+    read_as: ReadAs = AS_NAMED,
     on_step: OnStep = no_step,
 ) -> VectorCounts:
     """Reads tables of pin_id and vector (a list of numbers) into the table `embeddings` under `name`.
@@ -58,9 +62,10 @@ def ingest_embeddings(
     A vector that is there already is replaced. All vectors of a name have one dimension: that of the store's
     vectors, or else the most frequent one of the first few thousand rows. Vectors of another dimension, with
     NaN or with numbers beyond float16 (65,504) are rejected rows. `columns` maps fields to columns of other
-    names.
+    names, and `read_as` says how files are written.
 
-    Raises StoreError if `name` cannot be the name of an embedding, and SourceError.
+    Raises StoreError if `name` cannot be the name of an embedding, and SourceError, at the end also for a
+    source all of whose rows were rejected.
     """
     sources, columns = list(sources), dict(columns or {})
     if not _NAME.fullmatch(name) or name.lower() in RESERVED:
@@ -68,14 +73,19 @@ def ingest_embeddings(
             f"{name!r} cannot be the name of an embedding: take letters, digits and _, "
             "and no column of the features, for instance pinsage"
         )
-    check_columns(sources, FIELDS, columns, FIELDS)
-    run_id = start_run(conn, "ingest embeddings", {"sources": sources, "name": name, "map": columns})
+    reading = Reading(Wanted(FIELDS, columns, FIELDS, read_as))
+    check_columns(sources, reading.wanted)
+    arguments = {"sources": sources, "name": name, "map": columns} | read_as.as_json()
+    run_id = start_run(conn, "ingest embeddings", arguments)
     with transaction(conn):
-        forget_rejected(conn, find_sources(sources))
+        forget_rejected(conn, tables_of(sources, read_as))
     dim: int | None = None
     written, reasons = 0, Counter[str]()
     on_step("reading", 0, None)
-    for rows in read_tables(sources, FIELDS, columns, FIELDS):
+    for rows in read_wanted(sources, reading.wanted, reading.report):
+        if isinstance(rows, ColumnsRead):
+            reading.columns(rows)
+            continue
         with transaction(conn):  # the dimension is read within it, so that no other process decides it too
             dim = dimension_of(conn, name)
             vectors: list[tuple[str, bytes]] = []
@@ -85,6 +95,7 @@ def ingest_embeddings(
             if dim:
                 upsert_vectors(conn, name, dim, vectors)
             keep_rejected(conn, rejected, run_id)
+        reading.rows(rows.source, len(vectors), (row.reason for row in rejected))
         written += len(vectors)
         reasons.update(row.reason for row in rejected)
         on_step("reading", written + reasons.total(), None)
@@ -95,8 +106,11 @@ def ingest_embeddings(
         rejected=reasons.total(),
         reasons=dict(reasons.most_common()),
         pins_not_in_store=count_without_pin(conn, name),
+        columns=reading.report.as_json(),
     )
     finish_run(conn, run_id, counts)
+    if failure := reading.failure():
+        raise failure
     return counts
 
 

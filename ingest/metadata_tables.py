@@ -9,12 +9,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..sources.cells import RowError, text_of
-from ..sources.locations import table_format
+from ..sources.columns import ColumnsRead, Wanted
+from ..sources.read_as import ReadAs
 from ..sources.rows import BadRow, SourceError
-from ..sources.tables import READERS, read_tables
+from ..sources.tables import read_wanted
 from .texts_beside import NAMES, Fields, TextsRead, fields_of
 
 TABLES = frozenset(["metadata.jsonl", "metadata.csv", "metadata.parquet"])
+# Folders such as locale=de/ say nothing about pictures, with or without a table.
+_WANTED = Wanted(
+    ("file_name", *(name for others in NAMES.values() for name in others)),
+    None,
+    ("file_name",),
+    ReadAs(folders=False),
+)
 MAX_TABLE_ROWS = 2_000_000  # of all tables; they are kept in memory until their picture comes
 
 
@@ -31,15 +39,14 @@ class MetadataTables:
     def add(self, table: str) -> Iterator[BadRow]:
         """Reads a table; its rows name pictures by their path from the table's folder."""
         shown = os.path.relpath(table, os.path.dirname(self._source))
-        names = ("file_name", *(name for others in NAMES.values() for name in others))
         folder, origin = os.path.dirname(table), os.path.basename(table)
         try:
             if not stat.S_ISREG(os.stat(table).st_mode):
                 raise SourceError("not a regular file")
-            columns = READERS[table_format(table)].column_names(table) or ()
-            named = {name.strip().lower(): name for name in columns if name.strip().lower() in names}
-            self._read.ignore(name for name in columns if name.strip().lower() not in names)
-            for rows in read_tables([table], names, named or None, ("file_name",)):
+            for rows in read_wanted([table], _WANTED):
+                if isinstance(rows, ColumnsRead):
+                    self._read.ignore(rows.ignored)
+                    continue
                 if isinstance(rows, BadRow):
                     yield BadRow(self._source, rows.line, rows.reason, f"{shown}: {rows.content}")
                     continue

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import compress
 from pathlib import Path
@@ -22,10 +22,13 @@ from ..sources.cells import (
     text_column,
     text_of,
 )
+from ..sources.columns import ColumnsRead, Wanted
 from ..sources.dates import moment
-from ..sources.locations import absolute, find_sources
+from ..sources.locations import absolute
+from ..sources.read_as import AS_NAMED, ReadAs
+from ..sources.report import Reading
 from ..sources.rows import BadRow, Rows, SourceError, is_missing
-from ..sources.tables import check_columns, read_tables
+from ..sources.tables import check_columns, read_wanted, tables_of
 from ..store import Connection
 from .batches import PinBatch, PinCounts, write_batches
 from .image_cells import NO_IMAGE, ImageCell, read_image_cell
@@ -38,7 +41,11 @@ _PLURALS = {"title": "titles", "category": "categories", "locale": "locales", "p
 
 
 def check_sources(
-    sources: Iterable[str], *, image_root: str | Path | None = None, columns: Mapping[str, str] | None = None
+    sources: Iterable[str],
+    *,
+    image_root: str | Path | None = None,
+    columns: Mapping[str, str] | None = None,
+    read_as: ReadAs = AS_NAMED,
 ) -> None:
     """Finds out whether `ingest_pins` can read these sources: the files, their headers, the image root.
 
@@ -50,7 +57,11 @@ def check_sources(
         )
     if image_root and not os.path.isdir(absolute(image_root)):
         raise SourceError(f"--image-root {image_root} is not a folder")
-    check_columns(sources, FIELDS, columns or {}, ("pin_id",))
+    check_columns(sources, _wanted(columns, read_as))
+
+
+def _wanted(columns: Mapping[str, str] | None, read_as: ReadAs) -> Wanted:
+    return Wanted(FIELDS, columns or {}, ("pin_id",), read_as)
 
 
 def ingest_pins(
@@ -60,32 +71,54 @@ def ingest_pins(
     kind: str | None = None,
     image_root: str | Path | None = None,
     columns: Mapping[str, str] | None = None,
+    read_as: ReadAs = AS_NAMED,
     sync: bool = False,
     on_step: OnStep = no_step,
 ) -> PinCounts:
     """Reads tables of pins into the store. A pin that is there already is updated in the source's columns.
 
     `sources` are files, folders, globs, or "-" for JSON Lines on standard input; `columns` maps fields to
-    columns of other names. `kind` ("pin" or "product") is for rows that name none. A cell that makes no sense
-    is left empty and counted; a row whose pin_id makes no sense is rejected. A relative path of an
-    image starts at `image_root`, else at the table's folder; with `image_root`, no image may lie outside.
+    columns of other names, and `read_as` says how files are written. `kind` ("pin" or "product") is for rows
+    that name none. A cell that makes no sense is left empty and counted; a row whose pin_id makes no sense is
+    rejected. A relative path of an image starts at `image_root`, else at the table's folder; with
+    `image_root`, no image may lie outside.
 
     With `sync` the sources are all there is: at the end, pins that are in none of them are marked as deleted.
     Nothing shows such pins until a source has them again.
 
-    Raises SourceError. As a rule that is before anything is written; but with `sync`, if a row has no id that
-    can be read, it comes after all other rows were written, and no pin is marked.
+    Raises SourceError. As a rule that is before anything is written. It comes after all other rows were
+    written if all rows of a source are rejected, and, with `sync`, if a row has no id that can be read; then
+    no pin is marked.
     """
     sources, columns = list(sources), dict(columns or {})
-    check_sources(sources, image_root=image_root, columns=columns)
+    check_sources(sources, image_root=image_root, columns=columns, read_as=read_as)
     root = absolute(image_root) if image_root else None
     arguments = {"sources": sources, "kind": kind, "image_root": root, "map": columns, "sync": sync}
-    tables = read_tables(sources, FIELDS, columns, ("pin_id",))
-    batches = (
-        PinBatch(rejected=[rows]) if isinstance(rows, BadRow) else _pins_of(rows, kind, root)
-        for rows in tables
+    reading = Reading(_wanted(columns, read_as))
+    batches = _batches(sources, reading, kind, root)
+    files = tables_of(sources, read_as)
+    return write_batches(
+        conn,
+        "ingest pins",
+        arguments | read_as.as_json(),
+        files,
+        batches,
+        on_step,
+        sync=sync,
+        reading=reading,
     )
-    return write_batches(conn, "ingest pins", arguments, find_sources(sources), batches, on_step, sync=sync)
+
+
+def _batches(
+    sources: Iterable[str], reading: Reading, kind: str | None, image_root: str | None
+) -> Iterator[PinBatch]:
+    for rows in read_wanted(sources, reading.wanted, reading.report):
+        if isinstance(rows, ColumnsRead):
+            reading.columns(rows)
+            continue
+        batch = PinBatch(rejected=[rows]) if isinstance(rows, BadRow) else _pins_of(rows, kind, image_root)
+        reading.rows(rows.source, len(batch.pins), (row.reason for row in batch.rejected))
+        yield batch
 
 
 def _pins_of(rows: Rows, kind: str | None, image_root: str | None) -> PinBatch:

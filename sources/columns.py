@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from .folders import folder_columns, of_fields
+from .names import ambiguity, find_columns, listed, plain, proposed_column
+from .read_as import AS_NAMED, ReadAs
 from .rows import SourceError
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnsRead:
+    """Which columns of a source were read as which fields, and which were ignored."""
+
+    source: str
+    columns: Mapping[str, str]  # field -> column
+    folders: Mapping[str, str | None]  # field -> value, of fields that the folders of the source name
+    ignored: Sequence[str]
+    names: Sequence[str]  # of all columns, in order
+    remarks: Sequence[str] = ()  # what else was ignored, for instance sheets of a workbook
+    lists: Sequence[str] = ()  # keys of JSON that hold lists of objects, in rows without a required field
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,36 +29,77 @@ class Wanted:
     """The fields that a command wants of its tables, and from which columns it reads them.
 
     `columns` is what the user said with --map, field -> column; None for a command without --map. A field
-    that is not mapped is read from the column of the same name. A table must have a column for each of the
+    that is not mapped is read from the column of the same name. Case and blanks at the ends of names do not
+    count, but a column that has exactly the name comes first. A table must have a column for each of the
     `required` fields; "date|timestamp" requires one of the two.
     """
 
     fields: Sequence[str]
     columns: Mapping[str, str] | None
     required: Sequence[str]
+    read_as: ReadAs = AS_NAMED
 
     def column_of(self, field: str) -> str:
         return (self.columns or {}).get(field, field)
 
-    def match(self, source: str, names: Sequence[str]) -> dict[str, str]:
-        """field -> column, for the wanted fields that a table with the columns `names` has.
+    def of_folders(self, source: str) -> dict[str, str | None]:
+        """field -> value, for the wanted fields that folders of the source name. Raises SourceError."""
+        if not self.read_as.folders:
+            return {}
+        return of_fields(source, {field: self.column_of(field) for field in self.fields})
 
-        Raises SourceError if the table lacks a mapped column or the column of a required field.
+    def match(self, source: str, names: Sequence[str]) -> ColumnsRead:
+        """Finds the columns of the wanted fields among the columns `names` of a table.
+
+        Raises SourceError if the table lacks a mapped column or the column of a required field, or if two
+        columns could be the field's.
         """
+        found = find_columns({field: self.column_of(field) for field in self.fields}, names)
+        for field, columns in found.items():
+            if len(columns) > 1:
+                raise SourceError(f"{source} has {ambiguity(columns, field, self.columns is not None)}")
+        matched = {field: columns[0] for field, columns in found.items() if columns}
+        folders = self.of_folders(source)
         for field, column in (self.columns or {}).items():
-            if column not in names:
+            if field not in matched and field not in folders:
                 raise SourceError(
-                    f"{source} has no column {column!r} (--map {field}={column}); "
-                    f"its columns: {', '.join(names)}"
+                    f"{source} has no column {column!r} (--map {field}={column}); {these(names)}"
                 )
-        matched = {field: self.column_of(field) for field in self.fields if self.column_of(field) in names}
+        folders = self.not_in_file(folders, matched)
         for alternatives in self.required:
-            if not matched.keys() & set(alternatives.split("|")):
+            if not (matched.keys() | folders.keys()) & set(alternatives.split("|")):
                 field = alternatives.partition("|")[0]
-                advice = (
-                    f"; say which one it is with --map {field}=COLUMN" if self.columns is not None else ""
-                )
                 raise SourceError(
-                    f"{source} has no column {field!r}{advice}; its columns: {', '.join(names)}"
+                    f"{source} has no column {field!r}{self.map_advice(field, names)}; {these(names)}"
                 )
-        return matched
+        used = set(matched.values())
+        ignored = [name for name in names if name not in used]
+        return ColumnsRead(source, matched, folders, ignored + self.ignored_folders(source), names)
+
+    def not_in_file(self, folders: Mapping[str, str | None], matched: Iterable[str]) -> dict[str, str | None]:
+        """The fields of folders that count beside the file's own: not those that the file has, too.
+
+        Of fields that stand for one another (`date|timestamp`), the file's own counts as well.
+        """
+        own = set(matched)
+        for alternatives in self.required:
+            names = set(alternatives.split("|"))
+            own |= names if names & own else set()
+        return {field: value for field, value in folders.items() if field not in own}
+
+    def ignored_folders(self, source: str) -> list[str]:
+        """The columns that folders of the source name and no field is read from."""
+        if not self.read_as.folders:
+            return []
+        wanted = {plain(self.column_of(field)) for field in self.fields}
+        return [f"{key}= (folder)" for key in folder_columns(source) if plain(key) not in wanted]
+
+    def map_advice(self, field: str, names: Sequence[str]) -> str:
+        """The part of an error that recommends --map, "" for a command that has none."""
+        if self.columns is None:
+            return ""
+        return f"; say which one it is with --map {field}={proposed_column(field, names) or 'COLUMN'}"
+
+
+def these(names: Sequence[str]) -> str:
+    return f"its columns: {listed(names)}"

@@ -4,36 +4,43 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import deque
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, NamedTuple
 
-from .columns import Wanted
-from .locations import open_source, table_format
+from .columns import ColumnsRead, Wanted
+from .encodings import as_utf_8
+from .formats import table_format
+from .locations import open_source
+from .names import plain
+from .read_as import ReadAs
 from .rows import CHUNK, EXCERPT, MAX_LINE, BadRow, Rows, SourceError
 
 csv.field_size_limit(MAX_LINE)
 
-# The first two bytes of UTF-16, as `surrogateescape` decodes them.
-_UTF_16 = ("\udcff\udcfe", "\udcfe\udcff")
+DELIMITERS = ",;\t|"  # in many countries spreadsheets write semicolons
+_SEP = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # a first line that tells Excel the delimiter
+_QUOTED = re.compile(r'"[^"]*"')
 
 
-def column_names(source: str) -> list[str] | None:
-    with open_source(source) as raw:
-        return _header(source, _Lines(raw))[0] or None
+def column_names(source: str, wanted: Wanted) -> list[str] | None:
+    with open_cells(source, wanted.read_as) as table:
+        return table.names or None
 
 
-def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow]:
+def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow | ColumnsRead]:
     """The rows of a CSV or TSV file in order, their cells as text. Cells that a line lacks are empty."""
-    with open_source(source) as raw:
-        lines = _Lines(raw)
-        names, delimiter = _header(source, lines)
-        if not names:
+    with open_cells(source, wanted.read_as) as table:
+        if not table.names:
             return
-        places = {field: names.index(column) for field, column in wanted.match(source, names).items()}
+        matched = wanted.match(source, table.names)
+        yield matched
+        places = {field: table.names.index(column) for field, column in matched.columns.items()}
         rows: list[list[str]] = []
         numbers: list[int] = []
-        for number, row in _rows(source, lines, delimiter, len(names)):
+        for number, row in table.rows:
             if isinstance(row, BadRow):
                 yield row
                 continue
@@ -44,6 +51,29 @@ def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow]:
                 rows, numbers = [], []
         if rows:
             yield Rows(source, numbers, {field: [row[i] for row in rows] for field, i in places.items()})
+
+
+class Cells(NamedTuple):
+    """A CSV or TSV file: the names of its columns as they are written, and its rows."""
+
+    names: list[str]  # empty if the file is empty
+    rows: Iterator[tuple[int, list[str] | BadRow]]  # (line, a cell for each column, or why there are none)
+    row_number: Callable[[], int]  # of the row that came last, as a spreadsheet program counts it
+
+
+@contextmanager
+def open_cells(
+    source: str, read_as: ReadAs, *, header_has: str = "", title_lines: int = 0
+) -> Iterator[Cells]:
+    """The cells of a CSV or TSV file. Every command reads CSV by this function. Raises SourceError.
+
+    With `header_has`, up to `title_lines` lines above the header are left out: the header is the first line
+    with this name in it, or else the first line.
+    """
+    with open_source(source) as raw:
+        lines = _Lines(as_utf_8(raw, read_as.encoding))
+        names, delimiter = _header(source, lines, read_as, header_has, title_lines)
+        yield Cells(names, _rows(source, lines, delimiter, len(names)), lambda: lines.row)
 
 
 class _TooLong(Exception):
@@ -61,6 +91,7 @@ class _Lines:
         self._given_back: deque[str] = deque()
         self.of_row: list[str] = []  # the lines of the current row
         self.number = 0  # of lines read
+        self.row = 0  # the number of the current row: lines within cells do not count
         self.reread_until = 0  # the number of the last line that was ever given back
         self.ended = False
 
@@ -80,6 +111,13 @@ class _Lines:
             raise _TooLong
         return line
 
+    def give_back_last(self) -> None:
+        """The last line that was read will be read again."""
+        if self.of_row:
+            self._given_back.appendleft(self.of_row.pop())
+            self.number -= 1
+            self.ended = False
+
     def give_back_all_but(self, n: int) -> None:
         """Keeps the first `n` lines of the current row as read; the others will be read again."""
         self.reread_until, self.number = self.number, self.number - len(self.of_row) + n
@@ -88,29 +126,68 @@ class _Lines:
         del self.of_row[n:]
 
 
-def _header(source: str, lines: _Lines) -> tuple[list[str], str]:
+def _header(
+    source: str, lines: _Lines, read_as: ReadAs, header_has: str = "", title_lines: int = 0
+) -> tuple[list[str], str]:
     """The names of the columns and the delimiter; no names if the file is empty."""
     try:
-        first = ""
-        while not first.strip() and not lines.ended:
-            lines.of_row.clear()
+        first = _first_line(lines)
+        if separator := _SEP.fullmatch(first):
+            first = _first_line(lines)
+        above: list[str] = []
+        while header_has and header_has not in first.lower() and len(above) < title_lines and not lines.ended:
+            above.append(first)
             first = next(lines, "")
     except _TooLong:
         raise SourceError(
             f"{source} has a first line of more than {MAX_LINE:,} characters: is it a CSV file?"
         ) from None
-    if first.startswith(_UTF_16):
-        raise SourceError(f"{source} is in UTF-16: save it as CSV in UTF-8")
-    # In many countries spreadsheets write semicolons.
-    delimiter = "\t" if table_format(source) == "tsv" else max(",;\t", key=first.count)
-    lines.give_back_all_but(0)
+    if header_has and header_has not in first.lower() and above:
+        delimiter = separator[1] if separator else _delimiter(source, above[0], read_as)
+        return next(csv.reader([above[0]], delimiter=delimiter), []), delimiter
+    delimiter = separator[1] if separator else _delimiter(source, first, read_as)
+    lines.give_back_last()
+    lines.row = lines.number - bool(separator) + (not read_as.names)
+    if read_as.names:
+        _check_no_header(source, first, delimiter, read_as)
+        return list(read_as.names), delimiter
+    names: list[str] = []
     try:
-        names = [name.strip() for name in next(csv.reader(lines, delimiter=delimiter), [])]
+        names = next(csv.reader(lines, delimiter=delimiter), [])
     except (csv.Error, _TooLong):
         lines.ended = True
     if first.strip() and lines.ended:
         raise SourceError(f"{source} has a header in which a quote is never closed")
     return names, delimiter
+
+
+def _first_line(lines: _Lines) -> str:
+    """The next line that is not blank, "" at the end of the file."""
+    line = ""
+    while not line.strip() and not lines.ended:
+        lines.of_row.clear()
+        line = next(lines, "")
+    return line
+
+
+def _delimiter(source: str, first: str, read_as: ReadAs) -> str:
+    """The delimiter that the first line shows; those within quotes do not count."""
+    if (read_as.format or table_format(source)) == "tsv":
+        return "\t"
+    first = _QUOTED.sub("", first)
+    if read_as.names:  # the line is a row, whose texts may hold commas
+        wanted = len(read_as.names) - 1
+        if fitting := [d for d in DELIMITERS if first.count(d) == wanted and wanted]:
+            return fitting[0]
+    return max(DELIMITERS, key=first.count)
+
+
+def _check_no_header(source: str, first: str, delimiter: str, read_as: ReadAs) -> None:
+    """Raises SourceError if the first line is a header and no row."""
+    cells = next(csv.reader([first], delimiter=delimiter), [])
+    known = {plain(name) for name in read_as.names}
+    if sum(plain(cell) in known for cell in cells) * 2 > len(read_as.names):
+        raise SourceError(f"{source} has a header: leave --columns out, and use --map for other names")
 
 
 def _rows(source: str, lines: _Lines, delimiter: str, width: int) -> Iterator[tuple[int, list[str] | BadRow]]:
@@ -122,6 +199,7 @@ def _rows(source: str, lines: _Lines, delimiter: str, width: int) -> Iterator[tu
     while True:
         lines.of_row.clear()
         number = lines.number + 1
+        lines.row += 1
         try:
             cells = next(reader)
             reason = "a quote is never closed" if lines.ended else ""
@@ -136,7 +214,7 @@ def _rows(source: str, lines: _Lines, delimiter: str, width: int) -> Iterator[tu
             lines.give_back_all_but(1)
         elif not cells:
             continue
-        elif len(cells) > width:
+        elif any(cells[width:]):
             reason = "more cells than the header has columns"
         elif len(cells) < width and number <= lines.reread_until:
             # This line may be the rest of a cell whose quote was not closed, and not a row of its own.
@@ -144,4 +222,4 @@ def _rows(source: str, lines: _Lines, delimiter: str, width: int) -> Iterator[tu
         if reason:
             yield number, BadRow(source, number, reason, "".join(lines.of_row)[:EXCERPT])
         else:
-            yield number, cells + [""] * (width - len(cells))
+            yield number, cells[:width] + [""] * (width - len(cells))

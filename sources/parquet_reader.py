@@ -7,26 +7,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .columns import Wanted
+from .columns import ColumnsRead, Wanted
 from .rows import CHUNK, BadRow, ImageBytes, Rows, SourceError, Unreadable
 
 CHUNK_OF_IMAGES = 16  # rows at a time where a column holds images
 
 
-def column_names(source: str) -> list[str]:
+def column_names(source: str, wanted: Wanted) -> list[str]:
+    _check_options(source, wanted)
     with _open(source) as file:
         return list(file.schema_arrow.names)
 
 
-def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow]:
+def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow | ColumnsRead]:
     """The rows of a Parquet file in order; only the columns of wanted fields are read.
 
     A field "image" whose column holds bytes comes as `ImageBytes`, or as a list of these; a field "vector"
     comes as NumPy arrays, and an id that is bytes stays bytes.
     """
+    _check_options(source, wanted)
     with _open(source) as file:
         schema = file.schema_arrow
-        columns = wanted.match(source, schema.names)
+        matched = wanted.match(source, schema.names)
+        yield matched
+        columns = matched.columns
         has_images = "image" in columns and _holds_bytes(
             _item_type(schema.field(schema.names.index(columns["image"])).type)
         )
@@ -45,6 +49,13 @@ def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow]:
                     values[field] = _values(array, decode=not field.endswith("_id"))
             yield Rows(source, range(first_row + 1, first_row + 1 + batch.num_rows), values)
             first_row += batch.num_rows
+
+
+def _check_options(source: str, wanted: Wanted) -> None:
+    if source == "-":
+        raise SourceError("Parquet cannot be read from standard input: name a file")
+    if wanted.read_as.names:
+        raise SourceError(f"{source} is Parquet, which names its columns: --columns is for CSV and TSV")
 
 
 @contextmanager

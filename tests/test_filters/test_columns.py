@@ -133,14 +133,13 @@ def test_a_mapped_column_that_no_json_row_has_is_an_error(tmp_path: Path, db: Pa
             "boards",
             "--boards",
             {"board_id": ["a"], "name": ["Tea"]},
-            "has no column 'title'; say which one it is with --map title=COLUMN; its columns: board_id, name",
+            "has no column 'title'; say which one it is with --map title=name; its columns: board_id, name",
         ),
         (
             "boards",
             "--saves",
             {"pin": ["1"], "board_id": ["a"]},
-            "has no column 'pin_id'; say which one it is with --map pin_id=COLUMN;"
-            " its columns: pin, board_id",
+            "has no column 'pin_id'; say which one it is with --map pin_id=pin; its columns: pin, board_id",
         ),
         (
             "queries",
@@ -292,8 +291,8 @@ def test_ids_that_differ_slightly_are_different_pins(tmp_path: Path, db: Path) -
     assert {pin: len(found) for pin, found in titles(db).items()} == dict.fromkeys(sorted(ids), 3)
 
 
-def test_columns_of_other_names_are_ignored(tmp_path: Path, db: Path) -> None:
-    names = ["source", "line", "bad", "content", "filename", "place", "code", "Query", "COUNT", "pin_id "]
+def test_columns_of_other_names_are_ignored_and_the_exact_name_wins(tmp_path: Path, db: Path) -> None:
+    names = ["source", "line", "bad", "content", "filename", "place", "code", "Query", "DATE", "pin_id "]
     log = write(
         tmp_path / "log.parquet",
         log_table(("1", "mug", "save", "2024-05-01")) | {name: ["9"] for name in names},

@@ -130,7 +130,7 @@ def test_a_name_has_one_dimension_and_later_vectors_replace_earlier_ones(store: 
 def test_columns_of_other_names_and_errors(store: Path, tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "clip": [[1.0, 2.0]]}), tmp_path / "v.parquet")
     assert (
-        "has no column 'pin_id'; say which one it is with --map pin_id=COLUMN"
+        "has no column 'pin_id'; say which one it is with --map pin_id=id"
         in captioner("ingest", "embeddings", store, tmp_path / "v.parquet", "--name", "x").stderr
     )
     assert ingest(store, tmp_path / "v.parquet", "--map", "pin_id=id", "--map", "vector=clip")["vectors"] == 1
@@ -159,9 +159,11 @@ def test_the_first_of_two_processes_decides_the_dimension_of_a_name(store: Path,
     source = tmp_path / "v.jsonl"
     source.write_text('{"pin_id": "a", "vector": [1, 2, 3]}\n')
     ingest(store, source)
-    output, _ = waiting.communicate('{"pin_id": "b", "vector": [1, 2, 3, 4, 5]}\n')
+    output, _ = waiting.communicate(
+        '{"pin_id": "b", "vector": [1, 2, 3, 4, 5]}\n{"pin_id": "c", "vector": [3, 2, 1]}\n'
+    )
     assert json.loads(output)["rejected"] == 1
-    assert vectors(store) == {"a": [1.0, 2.0, 3.0]}
+    assert vectors(store) == {"a": [1.0, 2.0, 3.0], "c": [3.0, 2.0, 1.0]}
 
 
 @pytest.mark.parametrize("name", ["navboost", "board_title", "Title", "caption"])

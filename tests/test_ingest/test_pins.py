@@ -68,6 +68,7 @@ def test_a_table_becomes_pins_and_the_counts_say_so(store: sqlite3.Connection, i
         "left_empty": {},
         "notes": {},
         "images_not_found": 0,
+        "columns": counts["columns"],  # see test_cases/test_column_names.py
     }
     columns = "pin_id, kind, title, description, category, locale, created_at, prompt"
     assert pins(store, columns) == [
@@ -228,9 +229,10 @@ def test_personal_data_is_redacted_in_rejected_rows(
         {
             "title": "write to joe.doe@example.org or +49 (170) 123 45-67",
             "description": "see https://joe.example/me?x=1 or WWW.joe.de",
-        }
+        },
+        {"pin_id": "1"},
     )
-    (tmp_path / "a.csv").write_text("pin_id,title\n1,joe@example.org,0170 123 45 67\n")
+    (tmp_path / "a.csv").write_text("pin_id,title\n1,joe@example.org,0170 123 45 67\n2,mug\n")
     ingest_pins(store, [str(tmp_path / "a.csv")])
     contents = [row["content"] for row in store.execute("SELECT content FROM rejected_rows")]
     assert len(contents) == 2
@@ -240,16 +242,16 @@ def test_personal_data_is_redacted_in_rejected_rows(
 
 
 def test_a_huge_rejected_row_is_kept_as_its_start(store: sqlite3.Connection, ingest: Ingest) -> None:
-    ingest({"title": "x" * 5_000_000})
+    ingest({"title": "x" * 5_000_000}, {"pin_id": "1"})
     assert store.execute("SELECT length(content) FROM rejected_rows").fetchone()[0] == 300
 
 
 def test_ingesting_a_source_again_replaces_its_rejected_rows_alone(
     store: sqlite3.Connection, ingest: Ingest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ingest({"title": "a"}, name="other.jsonl")
-    ingest({"title": "a"}, {"title": "b"})
-    ingest({"title": "a"})
+    ingest({"title": "a"}, {"pin_id": "1"}, name="other.jsonl")
+    ingest({"title": "a"}, {"title": "b"}, {"pin_id": "1"})
+    ingest({"title": "a"}, {"pin_id": "1"})
     assert store.execute("SELECT count(*) FROM rejected_rows").fetchone()[0] == 2
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pins.jsonl").write_text("")

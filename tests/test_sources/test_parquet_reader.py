@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pincaption.sources.rows import ImageBytes, Unreadable
+from pincaption.sources.rows import ImageBytes, SourceError, Unreadable
 
 from .examples import read
 
@@ -62,7 +62,7 @@ def test_types_of_many_writers(tmp_path: Path, array: pa.Array, values: list) ->
     assert [row["title"] for _, row in read(tmp_path / "a.parquet")[0]] == values
 
 
-def test_a_table_with_a_column_twice_and_a_table_without_rows(tmp_path: Path) -> None:
+def test_a_table_with_a_column_twice_is_refused_and_a_table_without_rows_is_empty(tmp_path: Path) -> None:
     pq.write_table(
         pa.Table.from_arrays(
             [pa.array(["1"]), pa.array(["first"]), pa.array(["second"])], ["pin_id", "title", "title"]
@@ -70,7 +70,8 @@ def test_a_table_with_a_column_twice_and_a_table_without_rows(tmp_path: Path) ->
         tmp_path / "twice.parquet",
     )
     pq.write_table(pa.table({"pin_id": pa.array([], pa.string())}), tmp_path / "none.parquet")
-    assert [row for _, row in read(tmp_path / "twice.parquet")[0]] == [{"pin_id": "1", "title": "first"}]
+    with pytest.raises(SourceError, match="has the column 'title' twice"):
+        read(tmp_path / "twice.parquet")
     assert read(tmp_path / "none.parquet") == ([], [])
 
 

@@ -1,0 +1,170 @@
+"""What was read of tables: which columns as which fields, which not at all; sources without a good row."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable
+from typing import NotRequired, TypedDict
+
+from .columns import ColumnsRead, Wanted
+from .json_shape import jq
+from .names import listed
+from .rows import SourceError
+
+MAX_SETS = 20  # different sets of columns that are remembered
+MAX_NAMES = 100  # names of ignored columns that are remembered of a set
+MAX_REMARKS = 20
+_REASONS_SHOWN = 3
+_OF_ENCODING = re.compile(r"(?:\w+ is )?not valid UTF-8")  # of a line, or of the cell of a field
+
+
+class TableColumns(TypedDict):
+    """What was read of the tables that have the same columns."""
+
+    table: NotRequired[str]  # "boards", "saves" or "log", where a command reads several kinds
+    files: int
+    source: str  # the first of them
+    read: dict[str, str]  # field -> column, or "KEY= (folder)"
+    ignored: list[str]  # at most 100 columns
+    more_ignored: NotRequired[int]  # how many beyond these
+
+
+class ReadReport(TypedDict):
+    """What was read and what was ignored of all tables of a command."""
+
+    tables: list[TableColumns]  # at most 20
+    more_tables: NotRequired[int]  # files with other columns beyond these
+    remarks: list[str]
+
+
+class Report:
+    """Gathers what was read, bounded in size however many files and columns there are."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[object, ...], TableColumns] = {}
+        self._more = 0
+        self._remarks: dict[str, None] = {}
+
+    def add(self, read: ColumnsRead, wanted: Wanted, table: str = "", unread: Collection[str] = ()) -> None:
+        """Adds a source. `unread` are fields that the command knows and does not read."""
+        fields = {field: _text(column) for field, column in read.columns.items() if field not in unread}
+        fields |= {
+            field: f"{wanted.column_of(field)}= (folder)" for field in read.folders if field not in unread
+        }
+        ignored = [_text(name) or "(no name)" for name in read.ignored]
+        ignored += [_text(column) for field, column in read.columns.items() if field in unread]
+        key = (table, *fields.items(), "", *ignored)
+        if found := self._tables.get(key):
+            found["files"] += 1
+        elif len(self._tables) < MAX_SETS:
+            new: TableColumns = {
+                "files": 1,
+                "source": _text(read.source),
+                "read": fields,
+                "ignored": ignored[:MAX_NAMES],
+            }
+            if table:
+                new["table"] = table
+            if len(ignored) > MAX_NAMES:
+                new["more_ignored"] = len(ignored) - MAX_NAMES
+            self._tables[key] = new
+        else:
+            self._more += 1
+        for remark in read.remarks:
+            self.remark(f"{read.source}: {remark}")
+
+    def remark(self, text: str) -> None:
+        """Adds something else that was ignored, as a sentence without a full stop."""
+        if len(self._remarks) < MAX_REMARKS:
+            self._remarks[_text(text)] = None
+
+    def as_json(self) -> ReadReport:
+        report: ReadReport = {"tables": list(self._tables.values()), "remarks": list(self._remarks)}
+        if self._more:
+            report["more_tables"] = self._more
+        return report
+
+
+def _text(name: str) -> str:
+    """A name without blanks at its ends; bytes that are no text become marks that say so."""
+    return name.strip().encode("utf-8", "replace").decode()
+
+
+class Reading:
+    """What a command learns of its tables while it reads them.
+
+    Gathers the columns for the report, and knows the sources of which nothing could be used. `table` and
+    `unread` are as for `Report.add`.
+    """
+
+    def __init__(
+        self, wanted: Wanted, report: Report | None = None, table: str = "", unread: Collection[str] = ()
+    ):
+        self.wanted, self.report = wanted, report or Report()
+        self._table, self._unread = table, unread
+        self._good = set[str]()  # sources with a row that could be used
+        self._reasons: dict[str, Counter[str]] = {}  # of sources that had none so far
+        self._columns: dict[str, ColumnsRead] = {}  # of the same
+
+    def columns(self, read: ColumnsRead) -> None:
+        """Takes in which columns a source has."""
+        self.report.add(read, self.wanted, self._table, self._unread)
+        if read.source not in self._good:
+            self._columns[read.source] = read
+
+    def rows(self, source: str, good: int, rejected: Iterable[str] = ()) -> None:
+        """Takes in how many rows of a source could be used, and why others were rejected."""
+        if source in self._good:
+            return
+        if good:
+            self._good.add(source)
+            self._reasons.pop(source, None)
+            self._columns.pop(source, None)
+        else:
+            self._reasons.setdefault(source, Counter()).update(rejected)
+
+    def failure(self) -> SourceError | None:
+        """The error to raise if there is a source all of whose rows were rejected."""
+        failed = [source for source, reasons in self._reasons.items() if reasons]
+        if not failed:
+            return None
+        sentence = nothing_understood(
+            failed[0], self._reasons[failed[0]], self._columns.get(failed[0]), self.wanted
+        )
+        if more := len(failed) - 1:
+            sentence += f"; {more:,} more source{' is' if more == 1 else 's are'} like that"
+        if self._good:
+            sentence += "; the rows of the other sources were taken in"
+        return SourceError(sentence)
+
+
+def nothing_understood(source: str, reasons: Counter[str], read: ColumnsRead | None, wanted: Wanted) -> str:
+    """The sentence for a source all of whose rows were rejected: why, what it has, and the mend."""
+    n = reasons.total()
+    why = ", ".join(reason for reason, _ in reasons.most_common(_REASONS_SHOWN))
+    more = f", and {len(reasons) - _REASONS_SHOWN} other reasons" if len(reasons) > _REASONS_SHOWN else ""
+    name = "standard input" if source == "-" else source
+    rows = "its only row was" if n == 1 else f"all {n:,} rows were"
+    sentence = f"nothing of {name} could be used: {rows} rejected, see the table rejected_rows ({why}{more})"
+    if read:
+        sentence += f"; its columns: {listed(read.names)}{_mend(source, read, wanted)}"
+    if any(map(is_of_encoding, reasons)):
+        sentence += "; if it is in another encoding, say which with --encoding cp1252"
+    return sentence
+
+
+def is_of_encoding(reason: str) -> bool:
+    """Whether a cell or a line may be text in another encoding than UTF-8."""
+    return _OF_ENCODING.fullmatch(reason) is not None
+
+
+def _mend(source: str, read: ColumnsRead, wanted: Wanted) -> str:
+    """The advice for a source that lacks a required field."""
+    if read.lists:
+        return f"; if the rows are in {read.lists[0]!r}: {jq(read.lists[:1], source)}"
+    for group in wanted.required:
+        field = group.partition("|")[0]
+        if not (read.columns.keys() | read.folders.keys()) & set(group.split("|")):
+            return wanted.map_advice(field, read.names)
+    return ""

@@ -1,0 +1,159 @@
+"""A source in which every row fails is an error that names what it has, and the mend."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from .table_commands import captioner, counts, refused, rows, said, workbook
+
+
+@pytest.mark.parametrize("name", ["p.csv", "p.parquet", "p.xlsx", "p.jsonl", "p.json"])
+def test_a_table_without_ids_names_the_column_to_map(tmp_path: Path, name: str) -> None:
+    table = tmp_path / name
+    if name == "p.csv":
+        table.write_text("id,title\n1,A lamp\n")
+    elif name == "p.parquet":
+        pq.write_table(pa.table({"id": [1], "title": ["A lamp"]}), table)
+    elif name == "p.xlsx":
+        workbook(table, [["id", "title"], [1, "A lamp"]])
+    else:
+        table.write_text(
+            json.dumps({"id": 1, "title": "A lamp"} if name == "p.jsonl" else [{"id": 1, "title": 2}])
+        )
+    sentence = refused("ingest", "pins", tmp_path / "s.db", table)
+    assert "its columns: id, title" in sentence
+    assert "say which one it is with --map pin_id=id" in sentence
+    assert counts("ingest", "pins", tmp_path / "s.db", table, "--map", "pin_id=ID")["pins"] == 1
+
+
+def test_rejected_rows_are_kept_and_other_sources_are_taken_in(tmp_path: Path) -> None:
+    (tmp_path / "good.jsonl").write_text('{"pin_id": "1"}\n')
+    (tmp_path / "bad.jsonl").write_text('{"sku": "1"}\n{"sku": "2"}\n')
+    sentence = refused("ingest", "pins", tmp_path / "s.db", tmp_path / "good.jsonl", tmp_path / "bad.jsonl")
+    assert "all 2 rows were rejected" in sentence
+    assert "--map pin_id=sku; the rows of the other sources were taken in" in sentence
+    assert rows(tmp_path / "s.db", "SELECT pin_id FROM pins") == [("1",)]
+    assert rows(tmp_path / "s.db", "SELECT line, reason FROM rejected_rows") == [
+        (1, "no pin_id"),
+        (2, "no pin_id"),
+    ]
+
+
+def test_sync_deletes_nothing_if_a_source_was_not_understood(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    said("ingest", "pins", store, "-", stdin='{"pin_id": "1"}\n')
+    refused("ingest", "pins", store, "-", "--sync", stdin='{"id": "2"}\n')
+    assert rows(store, "SELECT deleted_at FROM pins") == [(None,)]
+
+
+def test_vectors_that_are_none_are_an_error(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    said("ingest", "pins", store, "-", stdin='{"pin_id": "1"}\n')
+    sentence = refused(
+        "ingest", "embeddings", store, "-", "--name", "v", stdin='{"pin_id": 1, "emb": [1, 2]}\n'
+    )
+    assert "nothing of standard input could be used" in sentence
+    assert "--map vector=emb" in sentence
+
+
+LOG = "pin_id,query,action,date\n1,mug,save,2026-05-31\n"
+
+
+@pytest.mark.parametrize("name", ["bad.csv", "bad.parquet"])
+def test_a_log_of_which_no_row_counts_is_an_error_each_time(tmp_path: Path, name: str) -> None:
+    store, good, bad = tmp_path / "s.db", tmp_path / "good.csv", tmp_path / name
+    said("ingest", "pins", store, "-", stdin='{"pin_id": "1"}\n')
+    good.write_text(LOG)
+    if name == "bad.csv":
+        bad.write_text("pin_id,query,action,date\n1,mug,save,yesterday\n")
+    else:
+        pq.write_table(
+            pa.table({"pin_id": [""], "query": ["x"], "action": ["s"], "date": ["2026-05-31"]}), bad
+        )
+    for _ in range(2):
+        assert f"nothing of {bad} could be used" in refused(
+            "aggregate", "queries", store, "--log", good, "--log", bad
+        )
+        assert rows(store, "SELECT count(*) FROM engaged_queries") == [(1,)]
+        assert rows(store, "SELECT source, line FROM rejected_rows") == [
+            (str(bad), 1 if "parq" in name else 2)
+        ]
+    bad.write_text(LOG.replace("mug", "lamp")) if name == "bad.csv" else pq.write_table(
+        pa.table({"pin_id": ["1"], "query": ["lamp"], "action": ["save"], "date": ["2026-05-31"]}), bad
+    )
+    said("aggregate", "queries", store, "--log", good, "--log", bad)
+    assert rows(store, "SELECT count(*) FROM rejected_rows") == [(0,)]
+    assert rows(store, "SELECT count(*) FROM engaged_query_ranks") == [(2,)]
+
+
+def test_a_rebuild_from_a_log_that_is_not_understood_keeps_what_was_there(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    said("ingest", "pins", store, "-", stdin='{"pin_id": "1"}\n')
+    (tmp_path / "good.csv").write_text(LOG)
+    (tmp_path / "bad.csv").write_text("pin_id,query,action,date\n1,mug,save,yesterday\n")
+    said("aggregate", "queries", store, "--log", tmp_path / "good.csv")
+    refused("aggregate", "queries", store, "--log", tmp_path / "bad.csv", "--rebuild")
+    assert rows(store, "SELECT count(*) FROM engaged_queries") == [(1,)]
+
+
+def test_aggregate_prints_the_reasons_of_rejected_rows(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    said("ingest", "pins", store, "-", stdin='{"pin_id": "1"}\n')
+    (tmp_path / "l.csv").write_text(
+        LOG + "1,mug,save,2026-05-31,x\n,mug,save,2026-05-31\n,cup,save,2026-05-31\n"
+    )
+    printed = said("aggregate", "queries", store, "--log", tmp_path / "l.csv")
+    assert "3 rows rejected (see the table rejected_rows):" in printed
+    assert "         2  no pin_id\n" in printed
+    assert counts("aggregate", "queries", store, "--log", tmp_path / "l.csv", "--rebuild")["reasons"] == {
+        "no pin_id": 2,
+        "more cells than the header has columns": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "command"),
+    [
+        ('{\n "items": [\n  {"pin_id": 1, "title": "Lamp"}\n ]\n}\n', "jq -c '.items[]' p.json"),
+        ('{"items": [{"pin_id": 1}], "total": 1}', "jq -c '.items[]' p.json"),
+        ('{"n": 1, "hits": {"max": 2, "hits": [{"id": 1}]}}', "jq -c '.hits.hits[]' p.json"),
+        ('{"my items": [{"id": 1}]}', "jq -c '.[\"my items\"][]' p.json"),
+        ('{"items": [{"pin_id": 1}]}\n{"items": [{"pin_id": 2}]}\n', "jq -c '.items[]' p.json"),
+        ('{"pages": {}, "items": [\n' + '{"pin_id": 1, "title": "x"},\n' * 60_000, "jq -c '.items[]' p.json"),
+        ('{\n "pin_id": 1\n}\n{\n "pin_id": 2\n}\n', "jq -c . p.json"),
+        ('\ufeff{\n "a": "' + "x" * 2_000_000 + '",\n "b": 1\n}', "jq -c . p.json"),
+    ],
+    ids=[
+        "over lines",
+        "on one line",
+        "deep",
+        "a key of two words",
+        "pages",
+        "large",
+        "written out",
+        "one large",
+    ],
+)
+def test_json_that_holds_the_rows_below_a_key_names_it_and_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("p.json").write_text(content)
+    assert command in refused("ingest", "pins", "s.db", "p.json")
+
+
+def test_a_row_may_hold_a_list_of_objects_and_a_broken_first_line_costs_only_itself(tmp_path: Path) -> None:
+    store = tmp_path / "s.db"
+    assert counts("ingest", "pins", store, "-", stdin='{"pin_id": 1, "variants": [{"sku": 2}]}')["pins"] == 1
+    broken = '{"pin_id": 1, "title": \n{"pin_id": 2}\n'
+    assert counts("ingest", "pins", store, "-", stdin=broken)["reasons"] == {"not valid JSON": 1}
+    pages = '[{"pin_id": 3}]\n[{"pin_id": 4},\n{"pin_id": 5}]\n'
+    assert counts("ingest", "pins", store, "-", stdin=pages)["pins"] == 3
+
+
+def test_an_empty_table_is_no_error(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("pin_id,title\n")
+    assert captioner("ingest", "pins", tmp_path / "s.db", tmp_path / "p.csv").exit_code == 0
