@@ -12,6 +12,7 @@ import pytest
 
 from pincaption.cli import cli
 from pincaption.ingest.pins import ingest_pins
+from pincaption.sources.rows import SourceError
 from pincaption.store import rejected
 from pincaption.store.stats import coverage
 
@@ -46,7 +47,7 @@ def test_the_pin_is_kept_and_the_command_says_what_was_left_empty(tmp_path: Path
     )
     result = CliRunner().invoke(cli, ["ingest", "pins", str(tmp_path / "my.db"), str(tmp_path / "p.csv")])
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[1:] == [
+    assert result.stdout.splitlines()[2:] == [
         "2 cells left empty, their rows kept (see the table rejected_rows):",
         "         1  kind is neither pin nor product",
         "         1  created_at may have the day or the month first, as in 05/06/2026: write 2026-06-05",
@@ -135,9 +136,10 @@ def test_uuids_are_text_and_other_bytes_no_id(store: sqlite3.Connection, tmp_pat
     for kind in (pa.binary(16), pa.binary(), pa.large_binary()):
         table = {"pin_id": pa.array([b"ABCDEFGHIJKLMNOP", bytes(16)], kind)}
         pq.write_table(pa.table(table), tmp_path / "b.parquet")
-        counts = ingest_pins(store, [str(tmp_path / "b.parquet")])
         reason = "pin_id is bytes and not text: write it as text, for instance in hexadecimal"
-        assert counts["reasons"] == {reason: 2}
+        with pytest.raises(SourceError, match=f"all 2 rows were rejected, .* [(]{reason}[)]"):
+            ingest_pins(store, [str(tmp_path / "b.parquet")])
+        assert {row[0] for row in store.execute("SELECT reason FROM rejected_rows")} == {reason}
     content = store.execute("SELECT content FROM rejected_rows").fetchone()[0]
     assert json.loads(content) == {"pin_id": "0x4142434445464748494a4b4c4d4e4f50"}
 
@@ -164,6 +166,6 @@ def test_uuids_are_text_and_other_bytes_no_id(store: sqlite3.Connection, tmp_pat
 def test_the_cell_that_was_the_fault_is_shown_unless_it_is_personal_data(
     store: sqlite3.Connection, tmp_path: Path, row: dict[str, Any], field: str, shown: Any
 ) -> None:
-    ingest(store, tmp_path / "p.jsonl", row)
+    ingest(store, tmp_path / "p.jsonl", row, {"pin_id": "a good row"})
     content = store.execute("SELECT content FROM rejected_rows").fetchone()[0]
     assert content.startswith("{" + json.dumps({field: shown})[1:-1])

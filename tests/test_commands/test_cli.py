@@ -41,8 +41,10 @@ def table(tmp_path: Path) -> Path:
 def test_ingest_says_what_came_in_and_what_was_rejected(tmp_path: Path, table: Path) -> None:
     result = captioner("ingest", "pins", tmp_path / "my.db", table)
     assert (result.exit_code, result.stderr) == (0, "")
+    path = str(table) if len(str(table)) <= 60 else f"…{str(table)[-59:]}"
     assert result.stdout.splitlines() == [
         f"3 pins into {tmp_path}/my.db: 3 new, 0 updated",
+        f"columns of {path}: pin_id, title, description, kind",
         "2 rows rejected (see the table rejected_rows):",
         "         1  more cells than the header has columns",
         "         1  no pin_id",
@@ -69,6 +71,17 @@ def test_json_is_exactly_one_object_on_standard_output(tmp_path: Path, table: Pa
         "left_empty": {},
         "notes": {},
         "images_not_found": 0,
+        "columns": {
+            "tables": [
+                {
+                    "files": 1,
+                    "source": str(table),
+                    "read": {name: name for name in ("pin_id", "title", "description", "kind")},
+                    "ignored": [],
+                }
+            ],
+            "remarks": [],
+        },
     }
     assert json.loads(process("stats", tmp_path / "my.db", "--json").stdout)["pins"] == 3
 
