@@ -9,7 +9,7 @@ import json
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from pincaption.filters.boards import BoardOptions, aggregate_boards
 from pincaption.filters.queries import QueryOptions, aggregate_queries
+from pincaption.sources.rows import SourceError
 from pincaption.store import open_store
 
 from .reference import (
@@ -358,6 +359,7 @@ class Sources:
     columns: Sequence[str]
     forms: dict[str, str]
     on_disk: dict[str, Sequence[Row]] = field(default_factory=dict)
+    fails: bool = False  # whether one of the files that were given last has no row of use
     read: dict[str, tuple[bytes, Sequence[Row]]] = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
@@ -374,18 +376,29 @@ class Sources:
             del self.on_disk[name]
 
     def give(self, names: Sequence[str]) -> list[str]:
-        """The paths of those files that exist. From now on they count as read."""
+        """The paths of those files that exist. From now on they count as read.
+
+        A file all of whose rows are rejected does not; what it gave before still counts.
+        """
         names = [name for name in names if name in self.on_disk]
+        useless = {name for name in names if self.on_disk[name] and all(map(self.is_bad, self.on_disk[name]))}
+        self.fails = bool(useless)
         for name in names:
-            self.read[name] = (self.path(name).read_bytes(), self.on_disk[name])
+            if name not in useless:
+                self.read[name] = (self.path(name).read_bytes(), self.on_disk[name])
         return [str(self.path(name)) for name in names]
+
+    def is_bad(self, row: Row) -> bool:
+        """Whether a row is rejected. An id of the word NULL is no id."""
+        cells = dict(zip(self.columns, row, strict=True))
+        return cells.get("board_id") == "NULL" or cells.get("count") == 0
 
     def rows(self) -> list[Any]:
         """Everything that counts, in reading order. Identical contents count once, in the first place."""
         once: dict[bytes, Sequence[Row]] = {}
         for content, rows in self.read.values():
             once.setdefault(content, rows)
-        return [row for rows in once.values() for row in rows]
+        return [row for rows in once.values() for row in rows if not self.is_bad(row)]
 
     def copied_to(self, folder: Path) -> list[str]:
         """The paths of new files with everything that counts as read now."""
@@ -453,11 +466,17 @@ def play(plan: Plan, sources: dict[str, Sources]) -> Iterator[tuple[Step, dict[s
             kind: files.give([name for name in step.passed if kind_of[name] == kind])
             for kind, files in sources.items()
         }
-        if any(files.read for files in sources.values()):
+        if any(given.values()) or any(files.read for files in sources.values()):
             # until then there is nothing to aggregate, which is an error
             yield step, given
         for name in step.gone:
             sources[kind_of[name]].remove(name)
+
+
+def said_if_useless(sources: dict[str, Sources]) -> AbstractContextManager[Any]:
+    """An error is expected, once everything is written, if a file has rows and none of use."""
+    fails = any(files.fails for files in sources.values())
+    return pytest.raises(SourceError, match="nothing of .* could be used") if fails else nullcontext()
 
 
 def board_sources(folder: Path, plan: Plan) -> dict[str, Sources]:
@@ -476,10 +495,14 @@ def test_board_titles_are_those_of_the_reference_after_every_step(plan: Plan) ->
     with tempfile.TemporaryDirectory() as name, closing(new_store(Path(name))) as conn:
         sources = board_sources(Path(name), plan)
         for step, given_paths in play(plan, sources):
-            counts = aggregate_boards(conn, **given_paths, options=board_options(Path(name), step.options))
+            counts = None
+            with said_if_useless(sources):
+                counts = aggregate_boards(
+                    conn, **given_paths, options=board_options(Path(name), step.options)
+                )
             boards, saves = sources["boards"].rows(), sources["saves"].rows()
             assert titles_of(conn) == board_titles(boards, saves, step.options)
-            assert counts["unknown_boards"] == unknown_boards(boards, saves)
+            assert counts is None or counts["unknown_boards"] == unknown_boards(boards, saves)
 
 
 @RANDOM
@@ -492,7 +515,8 @@ def test_a_new_store_and_a_rebuilt_one_have_the_same_board_titles(plan: Plan) ->
     ):
         sources = board_sources(Path(name), plan)
         for step, given_paths in play(plan, sources):
-            aggregate_boards(conn, **given_paths, options=board_options(Path(name), step.options))
+            with said_if_useless(sources):
+                aggregate_boards(conn, **given_paths, options=board_options(Path(name), step.options))
         assume(any(files.read for files in sources.values()))  # a rebuild without sources is an error
         expected = titles_of(conn)
         copies = {kind: files.copied_to(Path(name, "copies")) for kind, files in sources.items()}
@@ -645,7 +669,8 @@ def test_engaged_queries_are_those_of_the_reference_after_every_step(plan: Plan)
     with tempfile.TemporaryDirectory() as name, closing(new_store(Path(name))) as conn:
         log = Sources(Path(name), LOG_COLUMNS, plan.forms)
         for step, given_paths in play(plan, {"log": log}):
-            aggregate_queries(conn, **given_paths, options=query_options(step.options))
+            with said_if_useless({"log": log}):
+                aggregate_queries(conn, **given_paths, options=query_options(step.options))
             assert queries_of(conn) == engaged_queries(log.rows(), step.options, datetime.now(UTC).date())
 
 
@@ -659,7 +684,8 @@ def test_a_new_store_and_a_rebuilt_one_have_the_same_engaged_queries(plan: Plan)
     ):
         log = Sources(Path(name), LOG_COLUMNS, plan.forms)
         for step, given_paths in play(plan, {"log": log}):
-            aggregate_queries(conn, **given_paths, options=query_options(step.options))
+            with said_if_useless({"log": log}):
+                aggregate_queries(conn, **given_paths, options=query_options(step.options))
         assume(log.read)  # a rebuild without sources is an error
         expected = queries_of(conn)
         copies, options = log.copied_to(Path(name, "copies")), query_options(plan.steps[-1].options)
