@@ -81,8 +81,9 @@ def _columns(rows: Rows, kind: TableKind) -> list[Sequence[Any]]:
     n = len(rows.lines)
     reasons, empty = dict[int, str](), dict[int, list[str]]()
     fields: dict[str, Sequence[Any]] = {}
+    faults_of: dict[str, dict[int, str]] = {}
     for name, wanted in kind.fields.items():
-        values, faults = rows.columns.get(name, [None] * n), dict[int, str]()
+        values, faults = rows.columns.get(name, [None] * n), faults_of.setdefault(name, {})
         if wanted == "text":
             fields[name] = text_column(name, values, faults)
         else:
@@ -95,7 +96,8 @@ def _columns(rows: Rows, kind: TableKind) -> list[Sequence[Any]]:
     for names in kind.alternatives:
         choices = zip(*(fields[name] for name in names), strict=True)
         for i in [i for i, alternatives in enumerate(choices) if not any(alternatives)]:
-            reasons.setdefault(i, empty[i][0] if i in empty else f"no {names[0]}")
+            why = next((faults_of[name][i] for name in names if i in faults_of[name]), f"no {names[0]}")
+            reasons.setdefault(i, why)
     content = {i: row_as_json(rows.columns, i) for i in reasons.keys() | empty.keys()}
     return [
         list(rows.lines),

@@ -74,7 +74,8 @@ class Wanted:
                 )
         used = set(matched.values())
         ignored = [name for name in names if name not in used]
-        return ColumnsRead(source, matched, folders, ignored + self.ignored_folders(source), names)
+        ignored += self.ignored_folders(source, matched.keys() | folders.keys())
+        return ColumnsRead(source, matched, folders, ignored, names)
 
     def not_in_file(self, folders: Mapping[str, str | None], matched: Iterable[str]) -> dict[str, str | None]:
         """The fields of folders that count beside the file's own: not those that the file has, too.
@@ -87,12 +88,12 @@ class Wanted:
             own |= names if names & own else set()
         return {field: value for field, value in folders.items() if field not in own}
 
-    def ignored_folders(self, source: str) -> list[str]:
-        """The columns that folders of the source name and no field is read from."""
+    def ignored_folders(self, source: str, used: Iterable[str]) -> list[str]:
+        """The columns that folders of the source name and none of the `used` fields is read from."""
         if not self.read_as.folders:
             return []
-        wanted = {plain(self.column_of(field)) for field in self.fields}
-        return [f"{key}= (folder)" for key in folder_columns(source) if plain(key) not in wanted]
+        read = {plain(self.column_of(field)) for field in used}
+        return [f"{key}= (folder)" for key in folder_columns(source) if plain(key) not in read]
 
     def map_advice(self, field: str, names: Sequence[str]) -> str:
         """The part of an error that recommends --map, "" for a command that has none."""

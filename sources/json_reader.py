@@ -137,7 +137,7 @@ class _Keys:
         """What became of the keys, once all rows were read."""
         folders = self._wanted.not_in_file(self._wanted.of_folders(source), self._used)
         ignored = [key for key in self._seen if key not in self._used_keys]
-        ignored += self._wanted.ignored_folders(source)
+        ignored += self._wanted.ignored_folders(source, self._used.keys() | folders.keys())
         return ColumnsRead(source, self._used, folders, ignored, list(self._seen), lists=list(self._lists))
 
 

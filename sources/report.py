@@ -49,11 +49,11 @@ class Report:
     def add(self, read: ColumnsRead, wanted: Wanted, table: str = "", unread: Collection[str] = ()) -> None:
         """Adds a source. `unread` are fields that the command knows and does not read."""
         fields = {field: _text(column) for field, column in read.columns.items() if field not in unread}
-        fields |= {
-            field: f"{wanted.column_of(field)}= (folder)" for field in read.folders if field not in unread
-        }
+        folders = {field: f"{wanted.column_of(field)}= (folder)" for field in read.folders}
+        fields |= {field: column for field, column in folders.items() if field not in unread}
         ignored = [_text(name) or "(no name)" for name in read.ignored]
-        ignored += [_text(column) for field, column in read.columns.items() if field in unread]
+        of_fields = [*read.columns.items(), *folders.items()]
+        ignored += [_text(column) for field, column in of_fields if field in unread]
         key = (table, *fields.items(), "", *ignored)
         if found := self._tables.get(key):
             found["files"] += 1

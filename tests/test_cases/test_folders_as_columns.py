@@ -93,8 +93,9 @@ def test_a_time_in_the_file_counts_before_a_day_of_its_folder(tmp_path: Path, st
             action=["save"],
             timestamp=["2026-05-30T23:59:00Z"],
         )
-    said("aggregate", "queries", store, "--log", tmp_path / "date=2026-05-31")
+    printed = said("aggregate", "queries", store, "--log", tmp_path / "date=2026-05-31")
     assert {row[3] for row in queries(store)} == {"2026-05-30"}
+    assert "timestamp; ignored: date= (folder)" in printed
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
@@ -120,6 +121,42 @@ def test_boards_saves_and_vectors_have_folders_too(tmp_path: Path, store: Path) 
     assert rows(store, "SELECT titles FROM board_titles") == [('["kitchen ideas"]',)]
     write(tmp_path / "v/pin_id=p1/v.csv", vector=["1 2"])
     assert counts("ingest", "embeddings", store, tmp_path / "v", "--name", "v")["vectors"] == 1
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_folder_that_makes_no_sense_for_an_optional_field_costs_its_cells(
+    tmp_path: Path, store: Path, ending: str
+) -> None:
+    write(tmp_path / "b.csv", board_id=["b1"], title=["Tea"])
+    for folder, pin_id in (("saved_at=soon/user_id=7", "p1"), ("saved_at=2026-05-31", "p2")):
+        write(tmp_path / "saves" / folder / f"s.{ending}", pin_id=[pin_id], board_id=["b1"])
+    printed = said(
+        "aggregate", "boards", store, "--boards", tmp_path / "b.csv", "--saves", tmp_path / "saves"
+    )
+    assert "saved_at from saved_at= (folder); ignored: user_id= (folder)" in printed
+    assert "1 cells left empty" in printed
+    assert rows(store, "SELECT pin_id FROM board_titles ORDER BY 1") == [("p1",), ("p2",)]
+    [(reason, content)] = rows(store, "SELECT reason, content FROM rejected_rows")
+    assert reason == "left empty: saved_at is no date or time such as 2024-05-31T12:00:00Z"
+    assert json.loads(content)["saved_at"] == "soon"
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_odd_cells_are_the_same_beside_folders(tmp_path: Path, store: Path, ending: str) -> None:
+    """An id that is none, a user that is none, and the line and reason of each, in two days at once."""
+    cells = {"PIN_ID": ["p1", "p1", "nan"], "Query": ["red mug", "blue mug", "mug"], "action": ["save"] * 3}
+    for day in ("2026-05-30", "2026-05-31"):
+        path = tmp_path / f"log/date={day}/l.{ending}"
+        write(path, **cells, user_id=["u1", "1.00123E+12", day])
+    result = counts("aggregate", "queries", store, "--log", tmp_path / "log")
+    fault = "user_id is a number such as 1.00123E+12, whose last digits are lost: write it as text"
+    assert (result["reasons"], result["left_empty"]) == ({"no pin_id": 2}, {fault: 2})
+    assert [row[:2] for row in queries(store)] == [("blue mug", 2), ("red mug", 2)]
+    first = 1 if ending == "csv" else 0
+    assert rows(store, "SELECT line, reason FROM rejected_rows ORDER BY line, source") == [
+        *[(first + 2, f"left empty: {fault}")] * 2,
+        *[(first + 3, "no pin_id")] * 2,
+    ]
 
 
 def test_two_folders_of_one_name_are_refused(tmp_path: Path, store: Path) -> None:

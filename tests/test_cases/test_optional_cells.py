@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pincaption.cli import cli
+from pincaption.filters.queries import aggregate_queries
 from pincaption.ingest.pins import ingest_pins
 from pincaption.sources.rows import SourceError
 from pincaption.store import rejected
@@ -169,3 +170,39 @@ def test_the_cell_that_was_the_fault_is_shown_unless_it_is_personal_data(
     ingest(store, tmp_path / "p.jsonl", row, {"pin_id": "a good row"})
     content = store.execute("SELECT content FROM rejected_rows").fetchone()[0]
     assert content.startswith("{" + json.dumps({field: shown})[1:-1])
+
+
+def test_a_log_without_a_date_is_rejected_for_its_date_and_not_for_its_user(
+    store: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """Where a row has two faults, the reason is that of a field which the row cannot do without."""
+    row = {"pin_id": "1", "query": "mug", "action": "save", "user_id": "1.00123E+12"}
+    log = tmp_path / "log.jsonl"
+    rows = [{"date": "soon"}, {"date": "2026-05-31"}, {"date": None, "timestamp": None}]
+    log.write_text("".join(json.dumps(row | dates) + "\n" for dates in rows))
+    counts = aggregate_queries(store, log=[str(log)])
+    assert counts["reasons"] == {
+        "date is no date or time such as 2024-05-31T12:00:00Z": 1,
+        "no date": 1,
+    }
+
+
+@pytest.mark.parametrize("encoding", [None, "cp1252"])
+def test_texts_in_another_encoding_cost_their_cells_and_the_mend_is_said(
+    tmp_path: Path, encoding: str | None
+) -> None:
+    from click.testing import CliRunner
+
+    (tmp_path / "p.csv").write_bytes("pin_id,title\n1,Käse\n2,Brot\n".encode("cp1252"))
+    options = ["--encoding", encoding] if encoding else []
+    result = CliRunner().invoke(
+        cli, ["ingest", "pins", str(tmp_path / "my.db"), str(tmp_path / "p.csv"), *options]
+    )
+    assert result.exit_code == 0
+    reason = "title is not valid UTF-8 (is it another encoding? --encoding cp1252)"
+    assert (reason in result.stdout) == (encoding is None)
+    with sqlite3.connect(tmp_path / "my.db") as conn:
+        assert [row[0] for row in conn.execute("SELECT title FROM pins ORDER BY pin_id")] == [
+            "Käse" if encoding else None,
+            "Brot",
+        ]

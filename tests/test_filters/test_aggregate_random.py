@@ -476,7 +476,7 @@ def play(plan: Plan, sources: dict[str, Sources]) -> Iterator[tuple[Step, dict[s
 def said_if_useless(sources: dict[str, Sources]) -> AbstractContextManager[Any]:
     """An error is expected, once everything is written, if a file has rows and none of use."""
     fails = any(files.fails for files in sources.values())
-    return pytest.raises(SourceError, match="nothing of .* could be used") if fails else nullcontext()
+    return pytest.raises(SourceError, match=r"nothing of .* could be used") if fails else nullcontext()
 
 
 def board_sources(folder: Path, plan: Plan) -> dict[str, Sources]:
