@@ -18,7 +18,7 @@ from pincaption.store import Connection
 
 
 def put(folder: Path, **files: str | bytes) -> None:
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
@@ -173,6 +173,7 @@ def test_a_table_of_an_imagefolder(store: Connection, tmp_path: Path, ending: st
     ]
     assert counts["reasons"] == {"file_name names no picture of the folder": 2, "no file_name": 1}
     assert counts["texts"][f"description from metadata.{ending} (text)"] == 2
+    assert counts["ignored"] == {"width": 1}
     lines_kept = [row[0] for row in store.execute("SELECT line FROM rejected_rows ORDER BY 1")]
     assert lines_kept == ([4, 5, 6] if ending == "csv" else [3, 4, 5])
 
@@ -181,6 +182,22 @@ def test_a_table_that_is_no_table_of_metadata_costs_only_itself(store: Connectio
     put(tmp_path / "ph", **{"a.jpg": "", "metadata.csv": "id,text\n1,mug\n"})
     counts = ingest_images(store, tmp_path / "ph")
     assert (counts["pins"], counts["reasons"]) == (1, {"a table of metadata cannot be read": 1})
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_names_of_columns_of_metadata_match_as_those_of_tables(
+    store: Connection, tmp_path: Path, ending: str
+) -> None:
+    """In any case; two that are alike are said. Folders such as category=mugs/ are no columns."""
+    cells = {"File_Name": "a.jpg", " TEXT ": "a red mug"}
+    twice = {"file_name": "b.jpg", "TEXT": "a lamp", "Text": "a cup"}
+    for folder, row in (("category=mugs", cells), ("twice", twice)):
+        table = f"{','.join(row)}\n{','.join(row.values())}\n" if ending == "csv" else json.dumps(row) + "\n"
+        put(tmp_path / "ph" / folder, **{row.get("File_Name", "b.jpg"): "", f"metadata.{ending}": table})
+    counts = ingest_images(store, tmp_path / "ph")
+    assert texts(store, "description, category") == [("a red mug", None), (None, None)]
+    why = "several keys are text: they differ only by case or blanks"
+    assert counts["reasons"] == {"a table of metadata cannot be read" if ending == "csv" else why: 1}
 
 
 def test_a_caption_that_captioner_wrote_does_not_become_a_persons_text(
