@@ -100,6 +100,7 @@ def test_a_file_of_somebody_else_stays_as_it_is(tmp_path: Path, command: tuple[s
     with closing(sqlite3.connect(path)) as conn:
         conn.executescript("CREATE TABLE users (id); INSERT INTO users VALUES (1)")
     (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.jpg").write_bytes(b"a folder without pictures is refused anyway")
     (tmp_path / "pins.csv").write_text("pin_id\n1\n")
     sources = {"images": ["pictures"], "pins": ["pins.csv"]}.get(command[-1], [])
     before = path.read_bytes()
