@@ -190,7 +190,7 @@ ANY = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=8)
 TEXT = st.one_of(PHRASE, PHRASE, st.sampled_from(ODD), ANY)
 
 PINS = st.sampled_from(["p", "q", "1", "01", "é/ü.jpg"])
-BOARD_IDS = st.sampled_from(["a", "é", "1", "01", "NULL", "b"])
+BOARD_IDS = st.sampled_from(["a", "é", "1", "01", "none", "b"])
 # Days from today: the edges of the windows below, seen from each as-of date, and days in the future. Not
 # tomorrow, as a test may run over midnight.
 DAYS = st.sampled_from([0, -1, -2, -3, -4, -729, -730, -731, -732, 2, 3, 40])

@@ -21,6 +21,7 @@ FRAGMENTS = {
 ELSEWHERE = {
     # written, not asked
     ("ingest/pins.py", "has_title, has_description"),
+    ("ingest/texts_beside.py", "has_title, has_description"),
     ("store/claims.py", "a caption of the image that the pin has now"),
     # a picture that is missing or has been made, not a caption
     ("browse/index.py", "a caption of the image that the pin has now"),
