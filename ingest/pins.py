@@ -13,10 +13,8 @@ from typing import Any
 from ..common.terminal import OnStep, no_step
 from ..sources.cells import (
     MISSING_WORDS,
-    RowError,
     convert_column,
     identifier,
-    is_placeholder,
     listed,
     row_as_json,
     text_column,
@@ -24,15 +22,15 @@ from ..sources.cells import (
 )
 from ..sources.dates import moment
 from ..sources.locations import absolute, find_sources
-from ..sources.rows import BadRow, Rows, SourceError, is_missing
+from ..sources.rows import BadRow, Rows, SourceError
 from ..sources.tables import check_columns, read_tables
 from ..store import Connection
 from .batches import PinBatch, PinCounts, write_batches
 from .image_cells import NO_IMAGE, ImageCell, read_image_cell
+from .kinds import kind_of
 from .placeholders import says_nothing
 
 FIELDS = ("pin_id", "title", "description", "image", "kind", "category", "locale", "created_at", "prompt")
-KINDS = ("pin", "product")
 LEFT_OUT = "{} left out: of several in a cell the first is taken"
 _PLURALS = {"title": "titles", "category": "categories", "locale": "locales", "prompt": "prompts"}
 
@@ -67,8 +65,8 @@ def ingest_pins(
 
     `sources` are files, folders, globs, or "-" for JSON Lines on standard input; `columns` maps fields to
     columns of other names. `kind` ("pin" or "product") is for rows that name none. A cell that makes no sense
-    is left empty and counted; a row whose pin_id makes no sense is rejected. A relative path of an
-    image starts at `image_root`, else at the table's folder; with `image_root`, no image may lie outside.
+    is left empty and counted; a row whose pin_id makes no sense is rejected. A relative path of an image
+    starts at `image_root`, else at the table's folder; with `image_root`, no image may lie outside.
 
     With `sync` the sources are all there is: at the end, pins that are in none of them are marked as deleted.
     Nothing shows such pins until a source has them again.
@@ -110,7 +108,7 @@ def _pins_of(rows: Rows, kind: str | None, image_root: str | None) -> PinBatch:
         if name in source:
             pins[name] = [None if text in MISSING_WORDS else text for text in pins[name]]
     if "kind" in source:
-        pins["kind"] = convert_column(lambda value: _kind_of(value, kind), source["kind"], empty["kind"])
+        pins["kind"] = convert_column(lambda value: kind_of(value, kind), source["kind"], empty["kind"])
     elif kind:
         pins["kind"] = [kind] * n
     if "created_at" in source:
@@ -157,14 +155,3 @@ def _text_of_cell(notes: Counter[str], name: str, value: Any) -> str | None:
     if len(texts) > 1:
         notes[LEFT_OUT.format(_PLURALS[name])] += len(texts) - 1
     return texts[0] if texts else None
-
-
-def _kind_of(value: Any, default: str | None) -> str | None:
-    if value in KINDS:
-        return str(value)
-    text = value.strip().lower() if isinstance(value, str) else value
-    if is_missing(text) or (isinstance(text, str) and is_placeholder(text)):
-        return default
-    if isinstance(text, str) and text.removesuffix("s") in KINDS:
-        return text.removesuffix("s")
-    raise RowError("kind is neither pin nor product")
