@@ -103,10 +103,12 @@ def _print_queries(engaged: ExplainedQueries) -> None:
 
 def _dominating(query: ExplainedQuery) -> str:
     """Who made most of a query's engagements, if one user made more than half of several."""
-    engagements, of_all = query["top_user_engagements"], sum(query["actions"].values())
-    if engagements < 3 or engagements * 2 <= of_all:
+    if query["top_user_engagements"] < 3 or query["top_user_share"] <= 0.5:
         return ""
-    return f"{engagements:,} of {of_all:,} by one user, {query['top_user']}"
+    return (
+        f"{query['top_user_engagements']:,} of them, {query['top_user_share']:.0%}, by one user, "
+        f"{query['top_user']}"
+    )
 
 
 def _print_below(*notes: str) -> None:

@@ -58,9 +58,8 @@ def ingest_pins(
     Columns: pin_id, and any of title, description, image (path, URL, or bytes in Parquet), kind, category,
     locale, created_at, prompt. A pin that the store has already is updated in the columns that the source
     has. A cell that makes no sense is left empty and counted. Rows without a usable pin_id are kept in the
-    table rejected_rows with their line and the reason. With --sync, pins that
-    are in none of the sources are marked as deleted: they leave the view, samples and exports, until a later
-    ingest brings them back.
+    table rejected_rows with their line and the reason. With --sync, pins that are in none of the sources are
+    marked as deleted: they leave the view, samples and exports, until a later ingest brings them back.
 
     \b
     captioner ingest pins my.db pins.parquet

@@ -50,8 +50,9 @@ class ExplainedQuery(TypedDict):
     engagements: int
     actions: dict[str, int]  # action -> count
     users: int
-    top_user: str | None  # the known user with the most engagements, those included that a cap leaves out
+    top_user: str | None  # the known user with the most engagements, those included that a bound leaves out
     top_user_engagements: int
+    top_user_share: float  # of all engagements that have a weight
     first_date: str | None
     last_date: str | None
     score: float | None
@@ -202,11 +203,12 @@ def _boards_by_word(db: Any) -> dict[str, int]:
 
 _WITHOUT_SCORE = "SELECT text FROM counted c JOIN queries q ON q.code = c.query WHERE points = 0"
 _TOP_USERS = """
-    SELECT q.text, user_id, sum(count)::BIGINT AS n
+    SELECT q.text, coalesce(user_id, '') AS person, sum(count)::BIGINT AS n,
+        n / sum(sum(count)) OVER (PARTITION BY q.text) AS share
     FROM log l JOIN weights USING (action) JOIN queries q ON q.code = l.query
-    WHERE user_id <> '' AND day > $after AND day <= $as_of
-    GROUP BY q.text, user_id
-    QUALIFY row_number() OVER (PARTITION BY q.text ORDER BY n DESC, user_id) = 1"""
+    WHERE day > $after AND day <= $as_of
+    GROUP BY q.text, person
+    QUALIFY row_number() OVER (PARTITION BY q.text ORDER BY person = '', n DESC, person) = 1"""
 
 
 class _Counts(NamedTuple):
@@ -235,7 +237,11 @@ def _queries(evidence: Evidence, stored: dict[str, Any], pin: int) -> list[Expla
     counted = {text: _Counts(*row) for text, *row in db.execute(select).fetchall()}
     select = "SELECT q.text, users FROM query_users u JOIN queries q ON q.code = u.query"
     users: dict[str | None, int] = dict(db.execute(select).fetchall())
-    top_users = {text: (user, n) for text, user, n in db.execute(_TOP_USERS, window.parameters()).fetchall()}
+    top_users = {
+        text: (user, n, round(share, 4))
+        for text, user, n, share in db.execute(_TOP_USERS, window.parameters()).fetchall()
+        if user
+    }
     actions, reasons = _rows_of_pin(evidence, rows, window)
 
     def order(key: tuple[str | None, str | None]) -> tuple[int, str, str]:
@@ -259,7 +265,7 @@ def _queries(evidence: Evidence, stored: dict[str, Any], pin: int) -> list[Expla
             reason = TOO_FEW_TO_SHARE
         else:
             reason = reasons[text, dropped]
-        top_user, top_user_engagements = top_users.get(text, (None, 0))
+        top_user, top_user_engagements, top_user_share = top_users.get(text, (None, 0, 0.0))
         queries.append(
             {
                 "query": text,
@@ -268,6 +274,7 @@ def _queries(evidence: Evidence, stored: dict[str, Any], pin: int) -> list[Expla
                 "users": users.get(text, 0),
                 "top_user": top_user,
                 "top_user_engagements": top_user_engagements,
+                "top_user_share": top_user_share,
                 "first_date": str(counts.first_day) if counts else None,
                 "last_date": str(counts.last_day) if counts else None,
                 "score": _six_digits(counts.score) if counts else None,

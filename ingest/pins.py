@@ -13,10 +13,8 @@ from typing import Any
 from ..common.terminal import OnStep, no_step
 from ..sources.cells import (
     MISSING_WORDS,
-    RowError,
     convert_column,
     identifier,
-    is_placeholder,
     listed,
     row_as_json,
     text_column,
@@ -27,15 +25,15 @@ from ..sources.dates import moment
 from ..sources.locations import absolute
 from ..sources.read_as import AS_NAMED, ReadAs
 from ..sources.report import Reading
-from ..sources.rows import BadRow, Rows, SourceError, is_missing
+from ..sources.rows import BadRow, Rows, SourceError
 from ..sources.tables import check_columns, read_wanted, tables_of
 from ..store import Connection
 from .batches import PinBatch, PinCounts, write_batches
 from .image_cells import NO_IMAGE, ImageCell, read_image_cell
+from .kinds import kind_of
 from .placeholders import says_nothing
 
 FIELDS = ("pin_id", "title", "description", "image", "kind", "category", "locale", "created_at", "prompt")
-KINDS = ("pin", "product")
 LEFT_OUT = "{} left out: of several in a cell the first is taken"
 _PLURALS = {"title": "titles", "category": "categories", "locale": "locales", "prompt": "prompts"}
 
@@ -143,7 +141,7 @@ def _pins_of(rows: Rows, kind: str | None, image_root: str | None) -> PinBatch:
         if name in source:
             pins[name] = [None if text in MISSING_WORDS else text for text in pins[name]]
     if "kind" in source:
-        pins["kind"] = convert_column(lambda value: _kind_of(value, kind), source["kind"], empty["kind"])
+        pins["kind"] = convert_column(lambda value: kind_of(value, kind), source["kind"], empty["kind"])
     elif kind:
         pins["kind"] = [kind] * n
     if "created_at" in source:
@@ -190,14 +188,3 @@ def _text_of_cell(notes: Counter[str], name: str, value: Any) -> str | None:
     if len(texts) > 1:
         notes[LEFT_OUT.format(_PLURALS[name])] += len(texts) - 1
     return texts[0] if texts else None
-
-
-def _kind_of(value: Any, default: str | None) -> str | None:
-    if value in KINDS:
-        return str(value)
-    text = value.strip().lower() if isinstance(value, str) else value
-    if is_missing(text) or (isinstance(text, str) and is_placeholder(text)):
-        return default
-    if isinstance(text, str) and text.removesuffix("s") in KINDS:
-        return text.removesuffix("s")
-    raise RowError("kind is neither pin nor product")

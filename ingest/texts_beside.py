@@ -17,6 +17,7 @@ from ..common.terminal import short_name
 from ..sources.cells import RowError, text_of
 from ..sources.dates import moment
 from ..sources.rows import BadRow, is_missing
+from .kinds import kind_of
 from .placeholders import says_nothing
 
 MAX_TEXT_BYTES = 1_000_000  # of a file beside a picture
@@ -32,7 +33,6 @@ NAMES: Mapping[str, tuple[str, ...]] = {
     "locale": ("locale",),
     "created_at": ("created_at",),
 }
-_KINDS = ("pin", "product")
 
 
 @dataclass(slots=True)
@@ -163,12 +163,7 @@ def unread_keys(values: Mapping[str, Any]) -> list[str]:
 def _converted(name: str, value: Any) -> str | None:
     if name == "created_at":
         return moment(value)
-    text = text_of(name, value)
-    if name == "kind" and text is not None:
-        text = text.strip().lower()
-        if text not in _KINDS:
-            raise RowError("kind is neither pin nor product")
-    return text
+    return kind_of(value) if name == "kind" else text_of(name, value)
 
 
 def _decoded(data: bytes) -> str:

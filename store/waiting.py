@@ -24,8 +24,8 @@ T = TypeVar("T")
 class PatientConnection(sqlite3.Connection):
     """Waits up to BUSY_SECONDS for a lock. After SILENT_SECONDS it prints one line to standard error.
 
-    Within a transaction a statement that meets a lock fails as usual, because waiting would not help: the
-    transaction holds its own locks as long as it waits.
+    A transaction that has read and wants to write after another process wrote fails at once: waiting would
+    not help it.
     """
 
     def __init__(self, path: str | Path, *arguments: Any, **options: Any):
@@ -45,9 +45,10 @@ class PatientConnection(sqlite3.Connection):
             try:
                 return run()
             except sqlite3.OperationalError as error:
-                is_busy = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_BUSY
+                code = getattr(error, "sqlite_errorcode", 0)  # its low byte is the kind of error
+                helps = code & 0xFF == sqlite3.SQLITE_BUSY and code != sqlite3.SQLITE_BUSY_SNAPSHOT
                 waited = time.monotonic() - began
-                if not is_busy or self.in_transaction or waited > BUSY_SECONDS:
+                if not helps or waited > BUSY_SECONDS:
                     raise
                 if waited >= SILENT_SECONDS and not said:
                     said = True

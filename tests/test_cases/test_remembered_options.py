@@ -125,10 +125,23 @@ def test_one_user_can_be_bounded_by_share(store: Path, tmp_path: Path) -> None:
 def test_explain_says_who_dominates(store: Path, tmp_path: Path) -> None:
     captioner("aggregate", "queries", store, "--log", log(tmp_path / "l.csv", *BOT, *PEOPLE))
     said = captioner("aggregate", "explain", store, "p1").stdout
-    assert "300 of 300 by one user, bot" in " ".join(said.split())
+    assert "300 of them, 100%, by one user, bot" in " ".join(said.split())
     assert said.count("by one user") == 1  # of three people who saved once each, nobody dominates
     query = explained(store)["cheap pills"]
     assert (query["top_user"], query["top_user_engagements"], query["users"]) == ("bot", 300, 1)
+
+
+def test_actions_without_a_weight_do_not_hide_who_dominates(store: Path, tmp_path: Path) -> None:
+    seen = [f"p1,cheap pills,impression,2026-05-30,{user}" for user in range(1000)]
+    rows = log(
+        tmp_path / "l.csv", *BOT, *seen, "p1,cheap pills,click,2026-05-30,", "p1,red mug,save,2026-05-30,"
+    )
+    captioner("aggregate", "queries", store, "--log", rows)
+    query = explained(store)["cheap pills"]
+    assert (query["top_user"], query["top_user_engagements"]) == ("bot", 300)
+    assert query["top_user_share"] == round(300 / 301, 4)
+    assert explained(store)["red mug"]["top_user"] is None
+    assert "by one user, bot" in " ".join(captioner("aggregate", "explain", store, "p1").stdout.split())
 
 
 def test_rows_without_a_user_are_not_bounded(store: Path, tmp_path: Path) -> None:

@@ -194,6 +194,7 @@ def test_explain_in_json_has_every_number_and_every_reason_of_queries(tmp_path: 
         "users": 2,
         "top_user": "v",
         "top_user_engagements": 3,
+        "top_user_share": 0.6,
         "first_date": "2024-05-01",
         "last_date": "2024-05-03",
         "score": 2.75,
