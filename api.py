@@ -388,17 +388,23 @@ def sample(
 
 
 def score(
-    store: Store, sheets: Sources = (), *, sample_id: str | None = None, report: Path | None = None
+    store: Store,
+    sheets: Sources = (),
+    *,
+    rater: str | None = None,
+    sample_id: str | None = None,
+    report: Path | None = None,
 ) -> Score:
     """Reads filled sheets and says how good the captions are, like `captioner eval score`.
 
+    Exports of Label Studio are read, too. `rater` says who filled the sheets in, if several people did so.
     Without sheets, everything that the store has for `sample_id`, or for the newest sample, counts. `report`
     is an HTML page to write as well. Raises StoreError, SheetError, SampleError or ReportError.
     """
     from .eval.score import score
 
     with _opened(store) as conn:
-        return score(conn, _paths(sheets), sample_id=sample_id, report=_text(report))
+        return score(conn, _paths(sheets), rater=rater, sample_id=sample_id, report=_text(report))
 
 
 def export_features(

@@ -157,6 +157,11 @@ def _chosen(options: dict[str, Any]) -> dict[str, Any]:
     help="Without sheets: the sample to score (default: the one drawn last).",
 )
 @click.option(
+    "--rater",
+    metavar="NAME",
+    help="Who filled these sheets in. Needed if several people filled in copies of one sheet.",
+)
+@click.option(
     "--ratings",
     type=click.Path(),
     metavar="FILE",
@@ -167,6 +172,7 @@ def score(
     sheets: tuple[str, ...],
     report: str | None,
     sample_id: str | None,
+    rater: str | None,
     ratings: str | None,
     as_json: bool,
 ) -> dict[str, Any]:
@@ -177,21 +183,24 @@ def score(
 
     \b
     captioner eval score my.db sheets/*.csv --report report.html
+    captioner eval score my.db from-ben.csv --rater ben
     captioner eval score --ratings ratings.csv
     """
     if ratings:
-        if store or sheets or sample_id:
+        if store or sheets or sample_id or rater is not None:
             raise click.UsageError("--ratings replaces store and sheets: give one or the other")
         return _score_table(ratings, report, as_json)
     if sheets and sample_id:
         raise click.UsageError("--sample is for scoring without sheets: the sheets name their sample")
+    if rater is not None and not sheets:
+        raise click.UsageError("--rater says who filled in the sheets: name them, too")
     if not store:
         raise click.UsageError("name a store: captioner eval score STORE SHEET..., or give --ratings FILE")
     from ..eval.score import score as score_sheets
     from ..store import open_store
 
     conn = open_store(store, read_only=not sheets)
-    result = score_sheets(conn, sheets, sample_id=sample_id, report=report)
+    result = score_sheets(conn, sheets, rater=rater, sample_id=sample_id, report=report)
     if not as_json:
         print_score(result)
         if report:

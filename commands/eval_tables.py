@@ -77,6 +77,8 @@ def print_score(score: Score) -> None:
             f"answers of {plural(read['new'], 'row')} new, {read['changed']:,} changed, "
             f"{read['unchanged']:,} as before"
         )
+    for note in score["notes"]:
+        click.echo(wrapped(f"note: {note}"), err=True)
     click.echo("\n" + wrapped(score["sentence"]) + "\n")
     _print_shares(_shares(score))
     click.echo(wrapped(f"not part of the sample: {excluded_in_words(score['frame'])}"))

@@ -1,4 +1,4 @@
-"""Reads filled sheets: CSV as the HTML sheet downloads it, or as a spreadsheet program saved it.
+"""Reads filled sheets: CSV as the HTML sheet downloads it or as a spreadsheet program saved it, and exports.
 
 A spreadsheet program may have changed the order, the delimiter, the encoding, dates and decimal points.
 People add columns and leave answers out. All of that is accepted.
@@ -6,9 +6,12 @@ People add columns and leave answers out. All of that is accepted.
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..common.errors import PincaptionError
@@ -17,12 +20,13 @@ from ..sources.csv_reader import open_cells
 from ..sources.dates import moment
 from ..sources.encodings import UTF_8, encoding_of
 from ..sources.formats import format_of
-from ..sources.locations import errors_name
+from ..sources.locations import errors_name, open_source
 from ..sources.read_as import ReadAs
 from ..sources.rows import BadRow, SourceError
-from .questions import CANNOT_JUDGE, QUESTIONS, restored
+from .label_studio_export import Annotations, annotations_of_json, annotations_of_table, is_export
+from .questions import CANNOT_JUDGE, PICTURE, QUESTIONS, restored
 
-MAX_BYTES = 100_000_000  # of a sheet
+MAX_BYTES = 1_000_000_000  # of a file; an export of Label Studio has the pictures in it
 MAX_COMMENT = 10_000  # characters
 TITLE_ROWS = 10  # people may have added so many rows above the header
 ALL_QUESTIONS = {question.name: question for questions in QUESTIONS.values() for question in questions}
@@ -37,10 +41,10 @@ class SheetError(PincaptionError):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One row of a filled sheet. `row` counts like a spreadsheet program does: the header is row 1."""
+    """One row of a filled sheet, or one annotation of an export of Label Studio."""
 
     source: str
-    row: int
+    place: str  # the source and the row; rows count like a spreadsheet program does: the header is row 1
     sample_id: str
     item_id: str
     values: dict[str, str]  # the answer to each question that was answered
@@ -49,10 +53,8 @@ class Answer:
     answered_at: str | None
     number: str = ""
     captions: tuple[str, ...] = ()  # as they are in the sheet now
-
-    @property
-    def place(self) -> str:
-        return f"{self.source}, row {self.row}"
+    rater: str | None = None  # None: the one whom the sheet was written for
+    begun_at: str | None = None  # when the annotation was begun; `answered_at` is when it was changed last
 
     @property
     def is_empty(self) -> bool:
@@ -60,9 +62,36 @@ class Answer:
         return not self.values and not self.comment
 
 
+@dataclass(frozen=True)
+class AnswerFile:
+    """The answers of a file, and notes on what it holds beside them."""
+
+    answers: list[Answer]
+    notes: list[str]
+
+
+def read_answer_file(path: str | Path) -> AnswerFile:
+    """The answers of a sheet, or of an export of Label Studio: its first bytes and its columns tell which.
+
+    Raises SheetError.
+    """
+    source = str(path)
+    with _sheet_errors(source):
+        if _is_json(source):
+            return _of_export(source, annotations_of_json(source))
+        columns, rows = _cells(Path(path))
+        if is_export(columns):
+            numbered = ((f"{source}, row {n}", dict(zip(columns, cells, strict=True))) for n, cells in rows)
+            return _of_export(source, annotations_of_table(source, numbered))
+    return AnswerFile(_of_sheet(source, columns, rows), [])
+
+
 def read_sheet(path: str | Path) -> list[Answer]:
     """All rows of a sheet, also those without answers. Raises SheetError."""
-    columns, rows = _cells(Path(path))
+    return _of_sheet(str(path), *_cells(Path(path)))
+
+
+def _of_sheet(path: str, columns: list[str], rows: list[tuple[int, list[str]]]) -> list[Answer]:
     if "item_id" not in columns:
         names = excerpt(", ".join(filter(None, columns)), 200) or "none"
         raise SheetError(f"{path} has no column item_id, so it is not a sheet; its columns: {names}")
@@ -72,7 +101,7 @@ def read_sheet(path: str | Path) -> list[Answer]:
         if not any(cell.strip() for cell in cells):
             continue
         row = dict(zip(columns, cells, strict=True))
-        answer = _answer(row, str(path), number)
+        answer = _answer(row, path, f"{path}, row {number}")
         if answer.item_id in row_of:
             raise SheetError(
                 f"{answer.place} has the same item_id as row {row_of[answer.item_id]} "
@@ -81,6 +110,21 @@ def read_sheet(path: str | Path) -> list[Answer]:
         row_of[answer.item_id] = number
         answers.append(answer)
     return answers
+
+
+def _of_export(source: str, annotations: Annotations) -> AnswerFile:
+    answers = [
+        replace(_answer(row, source, place), rater=row["rater"], begun_at=_moment(row["begun_at"]))
+        for place, row in annotations.rows
+    ]
+    if not answers:
+        raise SheetError(f"{source} is an export of Label Studio without any submitted annotation")
+    if all(answer.is_empty for answer in answers):
+        raise SheetError(
+            f"{source} has {len(answers):,} annotations, and none of them answers "
+            f"{', '.join(ALL_QUESTIONS)}: was the project's labelling configuration replaced?"
+        )
+    return AnswerFile(answers, [f"{source}: {note}" for note in annotations.notes])
 
 
 @dataclass(frozen=True)
@@ -110,8 +154,7 @@ def excerpt(cell: str, width: int = 40) -> str:
     return text if len(text) <= width else text[:width] + "…"
 
 
-def _answer(row: dict[str, str], source: str, number: int) -> Answer:
-    place = f"{source}, row {number}"
+def _answer(row: dict[str, str], source: str, place: str) -> Answer:
     item_id = row["item_id"].strip().lower()
     if not item_id:
         raise SheetError(f"{place} has no item_id: it was deleted, or the row does not belong there")
@@ -121,7 +164,7 @@ def _answer(row: dict[str, str], source: str, number: int) -> Answer:
             values[question] = value
     return Answer(
         source=source,
-        row=number,
+        place=place,
         sample_id=row.get("sample", "").strip().lower(),
         item_id=item_id,
         values=values,
@@ -166,25 +209,42 @@ def _moment(cell: str) -> str | None:
 def _cells(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The names of the columns in lower case, and for each row its number and one cell per column."""
     source = str(path)
-    try:
-        with errors_name(source):
-            if path.stat().st_size > MAX_BYTES:
-                raise SheetError(f"{path} has more than {MAX_BYTES:,} bytes, so it cannot be a sheet")
-            if not _is_text(source):
-                raise SheetError(f"{path} is a workbook: save it as CSV and give that file")
-            read_as = ReadAs("csv", _encoding(path))
-            with open_cells(source, read_as, header_has="item_id", title_lines=TITLE_ROWS) as table:
-                rows = []
-                for _, cells in table.rows:
-                    if isinstance(cells, BadRow):
-                        raise SheetError(f"{path}, row {table.row_number()}: {cells.reason}")
-                    rows.append((table.row_number(), cells))
-    except SourceError as error:
-        raise SheetError(str(error)) from None
-    columns = [name.strip().lower() for name in table.names]
+    with _sheet_errors(source):
+        if not _is_text(source):
+            raise SheetError(f"{path} is a workbook: save it as CSV and give that file")
+        read_as = ReadAs("csv", _encoding(source))
+        with open_cells(source, read_as, header_has="item_id", title_lines=TITLE_ROWS) as table:
+            columns = [name.strip().lower() for name in table.names]
+            # An export has a column of pictures: many megabytes that nobody needs here.
+            wanted = [i for i, name in enumerate(columns) if name != PICTURE]
+            rows = []
+            for _, cells in table.rows:
+                if isinstance(cells, BadRow):
+                    raise SheetError(f"{path}, row {table.row_number()}: {cells.reason}")
+                rows.append((table.row_number(), [cells[i] for i in wanted]))
+    columns = [columns[i] for i in wanted]
     if twice := next((name for name in columns if name in _READ and columns.count(name) > 1), None):
         raise SheetError(f"{path} has the column {twice!r} twice: delete the one that was added")
     return columns, rows
+
+
+@contextmanager
+def _sheet_errors(source: str) -> Iterator[None]:
+    """Turns errors of the disk and of the readers into SheetErrors. Refuses files that are far too large."""
+    try:
+        with errors_name(source):
+            if Path(source).stat().st_size > MAX_BYTES:
+                raise SheetError(f"{source} has more than {MAX_BYTES:,} bytes: score it in parts")
+            yield
+    except SourceError as error:
+        raise SheetError(str(error)) from None
+
+
+def _is_json(source: str) -> bool:
+    with open_source(source) as raw:
+        head = raw.peek(1000)[:1000]
+    text = head.decode(encoding_of(head), errors="replace").lstrip("\ufeff \t\r\n")
+    return bool(re.match(r"\[\s*[{\]]|\{\s*[\"}]", text))  # a title above a sheet may begin with a bracket
 
 
 def _is_text(source: str) -> bool:
@@ -194,13 +254,16 @@ def _is_text(source: str) -> bool:
         return False
 
 
-def _encoding(path: Path) -> str | None:
+def _encoding(source: str) -> str | None:
     """cp1252 for a file that is not UTF-8: Excel in Western countries saves CSV like this."""
-    data = path.read_bytes()
-    if encoding_of(data[:1000]) not in UTF_8:
-        return None
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return "cp1252"
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    with open_source(source) as raw:
+        if encoding_of(raw.peek(1000)[:1000]) not in UTF_8:
+            return None
+        try:
+            while data := raw.read(1 << 20):
+                decode(data)
+            decode(b"", final=True)
+        except UnicodeDecodeError:
+            return "cp1252"
     return None

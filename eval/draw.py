@@ -109,7 +109,7 @@ def _draw(conn: Connection, frame: stored.Frame, options: SampleOptions, gold: S
         for rater in raters
         for row in _sheet_rows(secret, rater, items, options, frame.kind == "comparison")
     ]
-    return Sample(_letters(content, 8), frame.kind, recorded, strata, frame.excluded, items, rows)
+    return Sample(letters(content, 8), frame.kind, recorded, strata, frame.excluded, items, rows)
 
 
 def _check_column(column: str | None, frame: stored.Frame) -> None:
@@ -194,7 +194,7 @@ def _sheet_rows(
     order.sort(key=lambda placed: placed[0])
     return [
         SheetRow(
-            item_id=_letters(f"{secret} {rater} {item.item} {is_repeat}", 12),
+            item_id=letters(f"{secret} {rater} {item.item} {is_repeat}", 12),
             rater=rater,
             position=position,
             item=item.item,
@@ -205,8 +205,8 @@ def _sheet_rows(
     ]
 
 
-def _letters(text: str, n: int) -> str:
-    """A digest of `text` as `n` letters."""
+def letters(text: str, n: int) -> str:
+    """A digest of `text` as `n` letters: an id of a sample or of a row of a sheet."""
     number, letters = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big"), ""
     for _ in range(n):
         number, letter = divmod(number, len(_LETTERS))

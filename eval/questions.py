@@ -9,6 +9,7 @@ from typing import Literal
 
 Kind = Literal["captions", "comparison"]  # of a sample: captions judged one by one, or two compared
 CANNOT_JUDGE = "cannot judge"
+PICTURE = "picture"  # the name of the picture in the tasks of Label Studio
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from ..store import Connection, transaction
 from ..store.connection import now
 from . import stored
-from .answers import Answer, SheetError, excerpt, read_sheet
+from .answers import Answer, SheetError, excerpt, read_answer_file
 from .items import Item, Sample
+from .people import People, checked_name
 from .questions import QUESTIONS, Question
 from .stored import SheetPlace, StoredRating
 
@@ -41,13 +42,17 @@ class Rating:
 
 @dataclass(frozen=True)
 class ReadAnswers:
-    """What `read_answers` did: the sample, its raters, and how many rows were new, changed or as before."""
+    """What `read_answers` did: the sample, its raters, and how many rows were new, changed or as before.
+
+    `notes` are sentences about what was not taken as it stands.
+    """
 
     sample_id: str
     raters: list[str]
     new: int
     changed: int
     unchanged: int
+    notes: list[str]
 
 
 def ratings_of(conn: Connection, sample: Sample, raters: Sequence[str] | None = None) -> list[Rating]:
@@ -71,48 +76,54 @@ def ratings_of(conn: Connection, sample: Sample, raters: Sequence[str] | None = 
     return ratings
 
 
-def read_answers(conn: Connection, paths: Sequence[str | Path]) -> ReadAnswers:
+def read_answers(conn: Connection, paths: Sequence[str | Path], *, rater: str | None = None) -> ReadAnswers:
     """Reads filled sheets of one sample into the table `ratings`. Reading a sheet again changes nothing.
 
-    If two sheets answer the same row, now or in an earlier call, the later answer counts, provided that both
-    say when they were given. An empty row leaves an earlier answer as it is. Raises SheetError for rows that
-    do not belong to the sample and for answers that contradict each other; then nothing is written.
+    If one person answers the same row twice, now or in an earlier call, the later answer counts, provided
+    that both say when they were given. An empty row leaves an earlier answer as it is. `rater` says whose
+    answers these are, for a sheet that several people answered. Raises SheetError for rows that do not belong
+    to the sample, for answers that contradict each other, and if two people seem to have answered one
+    rater's sheet; then nothing is written.
     """
+    rater = None if rater is None else checked_name(rater)
     different_files = {Path(path).absolute(): path for path in paths}
-    answers = [answer for path in different_files.values() for answer in read_sheet(path)]
+    contents = [read_answer_file(path) for path in different_files.values()]
+    answers = [answer for content in contents for answer in content.answers]
     if not answers:
         raise SheetError(f"no rows in {', '.join(map(str, paths))}: an empty sheet?")
     sample_id, places = _places_of(conn, answers)
+    _check_questions(conn, sample_id, answers)
+    with transaction(conn):
+        before = stored.ratings_by_item_id(conn, sample_id)
+        people = People(places, before)
+        raters = [name for content in contents for name in people.add_file(content.answers, rater)]
+        to_write = []
+        for item_id, answer in people.added.items():
+            rating = _updated(before.get(item_id), answer, people.places[item_id])
+            if rating is not None:
+                to_write.append(rating)
+        stored.delete_ratings(conn, people.moved)
+        stored.add_sheet_rows(conn, (people.places[rating["item_id"]] for rating in to_write))
+        stored.write_ratings(conn, to_write)
+    changed = sum(rating["item_id"] in before for rating in to_write)
+    return ReadAnswers(
+        sample_id=sample_id,
+        raters=list(dict.fromkeys(raters)),
+        new=len(to_write) - changed,
+        changed=changed,
+        unchanged=len(people.added) - len(to_write),
+        notes=[*(note for content in contents for note in content.notes), *people.notes],
+    )
+
+
+def _check_questions(conn: Connection, sample_id: str, answers: Iterable[Answer]) -> None:
     asked = {question.name for question in QUESTIONS[stored.kind_of(conn, sample_id)]}
-    answer_to: dict[str, Answer] = {}
     for answer in answers:
         if wrong := set(answer.values) - asked:
             raise SheetError(
                 f"{answer.place} answers {', '.join(sorted(wrong))}, "
                 f"which this sample does not ask ({', '.join(sorted(asked))})"
             )
-        earlier = answer_to.get(answer.item_id)
-        answer_to[answer.item_id] = _merge(earlier, answer) if earlier else answer
-    raters = list(dict.fromkeys(places[answer.item_id].rater for answer in answers))
-    new = changed = unchanged = 0
-    with transaction(conn):
-        before = stored.ratings_by_item_id(conn, sample_id)
-        to_write = []
-        for item_id, answer in answer_to.items():
-            if answer.is_empty:
-                continue
-            old = before.get(item_id)
-            rating = _updated(old, answer, places[item_id])
-            if rating is None:
-                unchanged += 1
-                continue
-            to_write.append(rating)
-            if old:
-                changed += 1
-            else:
-                new += 1
-        stored.write_ratings(conn, to_write)
-    return ReadAnswers(sample_id, raters, new, changed, unchanged)
 
 
 def _updated(old: StoredRating | None, answer: Answer, place: SheetPlace) -> StoredRating | None:
@@ -196,25 +207,3 @@ def _check_captions(answers: Iterable[Answer], places: Mapping[str, SheetPlace])
 def _caption_key(caption: str | None) -> str:
     """The part of a caption that every spreadsheet program keeps: ASCII letters and digits."""
     return re.sub(r"[^a-z0-9]+", "", (caption or "").lower())
-
-
-def _merge(a: Answer, b: Answer) -> Answer:
-    """One answer out of two to the same row.
-
-    Raises SheetError if they contradict each other and nothing says which one is later.
-    """
-    early, late = (a, b) if (a.answered_at or "") <= (b.answered_at or "") else (b, a)
-    if early.answered_at is None or early.answered_at == late.answered_at:
-        for name in early.values.keys() & late.values.keys():
-            if early.values[name] != late.values[name]:
-                raise SheetError(
-                    f"{a.place} says {a.values[name]!r} and {b.place} says {b.values[name]!r} for the same "
-                    "item, and neither says that it is later: leave out one of the two"
-                )
-    return replace(
-        late,
-        values=early.values | late.values,
-        comment=late.comment or early.comment,
-        seconds=early.seconds if late.seconds is None else late.seconds,
-        answered_at=late.answered_at or early.answered_at,
-    )

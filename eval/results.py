@@ -133,6 +133,7 @@ class _AnyScore(AnswersResult):
     items: int
     judged: int
     read: ReadResult | None  # None: no sheets were read
+    notes: list[str]  # sentences on the sheets that were read: what was left out, what may be doubtful
 
 
 class CaptionScore(_AnyScore):

@@ -41,21 +41,24 @@ def score(
     conn: Connection,
     sheets: Sequence[str | Path] = (),
     *,
+    rater: str | None = None,
     sample_id: str | None = None,
     report: str | Path | None = None,
 ) -> Score:
-    """Reads filled sheets (CSV) into the store and says how good the captions are.
+    """Reads filled sheets, or exports of Label Studio, into the store and says how good the captions are.
 
-    The result is that of the raters whose sheets are given. Without sheets it is the result of all answers
+    `rater` says who filled them in, if that is not the one whom a sheet was written for. The result is that
+    of the raters whose sheets are given. Without sheets it is the result of all answers
     that the store has for `sample_id`, or for the newest sample. `report` names an HTML file to write as
     well. Raises SheetError, SampleError or ReportError; OSError if the report cannot be written.
     """
     if report is not None:
         check_report(Path(report))
     if sheets:
-        read = read_answers(conn, sheets)
+        read = read_answers(conn, sheets, rater=rater)
         result = score_sample(conn, read.sample_id, read.raters)
         result["read"] = {"new": read.new, "changed": read.changed, "unchanged": read.unchanged}
+        result["notes"] = read.notes
     else:
         result = score_sample(conn, sample_id or stored.newest_sample(conn))
     if report is not None:
@@ -116,6 +119,7 @@ def _captions(conn: Connection, judgements: Judgements, ratings: Sequence[Rating
         **_answers(conn, judgements, ratings, good.items),
         "worst": _worst(judgements),
         "read": None,
+        "notes": [],
     }
 
 
@@ -150,6 +154,7 @@ def _comparison(conn: Connection, judgements: Judgements, ratings: Sequence[Rati
         "sign_test": sign_test(first, second),
         **_answers(conn, judgements, ratings, shares["first"].items),
         "read": None,
+        "notes": [],
     }
 
 

@@ -200,13 +200,17 @@ class SheetPlace:
     sample_id: str
     rater: str
     position: int
+    item: int
+    is_repeat: int
+    swapped: int
     pin_id: str
     caption: str
     other_caption: str | None
 
 
 _PLACES = """
-    SELECT s.item_id, s.sample_id, s.rater, s.position, i.pin_id, i.caption, i.other_caption
+    SELECT s.item_id, s.sample_id, s.rater, s.position, s.item, s.is_repeat, s.swapped,
+        i.pin_id, i.caption, i.other_caption
     FROM sheet_rows s JOIN sample_items i USING (sample_id, item)"""
 
 
@@ -220,6 +224,18 @@ def sheet_places(conn: Connection, sample_id: str) -> dict[str, SheetPlace]:
     """The rows of all sheets of a sample, by item_id."""
     rows = conn.execute(f"{_PLACES} WHERE s.sample_id = ?", [sample_id])
     return {row["item_id"]: SheetPlace(**dict(row)) for row in rows}
+
+
+def add_sheet_rows(conn: Connection, places: Iterable[SheetPlace]) -> None:
+    """Records rows of sheets that were answered by more people than they were written for.
+
+    Rows that are there already are left alone. Call it inside a transaction.
+    """
+    conn.executemany(
+        "INSERT OR IGNORE INTO sheet_rows (item_id, sample_id, rater, position, item, is_repeat, swapped) "
+        "VALUES (:item_id, :sample_id, :rater, :position, :item, :is_repeat, :swapped)",
+        [vars(place) for place in places],
+    )
 
 
 class StoredRating(TypedDict):
@@ -269,6 +285,11 @@ def write_ratings(conn: Connection, ratings: list[StoredRating]) -> None:
         f"VALUES ({', '.join(f':{name}' for name in columns)})",
         ratings,
     )
+
+
+def delete_ratings(conn: Connection, item_ids: Iterable[str]) -> None:
+    """Deletes the ratings of these rows of sheets. Call it inside a transaction."""
+    conn.executemany("DELETE FROM ratings WHERE item_id = ?", [[item_id] for item_id in item_ids])
 
 
 def seconds_per_item(conn: Connection) -> float:

@@ -65,6 +65,12 @@ def _open(source: str, wanted: Wanted) -> Iterator[io.BufferedReader]:
         yield text
 
 
+def read_values(source: str) -> Iterator[tuple[int, Any]]:
+    """(number, value or BadRow) of each value of a JSON file: an array or JSON Lines. Raises SourceError."""
+    with open_source(source) as raw:
+        yield from _values(source, as_utf_8(raw, None))
+
+
 def _as_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)[:EXCERPT]
 

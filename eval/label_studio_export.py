@@ -1,0 +1,140 @@
+"""Reads what Label Studio exports, JSON, JSON_MIN, CSV and TSV, as rows of a sheet: one for each annotation.
+
+JSON has tasks with their annotations. The other formats have a row for each annotation, in which the data of
+the task and the answers stand side by side. What is skipped, a draft or a prediction is no answer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..common.terminal import plural
+from ..sources.json_reader import read_values
+from ..sources.rows import BadRow, SourceError
+from .questions import PICTURE
+
+_UNKNOWN = "unknown"  # the annotator of an annotation whose user was deleted
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """The annotations of an export: (place, a row as a sheet has it), and how many were left out, by kind."""
+
+    rows: list[tuple[str, dict[str, str]]]
+    left_out: Counter[str]
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out, in words."""
+        counts = ", ".join(plural(n, kind) for kind, n in self.left_out.items() if n)
+        return [f"left out, because they are no answers: {counts}"] if counts else []
+
+
+def is_export(columns: Iterable[str]) -> bool:
+    """Whether a table with these columns was exported by Label Studio."""
+    return {"annotation_id", "annotator"} <= set(columns)
+
+
+def annotations_of_table(source: str, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Annotations:
+    """The annotations of an export with one row each. Raises SourceError for one of another project."""
+    found = Annotations([], Counter())
+    for place, row in rows:
+        _add(found, source, place, row)
+    return found
+
+
+def annotations_of_json(source: str) -> Annotations:
+    """The annotations of JSON or JSON_MIN. Raises SourceError for other JSON, and for another project."""
+    found = Annotations([], Counter())
+    for number, task in read_values(source):
+        place = f"{source}, task {number}"
+        if isinstance(task, BadRow):
+            raise SourceError(f"{source} is no export of Label Studio: its value {number} is {task.reason}")
+        if not isinstance(task, dict) or not ("data" in task or "annotation_id" in task):
+            raise SourceError(
+                f"{source} is JSON, but no export of Label Studio: {place} is none of its tasks"
+            )
+        if "annotation_id" in task:
+            _add(found, source, place, task)
+            continue
+        data, annotations = task["data"], task.get("annotations") or task.get("completions") or []
+        if not isinstance(data, dict) or not _are_objects(annotations):
+            raise SourceError(f"{place} is no task of Label Studio that has its data and annotations in it")
+        for kind in ("drafts", "predictions"):
+            left_out = task.get(kind)
+            found.left_out[kind[:-1]] += len(left_out) if isinstance(left_out, list) else 0
+        for annotation in annotations:
+            if annotation.get("was_cancelled") or annotation.get("skipped"):
+                found.left_out["skipped annotation"] += 1
+                continue
+            row = {name: annotation.get(name) for name in ("created_at", "updated_at", "lead_time")}
+            row |= {"annotation_id": annotation.get("id"), "annotator": annotation.get("completed_by")}
+            _add(found, source, place, data | dict(_answers(annotation)) | row)
+        if not annotations:
+            _item_id(data, source, place)
+    return found
+
+
+def _add(found: Annotations, source: str, place: str, row: Mapping[str, Any]) -> None:
+    _item_id(row, source, place)
+    if _text(row.get("annotation_id")):
+        texts = {name: _text(value) for name, value in row.items() if name != PICTURE}
+        texts["rater"] = _rater(row.get("annotator"))
+        texts["answered_at"] = texts.get("updated_at") or texts.get("created_at", "")
+        texts["begun_at"] = texts.get("created_at", "")
+        texts["seconds"] = texts.get("lead_time", "")
+        found.rows.append((f"{place} by {texts['rater']}", texts))
+
+
+def _item_id(data: Mapping[str, Any], source: str, place: str) -> str:
+    if not (item_id := _text(data.get("item_id"))):
+        raise SourceError(
+            f"{source} is an export of Label Studio, but of another project: {place.rpartition(', ')[2]} "
+            "has no item_id, which all tasks of `eval sample --format label-studio` have"
+        )
+    return item_id
+
+
+def _answers(annotation: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """(question, answer) of an annotation. Several results of one question stay several."""
+    by_name: dict[str, list[Any]] = {}
+    results = annotation.get("result")
+    for result in results if isinstance(results, list) and _are_objects(results) else []:
+        name, value = result.get("from_name"), result.get("value")
+        if isinstance(name, str) and isinstance(value, dict):
+            by_name.setdefault(name, []).extend(_list(value.get("choices", value.get("text"))))
+    for name, values in by_name.items():
+        yield name, values[0] if len(values) == 1 else values
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _are_objects(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
+def _rater(annotator: Any) -> str:
+    """Exports name the annotator by number; some by e-mail address, or as an object with both."""
+    if isinstance(annotator, dict):
+        annotator = annotator.get("id") or annotator.get("email")
+    name = _text(annotator).strip()
+    if name in ("", "None"):
+        name = _UNKNOWN
+    return name if "@" in name else f"annotator-{name}"
+
+
+def _text(value: Any) -> str:
+    """A value as the cell of a sheet."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict) and "text" in value:  # a comment of several paragraphs
+        value = value["text"]
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        return "\n".join(value)
+    return "" if value is None else json.dumps(value, ensure_ascii=False)

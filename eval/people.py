@@ -1,0 +1,222 @@
+"""Whose answers they are. Several people may answer copies of one sheet, and one person may answer it twice.
+
+A sheet does not ask for a name. So it is told by the times of the answers: a sheet keeps the time of each
+answer that stays as it was, and two people do not answer a row in the same millisecond.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ..common.terminal import plural
+from .answers import Answer, SheetError
+from .draw import letters
+from .stored import SheetPlace, StoredRating
+
+MAX_NAME = 64  # characters of a rater's name
+IN_STORE = "the store"
+
+
+class People:
+    """The answers of every rater of a sample that are known so far, and the rows of sheets they belong to."""
+
+    def __init__(self, places: Mapping[str, SheetPlace], ratings: Mapping[str, StoredRating]):
+        self.places = dict(places)  # by item_id
+        self.answers = {item_id: _answer(rating) for item_id, rating in ratings.items()}  # by item_id
+        self.added: dict[str, Answer] = {}  # by item_id
+        self.moved: list[str] = []  # item_ids whose answers are now another rater's
+        self.notes: list[str] = []
+        self._row_of = {_turn(place, place.rater): place.item_id for place in places.values()}
+
+    def add_file(self, answers: Sequence[Answer], rater: str | None) -> list[str]:
+        """Adds the answers of one file and returns their raters.
+
+        `rater` says who gave them. Raises SheetError if they cannot be that rater's, or if two people seem to
+        have answered one rater's sheet.
+        """
+        by_own_name: dict[str, list[Answer]] = {}
+        for answer in answers:
+            own = answer.rater or self.places[answer.item_id].rater
+            by_own_name.setdefault(own, []).append(answer)
+        if rater and rater not in by_own_name and len(by_own_name) > 1:
+            raise SheetError(
+                f"{answers[0].source} has the answers of {', '.join(by_own_name)}: --rater {rater} takes the "
+                "file of one person"
+            )
+        return [
+            self._add(own_answers, own, rater if rater == own or len(by_own_name) == 1 else None)
+            for own, own_answers in by_own_name.items()
+        ]
+
+    def _add(self, answers: Sequence[Answer], own: str, rater: str | None) -> str:
+        name = rater or own
+        before = self._read_before_as(answers, name)
+        if before and rater and before != rater:
+            self.notes.append(f"what was read before as the answers of {before} now belongs to {rater}")
+            for answer in answers:
+                if known := self._known(answer, before):
+                    self.moved.append(known.item_id)
+                    self.answers.pop(known.item_id)
+                    self.added.pop(known.item_id, None)
+        elif before:
+            name = before
+        if not rater:
+            self._check_one_person(answers, name)
+        for answer in answers:
+            place = self._row(answer, name)
+            if answer.is_empty:
+                continue
+            answer = replace(answer, item_id=place.item_id)
+            earlier = self.added.get(place.item_id)
+            self.added[place.item_id] = answer = _merge(earlier, answer) if earlier else answer
+            known = self.answers.get(place.item_id)
+            if known is None or (answer.answered_at or "") >= (known.answered_at or ""):
+                self.answers[place.item_id] = answer
+        return name
+
+    def _row(self, answer: Answer, rater: str) -> SheetPlace:
+        """The row of this rater's own copy of the sheet. Raises SheetError if it is another sheet's."""
+        place = self.places[answer.item_id]
+        if place.rater == rater:
+            return place
+        copy = replace(place, item_id=letters(f"{place.item_id} {rater}", 12), rater=rater)
+        if self._row_of.setdefault(_turn(place, rater), copy.item_id) != copy.item_id:
+            raise SheetError(
+                f"{answer.place} is of the sheet of {place.rater}, but {rater} has another sheet of this "
+                "sample: choose another name for --rater"
+            )
+        self.places[copy.item_id] = copy
+        return copy
+
+    def _read_before_as(self, answers: Sequence[Answer], own: str) -> str | None:
+        """The rater who is known to have given all of these answers, each at the same time; `own` first.
+
+        None if there is none. Empty answers do not count.
+        """
+        given = [answer for answer in answers if not answer.is_empty]
+        if not given or not all(_is_exact(answer.answered_at) for answer in given):
+            return None
+        others = dict.fromkeys([own, *(self.places[item_id].rater for item_id in self.answers)])
+        for rater in others:
+            known = (self._known(answer, rater) for answer in given)
+            if all(
+                one and (one.values, one.answered_at) == (answer.values, answer.answered_at)
+                for one, answer in zip(known, given, strict=True)
+            ):
+                return rater
+        return None
+
+    def _known(self, answer: Answer, rater: str) -> Answer | None:
+        """What this rater is known to have answered to the same row."""
+        return self.answers.get(self._row_of.get(_turn(self.places[answer.item_id], rater), ""))
+
+    def _check_one_person(self, answers: Sequence[Answer], rater: str) -> None:
+        """Raises SheetError if another person seems to have given these answers than those that are known.
+
+        That is so if they contradict each other, unless the times show that one person gave both and which
+        one is the later.
+        """
+        both = [(known, a) for a in answers if not a.is_empty and (known := self._known(a, rater))]
+        apart = [(known, a) for known, a in both if _contradict(known, a)]
+        if any(_one_time(known, a) for known, a in both):
+            apart = [(known, a) for known, a in apart if _undecided(known, a)]
+        elif not apart and both and all(known.answered_at and a.answered_at for known, a in both):
+            self.notes.append(
+                f"{both[0][1].source} repeats {len(both):,} answers of {rater} with other times: they count "
+                "once; if another person gave them, score the file with --rater NAME"
+            )
+        if apart:
+            known, answer = apart[0]
+            raise SheetError(
+                f"{answer.place} says {_said(answer, known)} and {known.place} says {_said(known, answer)} "
+                f"for the same row of {rater}'s sheet ({plural(len(apart), 'such row')}), and nothing shows "
+                "that one person gave both: score each person's file by itself with --rater NAME, or with "
+                f"--rater {rater} if it was one person"
+            )
+
+
+def _merge(a: Answer, b: Answer) -> Answer:
+    """One answer out of two to the same row.
+
+    Raises SheetError if they contradict each other and nothing says which one is later.
+    """
+    early, late = (a, b) if (a.answered_at or "") <= (b.answered_at or "") else (b, a)
+    if early.answered_at is None or early.answered_at == late.answered_at:
+        for name in early.values.keys() & late.values.keys():
+            if early.values[name] != late.values[name]:
+                raise SheetError(
+                    f"{a.place} says {a.values[name]!r} and {b.place} says {b.values[name]!r} for the same "
+                    "item, and neither says that it is later: leave out one of the two"
+                )
+    return replace(
+        late,
+        values=early.values | late.values,
+        comment=late.comment or early.comment,
+        seconds=early.seconds if late.seconds is None else late.seconds,
+        answered_at=late.answered_at or early.answered_at,
+    )
+
+
+def checked_name(rater: str) -> str:
+    """A name for a rater without blanks around it. Raises SheetError."""
+    name = rater.strip()
+    if not name or len(name) > MAX_NAME or not name.isprintable():
+        raise SheetError(f"--rater takes a name of 1 to {MAX_NAME} printable characters")
+    return name
+
+
+def _turn(place: SheetPlace, rater: str) -> tuple[str, int, int]:
+    return rater, place.item, place.is_repeat
+
+
+def _answer(rating: StoredRating) -> Answer:
+    given = {"relevance": rating["relevance"], "quality": rating["quality"], "better": rating["better"]}
+    return Answer(
+        source=IN_STORE,
+        place=IN_STORE,
+        sample_id=rating["sample_id"],
+        item_id=rating["item_id"],
+        values={name: value for name, value in given.items() if value},
+        comment=rating["comment"],
+        seconds=rating["seconds"],
+        answered_at=rating["answered_at"],
+        begun_at=rating["answered_at"],
+    )
+
+
+def _contradict(a: Answer, b: Answer) -> bool:
+    if any(a.values[name] != b.values[name] for name in a.values.keys() & b.values.keys()):
+        return True
+    if a.answered_at and a.answered_at == b.answered_at:
+        return False  # a comment was changed afterwards: that does not change the time
+    comments = sorted((a.comment or "", b.comment or ""), key=len)
+    return comments[0] not in comments[1]
+
+
+def _undecided(a: Answer, b: Answer) -> bool:
+    """Whether nothing says which of two answers that contradict each other is the later one."""
+    return a.answered_at is None or b.answered_at is None or a.answered_at == b.answered_at
+
+
+def _one_time(known: Answer, answer: Answer) -> bool:
+    """Whether both are one act of answering.
+
+    Label Studio says when an annotation was begun and when it was changed last: what was read before lies
+    between the two.
+    """
+    if not (_is_exact(known.answered_at) and answer.answered_at and known.answered_at):
+        return False
+    return (answer.begun_at or answer.answered_at) <= known.answered_at <= answer.answered_at
+
+
+def _is_exact(moment: str | None) -> bool:
+    """Whether it is a time of day. Two people may well answer a row on the same day."""
+    return bool(moment and "T" in moment)
+
+
+def _said(answer: Answer, other: Answer) -> str:
+    for name in answer.values:
+        if answer.values[name] != other.values.get(name, answer.values[name]):
+            return repr(answer.values[name])
+    return repr((answer.comment or "")[:40])
