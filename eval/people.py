@@ -65,12 +65,12 @@ class People:
             self._check_one_person(answers, name)
         for answer in answers:
             place = self._row(answer, name)
-            if answer.is_empty:
-                continue
             answer = replace(answer, item_id=place.item_id)
             earlier = self.added.get(place.item_id)
             self.added[place.item_id] = answer = _merge(earlier, answer) if earlier else answer
             known = self.answers.get(place.item_id)
+            if answer.is_empty:
+                continue
             if known is None or (answer.answered_at or "") >= (known.answered_at or ""):
                 self.answers[place.item_id] = answer
         return name

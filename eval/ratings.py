@@ -97,8 +97,9 @@ def read_answers(conn: Connection, paths: Sequence[str | Path], *, rater: str | 
         before = stored.ratings_by_item_id(conn, sample_id)
         people = People(places, before)
         raters = [name for content in contents for name in people.add_file(content.answers, rater)]
+        given = {item_id: answer for item_id, answer in people.added.items() if not answer.is_empty}
         to_write = []
-        for item_id, answer in people.added.items():
+        for item_id, answer in given.items():
             rating = _updated(before.get(item_id), answer, people.places[item_id])
             if rating is not None:
                 to_write.append(rating)
@@ -111,7 +112,7 @@ def read_answers(conn: Connection, paths: Sequence[str | Path], *, rater: str | 
         raters=list(dict.fromkeys(raters)),
         new=len(to_write) - changed,
         changed=changed,
-        unchanged=len(people.added) - len(to_write),
+        unchanged=len(given) - len(to_write),
         notes=[*(note for content in contents for note in content.notes), *people.notes],
     )
 

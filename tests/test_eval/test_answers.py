@@ -143,33 +143,12 @@ def test_sheets_may_come_one_by_one(shop: Path, tmp_path: Path) -> None:
     assert (both["relevant_and_good"]["share"], both["irrelevant_and_poor"]["share"]) == (0, 0)
 
 
-def test_of_two_answers_the_later_one_counts(shop: Path, tmp_path: Path) -> None:
-    early = written(
-        tmp_path / "early.csv",
-        [row | {"answered_at": "2026-11-25T10:00:00Z"} for row in filled(shop, 1, "not", "poor")],
-    )
-    late = written(
-        tmp_path / "late.csv", [row | {"answered_at": "2026-11-25T11:00:00Z"} for row in filled(shop)]
-    )
-    assert score(shop, late, early)["relevant_and_good"]["share"] == 1
-
-
-def test_an_earlier_download_changes_nothing_once_a_later_one_was_read(shop: Path, tmp_path: Path) -> None:
-    late = score(
-        shop,
-        written(
-            tmp_path / "late.csv", [row | {"answered_at": "2026-11-25T11:00:00Z"} for row in filled(shop)]
-        ),
-    )
-    early = score(
-        shop,
-        written(
-            tmp_path / "early.csv",
-            [row | {"answered_at": "2026-11-25T10:00:00Z"} for row in filled(shop, 1, "not", "poor")],
-        ),
-    )
-    assert early["read"] == {"new": 0, "changed": 0, "unchanged": 44}
-    assert early["relevant_and_good"] == late["relevant_and_good"]
+def test_answers_that_contradict_without_times_need_the_raters_name(shop: Path, tmp_path: Path) -> None:
+    score(shop, written(tmp_path / "a.csv", filled(shop)))
+    b = written(tmp_path / "b.csv", filled(shop, 1, "not"))
+    assert "--rater rater-1 if it was one person" in captioner("eval", "score", shop, b).stderr
+    result = captioner("eval", "score", shop, b, "--rater", "rater-1", "--json")
+    assert json.loads(result.stdout)["read"] == {"new": 0, "changed": 44, "unchanged": 0}
 
 
 def test_cells_that_were_sorted_apart_are_refused(shop: Path, tmp_path: Path) -> None:
@@ -193,8 +172,9 @@ def test_answers_that_contradict_are_refused(shop: Path, tmp_path: Path) -> None
     a, b = written(tmp_path / "a.csv", filled(shop)), written(tmp_path / "b.csv", filled(shop, 1, "not"))
     assert (
         refused(shop, a, b)
-        == f"Error: {a}, row 2 says 'relevant' and {b}, row 2 says 'not' for the same item, and neither "
-        "says that it is later: leave out one of the two\n"
+        == f"Error: {b}, row 2 says 'not' and {a}, row 2 says 'relevant' for the same row of rater-1's "
+        "sheet (44 such rows), and nothing shows that one person gave both: score each person's file by "
+        "itself with --rater NAME, or with --rater rater-1 if it was one person\n"
     )
 
 

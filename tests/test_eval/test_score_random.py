@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,7 @@ class Person:
     without: list[str]  # columns that were deleted
     extra: bool  # a column that was added
     shouting: bool  # column names and answers in capitals, with blanks
+    said: dict[str, dict[str, str]] = field(default_factory=dict)  # by item_id: the rows that were filled in
 
     @classmethod
     def any(cls, rng: random.Random, kind: str) -> "Person":
@@ -220,15 +221,23 @@ class Person:
             rng.random() < 0.3,
         )
 
-    def fill(self, sheet: Path, filled: Path, skip: float = 0.0, day: int | None = None) -> Path:
+    def fill(
+        self, sheet: Path, filled: Path, skip: float = 0.0, day: int | None = None, keep: float = 0.0
+    ) -> Path:
         """Fills a sheet in and saves it as `filled`. A share `skip` of the rows stays unanswered.
 
-        With a `day`, the sheet says when each row was answered.
+        With a `day`, the sheet says when each row was answered. Of the rows that this person answered before,
+        a share `keep` stays as it was, and always one that can be seen to be the same.
         """
         rng = self.rng
+        kept = next((i for i, row in self.said.items() if keep and self.is_visible(row)), None)
         rows = list(csv.DictReader(io.StringIO(sheet.read_bytes().decode("utf-8-sig"), newline="")))
         for row in rows:
-            if rng.random() < skip:
+            item_id = row["item_id"]
+            if item_id != kept and rng.random() < skip:
+                continue
+            if item_id == kept or (item_id in self.said and rng.random() < keep):
+                row |= self.said[item_id]
                 continue
             for question, odds in self.odds.items():
                 answer = rng.choices([*VALUES[question], CANNOT, ""], odds)[0]
@@ -241,6 +250,7 @@ class Person:
             row["answered_at"] = (
                 f"2026-11-{day:02}T{rng.randint(0, 23):02}:15:{rng.randint(0, 59):02}Z" if day else ""
             )
+            self.said[item_id] = dict(row)
         if self.shuffled:
             rng.shuffle(rows)
         columns = [name for name in rows[0] if name not in self.without or (day and name == "answered_at")]
@@ -256,6 +266,10 @@ class Person:
         filled.write_bytes(file.getvalue().encode(self.encoding))
         return filled
 
+    def is_visible(self, row: dict[str, str]) -> bool:
+        """Whether anything is left of the row once columns were deleted."""
+        return any(row[name] for name in (*self.odds, "comment") if name not in self.without)
+
 
 def ways_to_score(
     rng: random.Random, people: Sequence[Person], sheets: Sequence[Path], folder: Path
@@ -263,22 +277,23 @@ def ways_to_score(
     """Calls of `score`, each with some sheets.
 
     All at once, one by one, half a sheet before the whole, with answers that change, or without sheets at the
-    end.
+    end. Answers change only where each says when it was given: otherwise they may be another person's.
     """
-    if rng.random() < 0.2:  # two sheets of each rater in one call: each answer says when it was given
-        return [
+    if rng.random() < 0.2:  # two sheets of each rater, in one call or in two; then the later one comes second
+        days = [
             [
-                person.fill(sheet, folder / f"{day} {sheet.name}", 0.4, day)
-                for day in rng.sample([3, 4], 2)
+                person.fill(sheet, folder / f"{day} {sheet.name}", 0.4, day, keep=0.5)
                 for person, sheet in zip(people, sheets, strict=True)
             ]
+            for day in (3, 4)
         ]
+        return rng.choice([days, [days[0] + days[1]], [days[1] + days[0]]])
     whole = [
         person.fill(sheet, folder / sheet.name, rng.choice([0, 0, 0.1, 0.8]))
         for person, sheet in zip(people, sheets, strict=True)
     ]
     half = [
-        person.fill(sheet, folder / f"half {sheet.name}", 0.5)
+        person.fill(sheet, folder / f"half {sheet.name}", 0.5, keep=1)
         for person, sheet in zip(people, sheets, strict=True)
     ]
     some = rng.sample(whole, rng.randint(1, len(whole)))
@@ -497,23 +512,14 @@ def test_a_negative_seed(tmp_path: Path) -> None:
 def test_the_later_answer_counts_whichever_sheet_comes_first(
     order: list[str], together: bool, tmp_path: Path
 ) -> None:
+    """One answer stays as it was, with its time: so the same person gave both."""
     shop = make_store(tmp_path / "my.db", random.Random(1), 40)
     captioner("eval", "sample", shop.path, tmp_path / "sheets", "--n", 10)
     rows = read_rows(tmp_path / "sheets" / "rater-1.csv")
-    write_rows(
-        tmp_path / "early.csv",
-        [
-            row | {"relevance": "not", "quality": "poor", "answered_at": "2026-11-03T09:00:00Z"}
-            for row in rows
-        ],
-    )
-    write_rows(
-        tmp_path / "late.csv",
-        [
-            row | {"relevance": "relevant", "quality": "good", "answered_at": "2026-11-04T09:00:00Z"}
-            for row in rows
-        ],
-    )
+    kept = rows[0] | {"relevance": "relevant", "quality": "good", "answered_at": "2026-11-03T09:00:00Z"}
+    for name, relevance, quality, day in (("early", "not", "poor", 3), ("late", "relevant", "good", 4)):
+        answer = {"relevance": relevance, "quality": quality, "answered_at": f"2026-11-0{day}T09:01:00Z"}
+        write_rows(tmp_path / f"{name}.csv", [kept, *(row | answer for row in rows[1:])])
     sheets = [tmp_path / f"{name}.csv" for name in order]
     for call in [sheets] if together else [[sheet] for sheet in sheets]:
         found = captioner("eval", "score", shop.path, *call)
