@@ -358,14 +358,16 @@ def sample(
     duplicates: float = 0.05,
     seed: int = 0,
     gold: Path | None = None,
+    format: Literal["sheets", "label-studio"] = "sheets",
     dry_run: bool = False,
     on_step: OnStep = no_step,
 ) -> SampleResult:
     """Draws captions for people to judge and writes a sheet per rater, like `captioner eval sample`.
 
     `margin` replaces `n`: as many items as a 95% interval of ± `margin` needs (0.02 is two points). `gold` is
-    a table of items whose answers are known. The same seed on the same store gives the same sheets. With
-    `dry_run`, nothing is written: the result says what would be drawn, also of a store that is read-only.
+    a table of items whose answers are known. The format "label-studio" writes tasks for that program. The
+    same seed on the same store gives the same sheets. With `dry_run`, nothing is written: the result says
+    what would be drawn, also of a store that is read-only.
     Raises StoreError, SampleError, SheetError (the folder holds something that would be lost) or SourceError.
     """
     from .eval.sample import sample
@@ -382,6 +384,7 @@ def sample(
             duplicates=duplicates,
             seed=seed,
             gold=_text(gold),
+            format=format,
             dry_run=dry_run,
             on_step=on_step,
         )

@@ -55,6 +55,13 @@ _OPTIONS = [
         show_default=True,
         help="The same seed on the same store gives the same sheets.",
     ),
+    click.option(
+        "--format",
+        type=click.Choice(["sheets", "label-studio"]),
+        default="sheets",
+        show_default=True,
+        help="Sheets that need no program, or tasks to import into Label Studio.",
+    ),
 ]
 
 

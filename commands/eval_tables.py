@@ -57,6 +57,9 @@ def print_sample(
     if not result["files"]:
         click.echo("nothing was written, because of --dry-run")
         return
+    if options["format"] == "label-studio":
+        _print_label_studio(result, store)
+        return
     sheets = [name for name in result["files"] if name.endswith(".html") and name != "guidance.html"]
     listed = ", ".join(sheets[:4]) + (f", ... ({len(sheets)} files)" if len(sheets) > 4 else "")
     click.echo(f"sample {result['sample_id']}, written to {result['folder']}:")
@@ -66,6 +69,19 @@ def print_sample(
         "when they are filled in:\n"
         f"  captioner eval score {shlex.quote(store)} {csv_files} --report report.html"
     )
+
+
+def _print_label_studio(result: SampleResult, store: str) -> None:
+    tasks = [name for name in result["files"] if name.endswith(".json")]
+    click.echo(f"sample {result['sample_id']}, written to {result['folder']}:")
+    click.echo(wrapped(f"  {', '.join(tasks)}, labelling.xml and guidance.html"))
+    click.echo(
+        wrapped(
+            "in Label Studio, make a project, paste labelling.xml as the code of its labelling interface, "
+            "and import the tasks; when they are annotated, export them as JSON, JSON-MIN or CSV:"
+        )
+    )
+    click.echo(f"  captioner eval score {shlex.quote(store)} EXPORT --report report.html")
 
 
 def print_score(score: Score) -> None:

@@ -11,6 +11,7 @@ from .questions import Kind
 from .shares import Z, effective_size
 
 Allocation = Literal["equal", "proportional"]
+Format = Literal["sheets", "label-studio"]  # what raters fill in
 
 
 class SampleError(PincaptionError):

@@ -80,7 +80,7 @@ class People:
         place = self.places[answer.item_id]
         if place.rater == rater:
             return place
-        copy = replace(place, item_id=letters(f"{place.item_id} {rater}", 12), rater=rater)
+        copy = replace(place, item_id=self._item_id(answer, rater), rater=rater)
         if self._row_of.setdefault(_turn(place, rater), copy.item_id) != copy.item_id:
             raise SheetError(
                 f"{answer.place} is of the sheet of {place.rater}, but {rater} has another sheet of this "
@@ -109,7 +109,12 @@ class People:
 
     def _known(self, answer: Answer, rater: str) -> Answer | None:
         """What this rater is known to have answered to the same row."""
-        return self.answers.get(self._row_of.get(_turn(self.places[answer.item_id], rater), ""))
+        return self.answers.get(self._item_id(answer, rater))
+
+    def _item_id(self, answer: Answer, rater: str) -> str:
+        """The id of the row in this rater's copy of the sheet."""
+        place = self.places[answer.item_id]
+        return place.item_id if place.rater == rater else letters(f"{place.item_id} {rater}", 12)
 
     def _check_one_person(self, answers: Sequence[Answer], rater: str) -> None:
         """Raises SheetError if another person seems to have given these answers than those that are known.

@@ -11,7 +11,7 @@ from ..store import Connection
 from . import stored
 from .draw import draw, draw_pairs
 from .gold import read_gold
-from .items import Allocation, Sample, SampleOptions
+from .items import Allocation, Format, Sample, SampleOptions
 from .results import SampleResult
 from .sheet import WrittenSheets, check_folder, write_sheets
 
@@ -28,6 +28,7 @@ def sample(
     duplicates: float = 0.05,
     gold: str | Path | None = None,
     seed: int = 0,
+    format: Format = "sheets",
     dry_run: bool = False,
     on_step: OnStep = no_step,
 ) -> SampleResult:
@@ -35,8 +36,9 @@ def sample(
 
     `margin` (a share: 0.02 is 2 points) replaces `n`. `stratify` is one of kind, category, locale,
     native_text and caption_recipe. `gold` names a table of items whose answers are known. See `SampleOptions`
-    for the rest. The sheets are HTML files and CSV tables in `folder`. The same seed on the same store gives
-    the same sheets. With `dry_run`, nothing is recorded or written: the result says what would be drawn.
+    for the rest. The sheets are HTML files and CSV tables in `folder`; with the format "label-studio", there
+    are tasks and a labelling configuration for that program. The same seed on the same store gives the same
+    sheets. With `dry_run`, nothing is recorded or written: the result says what would be drawn.
     Raises SampleError, SheetError (`folder` holds something that would be lost) or
     SourceError (`gold` cannot be read); OSError if the folder cannot be written.
     """
@@ -45,7 +47,7 @@ def sample(
     if dry_run:
         nothing = WrittenSheets(files=[], without_picture={})
         return _result(drawn, Path(folder), nothing, stored.seconds_per_item(conn))
-    return _write(conn, drawn, Path(folder), on_step)
+    return _write(conn, drawn, Path(folder), format, on_step)
 
 
 def compare(
@@ -60,6 +62,7 @@ def compare(
     allocation: Allocation = "equal",
     duplicates: float = 0.05,
     seed: int = 0,
+    format: Format = "sheets",
     on_step: OnStep = no_step,
 ) -> SampleResult:
     """Like `sample`, but the sheets ask which of two captions of the same picture is better.
@@ -70,14 +73,14 @@ def compare(
     if len(recipes) != 2:
         raise ValueError(f"a comparison needs two recipes, not {len(recipes)}")
     options = SampleOptions(n, margin, raters, stratify, allocation, duplicates, seed)
-    return _write(conn, draw_pairs(conn, options, *recipes), Path(folder), on_step)
+    return _write(conn, draw_pairs(conn, options, *recipes), Path(folder), format, on_step)
 
 
-def _write(conn: Connection, drawn: Sample, folder: Path, on_step: OnStep) -> SampleResult:
-    check_folder(drawn, folder)
+def _write(conn: Connection, drawn: Sample, folder: Path, format: Format, on_step: OnStep) -> SampleResult:
+    check_folder(drawn, folder, format)
     # The sample comes before the sheets: if the process ends in between, no sheet is without its sample.
     stored.record(conn, drawn)
-    written = write_sheets(drawn, folder, on_step=on_step)
+    written = write_sheets(drawn, folder, format, on_step=on_step)
     return _result(drawn, folder, written, stored.seconds_per_item(conn))
 
 

@@ -1,5 +1,7 @@
 """The rating sheets: for each rater an HTML file and the same as a CSV table, and a page of guidance for all.
 
+Or the tasks of a project in Label Studio, which all raters share.
+
 An HTML sheet is one file that needs neither a network nor a server. Nothing in a sheet tells which model or
 recipe wrote a caption, which rows are repeats or gold, or where a picture comes from.
 """
@@ -21,7 +23,8 @@ from ..common.files import write_whole
 from ..common.terminal import OnStep, no_step
 from ..images.thumbnails import Picture, pictures
 from .answers import SheetError, inspect_sheet
-from .items import Sample, SheetRow
+from .items import Format, Sample, SheetRow
+from .label_studio import CONFIGURATION, caption_columns, configuration, tasks
 from .questions import COLUMNS, defused
 from .sheet_page import MARK, guidance_page, sheet_page
 
@@ -37,14 +40,16 @@ class WrittenSheets:
     without_picture: dict[str, int]
 
 
-def write_sheets(sample: Sample, folder: Path, *, on_step: OnStep = no_step) -> WrittenSheets:
+def write_sheets(
+    sample: Sample, folder: Path, format: Format = "sheets", *, on_step: OnStep = no_step
+) -> WrittenSheets:
     """Writes the sheets of every rater and the guidance into `folder`, each file whole or not at all.
 
     The same sample gives the same files. Raises SheetError like `check_folder`, and OSError if the folder
     cannot be written.
     """
-    check_folder(sample, folder)
-    sheets = _sheets(sample)
+    check_folder(sample, folder, format)
+    sheets = _sheets(sample, format)
     # Pictures wait in a file, not in memory: ten thousand of them are half a gigabyte.
     with tempfile.TemporaryFile(dir=folder) as kept:
         place_of, missing = dict[int, tuple[int, int]](), dict[int, str]()
@@ -65,20 +70,27 @@ def write_sheets(sample: Sample, folder: Path, *, on_step: OnStep = no_step) -> 
             kept.seek(start)
             return kept.read(length).decode()
 
-        write_whole(folder / "guidance.html", guidance_page(sample))
+        write_whole(folder / "guidance.html", guidance_page(sample, with_keys=format == "sheets"))
+        files = ["guidance.html"]
+        if format == "label-studio":
+            write_whole(folder / CONFIGURATION, configuration(sample))
+            files.append(CONFIGURATION)
         for done, (name, rows) in enumerate(sheets.items(), 1):
+            if format == "label-studio":
+                write_whole(folder / f"{name}.json", tasks(sample, rows, picture_of))
+                files.append(f"{name}.json")
+                on_step("sheets", done, len(sheets))
+                continue
+            files += [f"{name}.html", f"{name}.csv"]
             parts = [other for other, some in sheets.items() if some[0].rater == rows[0].rater]
             write_whole(folder / f"{name}.html", sheet_page(sample, name, parts, rows, missing, picture_of))
             write_whole(folder / f"{name}.csv", _table(sample, rows), encoding="utf-8-sig")
             on_step("sheets", done, len(sheets))
     reasons = list(missing.values())
-    return WrittenSheets(
-        ["guidance.html", *(f"{name}.{ending}" for name in sheets for ending in ("html", "csv"))],
-        {reason: reasons.count(reason) for reason in sorted(set(reasons))},
-    )
+    return WrittenSheets(files, {reason: reasons.count(reason) for reason in sorted(set(reasons))})
 
 
-def check_folder(sample: Sample, folder: Path) -> None:
+def check_folder(sample: Sample, folder: Path, format: Format = "sheets") -> None:
     """Makes `folder` if it is missing.
 
     Raises SheetError if writing the sheets there would lose answers, mix them with the sheets of another
@@ -92,7 +104,12 @@ def check_folder(sample: Sample, folder: Path) -> None:
         raise SheetError(f"the folder {folder} cannot be made: {error.strerror}") from None
     if not os.access(folder, os.W_OK):
         raise SheetError(f"{folder} cannot be written: name another folder")
-    names = _sheets(sample)
+    names = _sheets(sample, format)
+    if format == "label-studio":
+        for path in [folder / CONFIGURATION, *sorted(folder.glob("tasks*.json"))]:
+            if path.exists() and sample.sample_id not in path.read_bytes()[:4096].decode(errors="replace"):
+                raise _not_ours(path, "file of this sample")
+        names = {}
     for path in sorted(folder.glob("*.csv")):
         content = inspect_sheet(path)
         if content.sample_id and content.sample_id != sample.sample_id:
@@ -117,10 +134,17 @@ def _not_ours(path: Path, what: str) -> SheetError:
     )
 
 
-def _sheets(sample: Sample) -> dict[str, list[SheetRow]]:
-    """The rows of each sheet, by its name. A rater with many rows gets several parts."""
+def _sheets(sample: Sample, format: Format) -> dict[str, list[SheetRow]]:
+    """The rows of each sheet, by its name. A rater with many rows gets several parts.
+
+    Label Studio gives the same tasks to all raters: those of the first sheet.
+    """
     sheets = {}
     for rater, group in itertools.groupby(sample.rows, key=lambda row: row.rater):
+        if format == "label-studio":
+            if sheets:
+                break
+            rater = "tasks"
         rows = list(group)
         parts = math.ceil(len(rows) / ROWS_PER_FILE)
         size = math.ceil(len(rows) / parts)
@@ -132,13 +156,12 @@ def _sheets(sample: Sample) -> dict[str, list[SheetRow]]:
 
 
 def _table(sample: Sample, rows: list[SheetRow]) -> Iterator[str]:
-    columns = COLUMNS[sample.kind]
-    caption_columns = [column for column in columns if column.endswith("caption")]
+    columns, captions = COLUMNS[sample.kind], caption_columns(sample)
     file = io.StringIO()
     writer = csv.writer(file, quoting=csv.QUOTE_ALL)
     writer.writerow(columns)
     for row in rows:
-        cells = dict(zip(caption_columns, sample.captions_of(row), strict=True)) | {
+        cells = dict(zip(captions, sample.captions_of(row), strict=True)) | {
             "sample": sample.sample_id,
             "rater": row.rater,
             "number": str(row.position),

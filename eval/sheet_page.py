@@ -52,10 +52,11 @@ def sheet_page(
     )
 
 
-def guidance_page(sample: Sample) -> Iterator[str]:
-    """The guidelines as a page of their own, to be read before the sheet."""
+def guidance_page(sample: Sample, *, with_keys: bool = True) -> Iterator[str]:
+    """The guidelines as a page of their own, to be read before the sheet; `with_keys`: of our own sheets."""
     title = "How to judge the captions"
-    body = f'<div class="page"><h1>{title}</h1>{_guide(sample)}</div>\n'
+    guide = _guide(sample) if with_keys else f'<div class="guide">{_guidance(sample)}</div>'
+    body = f'<div class="page"><h1>{title}</h1>{guide}</div>\n'
     yield from document(title, _style(), [body], head=MARK)
 
 
@@ -168,14 +169,17 @@ def _guide(sample: Sample) -> str:
         f"<code>{question.name}</code> is {', '.join(question.answers)} or {CANNOT_JUDGE}"
         for question in questions
     )
-    guidance = _file("guidance_pairs.html" if sample.kind == "comparison" else "guidance.html")
-    return f"""<div class="guide">{guidance}<h2>Keys</h2>
+    return f"""<div class="guide">{_guidance(sample)}<h2>Keys</h2>
 <p><kbd>1</kbd> to <kbd>{last_key}</kbd> choose the answers in their order, {keys}.</p>
 <h2>Your answers</h2>
 <p>This browser keeps your answers as you give them. You can close the page and open it again at any time.
 When you are done, download your answers and send the file to the person who asked you.</p>
 <p>If you prefer a spreadsheet program, fill in the CSV table with the name of your sheet: {cells}.
 Leave the other columns as they are.</p></div>"""
+
+
+def _guidance(sample: Sample) -> str:
+    return _file("guidance_pairs.html" if sample.kind == "comparison" else "guidance.html")
 
 
 def _style() -> str:
