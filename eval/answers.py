@@ -81,8 +81,7 @@ def read_answer_file(path: str | Path) -> AnswerFile:
             return _of_export(source, annotations_of_json(source))
         columns, rows = _cells(Path(path))
         if is_export(columns):
-            numbered = ((f"{source}, row {n}", dict(zip(columns, cells, strict=True))) for n, cells in rows)
-            return _of_export(source, annotations_of_table(source, numbered))
+            return _of_export(source, annotations_of_table(source, columns, rows))
     return AnswerFile(_of_sheet(source, columns, rows), [])
 
 

@@ -27,7 +27,8 @@ def tasks(sample: Sample, rows: list[SheetRow], picture_of: Callable[[int], str 
     for i, row in enumerate(rows):
         data = {"sample": sample.sample_id, "number": row.position, "item_id": row.item_id}
         data |= dict(zip(columns, sample.captions_of(row), strict=True))
-        data[PICTURE] = f"data:image/jpeg;base64,{picture_of(row.item) or _no_picture()}"
+        picture = picture_of(row.item)
+        data[PICTURE] = f"data:image/jpeg;base64,{picture}" if picture else _no_picture()
         yield ("," if i else "[") + "\n" + json.dumps({"data": data})
     yield "\n]\n"
 
@@ -69,16 +70,16 @@ def _choices(question: Question, key: int) -> str:
         for i, (answer, hint) in enumerate(question.answers.items(), key)
     )
     return f"""    <Header value={quoteattr(question.text)} size="5"/>
-    <Choices name="{question.name}" toName="shown" choice="single" showInline="true" required="true">
+    <Choices name="{question.name}" toName="shown" choice="single-radio" showInline="true" required="true">
 {answers}      <Choice value="{CANNOT_JUDGE}"/>
     </Choices>
 """
 
 
 def _no_picture() -> str:
-    """A picture that says that there is none, for Label Studio takes no task without one."""
-    picture, file = Image.new("RGB", (480, 120), "white"), BytesIO()
+    """A picture that says that there is none: Label Studio takes no task without one."""
+    picture, file = Image.new("1", (420, 60), 1), BytesIO()
     words = f"There is no picture to show. Please choose: {CANNOT_JUDGE}"
-    ImageDraw.Draw(picture).text((20, 50), words, fill="black")
-    picture.save(file, "JPEG")
-    return base64.b64encode(file.getvalue()).decode()
+    ImageDraw.Draw(picture).text((10, 24), words, fill=0)
+    picture.save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -39,11 +39,15 @@ def is_export(columns: Iterable[str]) -> bool:
     return {"annotation_id", "annotator"} <= set(columns)
 
 
-def annotations_of_table(source: str, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Annotations:
+def annotations_of_table(
+    source: str, columns: list[str], rows: Iterable[tuple[int, list[str]]]
+) -> Annotations:
     """The annotations of an export with one row each. Raises SourceError for one of another project."""
     found = Annotations([], Counter())
-    for place, row in rows:
-        _add(found, source, place, row)
+    if "item_id" not in columns:
+        raise _another_project(source, "it")
+    for number, cells in rows:
+        _add(found, source, f"{source}, row {number}", dict(zip(columns, cells, strict=True)))
     return found
 
 
@@ -53,10 +57,10 @@ def annotations_of_json(source: str) -> Annotations:
     for number, task in read_values(source):
         place = f"{source}, task {number}"
         if isinstance(task, BadRow):
-            raise SourceError(f"{source} is no export of Label Studio: its value {number} is {task.reason}")
+            raise SourceError(f"{source} is no export of Label Studio, value {number}: {task.reason}")
         if not isinstance(task, dict) or not ("data" in task or "annotation_id" in task):
             raise SourceError(
-                f"{source} is JSON, but no export of Label Studio: {place} is none of its tasks"
+                f"{source} is JSON, but no export of Label Studio: value {number} is none of its tasks"
             )
         if "annotation_id" in task:
             _add(found, source, place, task)
@@ -92,11 +96,15 @@ def _add(found: Annotations, source: str, place: str, row: Mapping[str, Any]) ->
 
 def _item_id(data: Mapping[str, Any], source: str, place: str) -> str:
     if not (item_id := _text(data.get("item_id"))):
-        raise SourceError(
-            f"{source} is an export of Label Studio, but of another project: {place.rpartition(', ')[2]} "
-            "has no item_id, which all tasks of `eval sample --format label-studio` have"
-        )
+        raise _another_project(source, place.rpartition(", ")[2])
     return item_id
+
+
+def _another_project(source: str, what: str) -> SourceError:
+    return SourceError(
+        f"{source} is an export of Label Studio, but of another project: {what} has no item_id, which all "
+        "tasks of `eval sample --format label-studio` have"
+    )
 
 
 def _answers(annotation: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

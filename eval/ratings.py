@@ -104,7 +104,8 @@ def read_answers(conn: Connection, paths: Sequence[str | Path], *, rater: str | 
             if rating is not None:
                 to_write.append(rating)
         stored.delete_ratings(conn, people.moved)
-        stored.add_sheet_rows(conn, (people.places[rating["item_id"]] for rating in to_write))
+        rows = [people.places[rating["item_id"]] for rating in to_write]
+        stored.add_sheet_rows(conn, sorted(rows, key=lambda row: (row.rater, row.position)))
         stored.write_ratings(conn, to_write)
     changed = sum(rating["item_id"] in before for rating in to_write)
     return ReadAnswers(
