@@ -82,6 +82,13 @@ def _print_label_studio(result: SampleResult, store: str) -> None:
         )
     )
     click.echo(f"  captioner eval score {shlex.quote(store)} EXPORT --report report.html")
+    if result["raters"] > 1:
+        click.echo(
+            wrapped(
+                f"note: for {result['raters']:,} annotators per task, set maximum_annotations of the project: "
+                "docs/eval.md shows how"
+            )
+        )
 
 
 def print_score(score: Score) -> None:
