@@ -85,7 +85,7 @@ def _print_label_studio(result: SampleResult, store: str) -> None:
     if result["raters"] > 1:
         click.echo(
             wrapped(
-                f"note: for {result['raters']:,} annotators per task, set maximum_annotations of the project: "
+                f"note: for {result['raters']:,} annotators per task, set the project's maximum_annotations: "
                 "docs/eval.md shows how"
             )
         )

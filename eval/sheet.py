@@ -107,7 +107,7 @@ def check_folder(sample: Sample, folder: Path, format: Format = "sheets") -> Non
     names = _sheets(sample, format)
     if format == "label-studio":
         for path in [folder / CONFIGURATION, *sorted(folder.glob("tasks*.json"))]:
-            if path.exists() and sample.sample_id not in path.read_bytes()[:4096].decode(errors="replace"):
+            if path.exists() and sample.sample_id not in _beginning(path):
                 raise _not_ours(path, "file of this sample")
         names = {}
     for path in sorted(folder.glob("*.csv")):
@@ -124,8 +124,13 @@ def check_folder(sample: Sample, folder: Path, format: Format = "sheets") -> Non
         if path.stem in names and not content.sample_id:
             raise _not_ours(path, "sheet")
     for path in [folder / f"{name}.html" for name in ("guidance", *names)]:
-        if path.exists() and MARK not in path.read_bytes()[:4096].decode(errors="replace"):
+        if path.exists() and MARK not in _beginning(path):
             raise _not_ours(path, "page")
+
+
+def _beginning(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(4096).decode(errors="replace")
 
 
 def _not_ours(path: Path, what: str) -> SheetError:
@@ -139,7 +144,7 @@ def _sheets(sample: Sample, format: Format) -> dict[str, list[SheetRow]]:
 
     Label Studio gives the same tasks to all raters: those of the first sheet.
     """
-    sheets = {}
+    sheets: dict[str, list[SheetRow]] = {}
     for rater, group in itertools.groupby(sample.rows, key=lambda row: row.rater):
         if format == "label-studio":
             if sheets:
