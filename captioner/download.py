@@ -64,7 +64,9 @@ def _download_weights(
     from huggingface_hub import hf_hub_download
 
     # A dry run asks the hub for the size of each file that is not on the disk.
-    files = [hf_hub_download(checkpoint.name, name, revision=checkpoint.revision, dry_run=True) for name in names]
+    files = [
+        hf_hub_download(checkpoint.name, name, revision=checkpoint.revision, dry_run=True) for name in names
+    ]
     missing = {file.filename: file.file_size or 0 for file in files if file.will_download}
     total, free = sum(missing.values()), shutil.disk_usage(checkpoint.path).free
     if total > free:

@@ -104,7 +104,9 @@ def _find_on_hub(
                     f"{what} is not on this machine and the hub does not give it ({reason(error)}): check "
                     "the name and the network, or name a folder as the model"
                 ) from None
-            say(f"the hub does not answer ({reason(error)}): {checkpoint.title} is taken as it is on this disk")
+            say(
+                f"the hub does not answer ({reason(error)}): {checkpoint.title} is taken as it is on this disk"
+            )
     assert checkpoint
     check_layout(checkpoint)
     return checkpoint
@@ -115,16 +117,17 @@ def _find_in_cache(model: str, revision: str | None) -> Checkpoint | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    folder: str | None
     try:
         folder = snapshot_download(
             model, revision=revision, allow_patterns=list(FILES), local_files_only=True
         )
     except LocalEntryNotFoundError as error:
-        # Since version 2 of the library an incomplete folder is an error that names it. Whether it is
+        # Newer versions of the library raise an error for an incomplete folder, and name it. Whether it is
         # complete for us is judged by check_layout.
         folder = getattr(error, "snapshot_path", None)
-        if folder is None:
-            return None
+    if folder is None:
+        return None
     return Checkpoint(model, Path(folder), Path(folder).name)
 
 
