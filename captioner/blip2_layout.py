@@ -45,6 +45,7 @@ def check_before_weights(checkpoint: Checkpoint, names: Collection[str]) -> None
     _check_settings(checkpoint)
     if tensors := listed_tensors(checkpoint):
         _check_language_model(checkpoint, tensors)
+    _check_room_for_image_token(checkpoint)
 
 
 def filled_in(checkpoint: Checkpoint, image_token: int) -> dict[str, int]:
@@ -67,8 +68,7 @@ def remarks_on_what_is_filled_in(checkpoint: Checkpoint, image_token: int) -> li
     filled, remarks = filled_in(checkpoint, image_token), []
     if "image_token_index" in filled:
         remarks.append(
-            f"config.json has no image_token_index: {image_token} is taken, which no token of its tokenizer "
-            "for texts has"
+            f"config.json has no image_token_index: {image_token} is taken, an id that no text contains"
         )
     if "num_query_tokens" in filled:
         remarks.append(
@@ -145,6 +145,29 @@ def _check_image_tokens(checkpoint: Checkpoint) -> None:
         raise CheckpointError(
             f"{checkpoint.path / 'processor_config.json'} says num_query_tokens {processor_queries} and "
             f"config.json {queries}: correct the one that is wrong"
+        )
+
+
+def _check_room_for_image_token(checkpoint: Checkpoint) -> None:
+    """If no image token is stated, the table of the language model must have one more row than tokens.
+
+    This only saves a download. Loading checks it in any case, and also knows tokenizers of other formats.
+    """
+    path, vocabulary = checkpoint.path / "tokenizer.json", _part(checkpoint.config, "text").get("vocab_size")
+    if _image_token(checkpoint) is not None or not path.exists() or not _is_count(vocabulary):
+        return
+    content = read_json(path)
+    model, added = content.get("model"), content.get("added_tokens")
+    words = model.get("vocab") if isinstance(model, dict) else None
+    tokens = [token for token in added if isinstance(token, dict)] if isinstance(added, list) else []
+    if "<image>" in (token.get("content") for token in tokens) or not isinstance(words, (dict, list)):
+        return
+    used = 1 + max([len(words) - 1, *(token["id"] for token in tokens if _is_count(token.get("id")))])
+    if used >= vocabulary:
+        raise CheckpointError(
+            f"{checkpoint.path / 'config.json'} has no image_token_index (the id of the <image> token), and "
+            f"the {used} tokens of its tokenizer leave none of the language model's {vocabulary} for it: "
+            "take a newer revision"
         )
 
 

@@ -21,9 +21,7 @@ from ..store.recipes import BUILTIN
 FILES = ("*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.model")
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model")  # one of these must be there
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format for its header
-MAX_TEXT = (
-    100_000_000  # bytes of a file that is no weights; those of the published checkpoints have 4 MB at most
-)
+MAX_TEXT = 100_000_000  # bytes of a file other than weights; the published ones have 4 MB at most
 
 
 class CheckpointError(PincaptionError):

@@ -1,6 +1,7 @@
-"""Downloads a checkpoint from the Hugging Face hub: its small files first, the weights once those are checked.
+"""Downloads a checkpoint of the Hugging Face hub: small files first, the weights when those are checked.
 
-Files are kept in the hub's cache on this disk, where every program of Hugging Face finds them. Needs no torch.
+Files are kept in the hub's cache on this disk, where every program of Hugging Face finds them. Needs no
+torch.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _WEIGHTS = ".safetensors"
 
 
 def download(model: str, info: ModelInfo, say: Callable[[str], None], on_bytes: OnBytes) -> Checkpoint:
-    """Downloads what is not on this disk yet of `model` at the commit of `info`, and nothing that is not used.
+    """Downloads what is not on this disk yet of `model` at the commit of `info`, and no file without use.
 
     `say` gets a line before the weights are downloaded: how many files and GB, and where they go. `on_bytes`
     is called while they come. If the connection breaks off, the download goes on. Files that were complete

@@ -104,9 +104,7 @@ def _find_on_hub(
                     f"{what} is not on this machine and the hub does not give it ({reason(error)}): check "
                     "the name and the network, or name a folder as the model"
                 ) from None
-            say(
-                f"the hub does not answer ({reason(error)}): {checkpoint.title} is taken as it is on this disk"
-            )
+            say(f"the hub does not answer ({reason(error)}): {checkpoint.title} is taken from this disk")
     assert checkpoint
     check_layout(checkpoint)
     return checkpoint

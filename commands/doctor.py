@@ -32,9 +32,9 @@ from .verbs import command, finish
     metavar="[PICTURE]",
     is_flag=False,
     flag_value="",
-    help="Also compare with a caption that is known: Salesforce/blip2-opt-2.7b (15 GB, unless --model names a "
-    "copy of it), float16 (float32 on a CPU), on scikit-image's astronaut.png. PICTURE is that file; without "
-    "it the installed scikit-image's is taken.",
+    help="Also compare with a known caption: that of scikit-image's astronaut.png by "
+    "Salesforce/blip2-opt-2.7b (15 GB, unless --model names a copy of it), in float16 (float32 on a CPU). "
+    "PICTURE is that file; without it the installed scikit-image's is taken.",
 )
 def doctor(
     model: str | None,
@@ -47,8 +47,8 @@ def doctor(
 ) -> dict[str, Any]:
     """Check that machine, libraries and checkpoint work together.
 
-    Captions drawn pictures, one by one and in a batch, and compares. Says what a checkpoint of an older layout
-    lacks and what is taken instead.
+    Captions drawn pictures, one by one and in a batch, and compares. Says what the files of an older
+    checkpoint lack, and what is taken instead.
 
     \b
     captioner doctor --model Salesforce/blip2-flan-t5-xl
