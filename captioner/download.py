@@ -6,6 +6,7 @@ torch.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -27,9 +28,12 @@ TRIES = 5  # for each file of weights, if the connection is reset
 _WEIGHTS = ".safetensors"
 
 
-def download(model: str, info: ModelInfo, say: Callable[[str], None], on_bytes: OnBytes) -> Checkpoint:
+def download(
+    model: str, revision: str | None, info: ModelInfo, say: Callable[[str], None], on_bytes: OnBytes
+) -> Checkpoint:
     """Downloads what is not on this disk yet of `model` at the commit of `info`, and no file without use.
 
+    `revision` is what the commit was asked for by; the cache remembers that for times without a network.
     `say` gets a line before the weights are downloaded: how many files and GB, and where they go. `on_bytes`
     is called while they come. If the connection breaks off, the download goes on. Files that were complete
     are kept whatever happens, so that the next try only downloads the others.
@@ -51,11 +55,17 @@ def download(model: str, info: ModelInfo, say: Callable[[str], None], on_bytes: 
             f"{model} at {commit[:12]} is not a checkpoint: it has no config.json on the hub; look at its "
             "files there"
         )
+    silent = cast(Any, _bar(lambda n: None))
     for name in sorted(sizes.keys() - set(large)):
-        path = hf_hub_download(model, name, revision=commit, tqdm_class=cast(Any, _bar(lambda n: None)))
+        path = hf_hub_download(model, name, revision=commit, tqdm_class=silent)
     checkpoint = Checkpoint(model, Path(path).parent, commit)
     check_before_weights(checkpoint, sizes)
     _download_weights(checkpoint, large, say, on_bytes)
+    if revision != commit:
+        with contextlib.suppress(Exception):
+            hf_hub_download(
+                model, "config.json", revision=revision, tqdm_class=cast(Any, _bar(lambda n: None))
+            )
     return checkpoint
 
 

@@ -74,14 +74,14 @@ def _find_on_hub(
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     checkpoint = _find_in_cache(model, revision) if revision and _COMMIT.fullmatch(revision) else None
-    if not _is_complete(checkpoint):
+    if checkpoint is None or _flaw(checkpoint):
         try:
             # The commit is asked for separately, because a download without a network tries again and again
             # for half a minute.
             info = HfApi().model_info(model, revision=revision, timeout=HUB_SECONDS, files_metadata=True)
             checkpoint = _find_in_cache(model, info.sha)
-            if not _is_complete(checkpoint):
-                checkpoint = download(model, info, say, on_bytes)
+            if checkpoint is None or _flaw(checkpoint):
+                checkpoint = download(model, revision, info, say, on_bytes)
         except RevisionNotFoundError:
             raise CheckpointError(
                 f"{model} has no revision {revision!r} on the hub: "
@@ -98,11 +98,16 @@ def _find_on_hub(
             # No network, the error page of a proxy and so on come as exceptions of many kinds: httpx,
             # OSError, HfHubHTTPError, ValueError.
             checkpoint = checkpoint or _find_in_cache(model, revision)
+            what = f"{model} at revision {revision!r}" if revision else model
             if checkpoint is None:
-                what = f"{model} at revision {revision!r}" if revision else model
                 raise CheckpointError(
                     f"{what} is not on this machine and the hub does not give it ({reason(error)}): check "
                     "the name and the network, or name a folder as the model"
+                ) from None
+            if flaw := _flaw(checkpoint):
+                raise CheckpointError(
+                    f"{what} is on this machine in part, and the hub does not give the rest "
+                    f"({reason(error)}): check the network and run it again; {flaw}"
                 ) from None
             say(f"the hub does not answer ({reason(error)}): {checkpoint.title} is taken from this disk")
     assert checkpoint
@@ -129,11 +134,10 @@ def _find_in_cache(model: str, revision: str | None) -> Checkpoint | None:
     return Checkpoint(model, Path(folder), Path(folder).name)
 
 
-def _is_complete(checkpoint: Checkpoint | None) -> bool:
-    if checkpoint is None:
-        return False
+def _flaw(checkpoint: Checkpoint) -> str | None:
+    """Why the checkpoint cannot be used as it is on this disk, or None."""
     try:
         check_layout(checkpoint)
-    except CheckpointError:
-        return False
-    return True
+    except CheckpointError as error:
+        return str(error)
+    return None
