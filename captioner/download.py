@@ -50,10 +50,10 @@ def download(
         if "/" not in file.rfilename and any(fnmatch(file.rfilename, pattern) for pattern in FILES)
     }
     large = sorted(n for n, size in sizes.items() if n.endswith(_WEIGHTS) or (size or 0) > MAX_TEXT)
-    if "config.json" not in sizes:
+    if "config.json" not in sizes or "config.json" in large:
         raise CheckpointError(
-            f"{model} at {commit[:12]} is not a checkpoint: it has no config.json on the hub; look at its "
-            "files there"
+            f"{model} at {commit[:12]} is not a checkpoint: it has no config.json on the hub, or none of a "
+            "usual size; look at its files there"
         )
     silent = cast(Any, _bar(lambda n: None))
     for name in sorted(sizes.keys() - set(large)):
@@ -63,9 +63,7 @@ def download(
     _download_weights(checkpoint, large, say, on_bytes)
     if revision != commit:
         with contextlib.suppress(Exception):
-            hf_hub_download(
-                model, "config.json", revision=revision, tqdm_class=cast(Any, _bar(lambda n: None))
-            )
+            hf_hub_download(model, "config.json", revision=revision, tqdm_class=silent)
     return checkpoint
 
 
@@ -108,8 +106,8 @@ def _download_weights(
                 )
                 break
             except Exception as error:
-                # The library itself goes on at the byte where a connection ended. It gives up if one is
-                # reset, with an error of httpx, and then begins the file anew.
+                # The library itself goes on near the byte where a connection ended. If one is reset, it
+                # gives up with an error of httpx, and the file begins anew.
                 done = before
                 if attempt < TRIES and type(error).__module__.startswith("httpx"):
                     say(f"the connection broke off at {name} ({reason(error)}): once more")

@@ -78,13 +78,15 @@ def _find_on_hub(
         try:
             # The commit is asked for separately, because a download without a network tries again and again
             # for half a minute.
-            info = HfApi().model_info(model, revision=revision, timeout=HUB_SECONDS, files_metadata=True)
+            info = HfApi().model_info(
+                model, revision=revision or "main", timeout=HUB_SECONDS, files_metadata=True
+            )
             checkpoint = _find_in_cache(model, info.sha)
             if checkpoint is None or _flaw(checkpoint):
                 checkpoint = download(model, revision, info, say, on_bytes)
         except RevisionNotFoundError:
             raise CheckpointError(
-                f"{model} has no revision {revision!r} on the hub: "
+                f"{model} has no revision {revision or 'main'!r} on the hub: "
                 "look at its commits, branches and tags there"
             ) from None
         except RepositoryNotFoundError:

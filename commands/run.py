@@ -99,7 +99,7 @@ def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
 
     A run continues where an earlier one stopped. Several runs on one store share the work. Ctrl-C finishes
     the current batch and then stops. A model of the hub is downloaded if it is not on this disk: first its
-    small files, which are checked, then the weights; how many GB that is stands before it.
+    small files, which are checked, then its weights. Before that, the command says how many GB they have.
 
     \b
     captioner run my.db --model Salesforce/blip2-flan-t5-xl

@@ -21,15 +21,18 @@ class Hub:
 
     Safetensors and .bin files are kept apart, as on the hub: `resolve` redirects to another address, with
     size and digest in headers. `claimed` overrides the size that is said of a file. `breaks` maps a file to
-    how its next connections end: ("fin" or "rst", after how many bytes).
+    how its next connections end: ("fin" or "rst", after how many bytes). A `silent` hub accepts connections
+    and does not answer.
     """
 
     repositories: dict[str, Path]
     claimed: dict[str, int] = field(default_factory=dict)
     breaks: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     says_sizes: bool = True
+    silent: bool = False
     served: list[str] = field(default_factory=list)  # the files that were downloaded, with the first byte
     lock: threading.Lock = field(default_factory=threading.Lock)
+    ends: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Hub:
         hub = self
@@ -46,6 +49,7 @@ class Hub:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.ends.set()
         self.server.shutdown()
         self.server.server_close()
 
@@ -61,6 +65,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
+        if self.hub.silent:
+            self.hub.ends.wait()
+            return
         path, _, query = self.path.partition("?")
         if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/revision/([^/]+))?", path):
             self._info(*found.groups(), sizes="blobs=" in query)

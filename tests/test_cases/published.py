@@ -1,9 +1,10 @@
 """Folders like the repositories that were published: their configuration, file names and names of tensors.
 
-The keys of config.json are those of the published files (printed in public issues and notes; the older ones
-are dumps of every default of that time). Only sizes are smaller: hidden sizes, layers, heads and vocabulary.
-The size of the pictures, of the patches and the 32 image tokens are the real ones. Weights are random. No
-file of a published repository is copied here.
+The keys of config.json are those of opt-2.7b and flan-t5-xl as people printed them in public; the others
+follow them. The older ones listed every default of their time, as public copies of their Q-Former's part
+show. Only sizes are smaller: hidden sizes, layers, heads and vocabulary. The size of the pictures and of the
+patches and the 32 image tokens are the real ones. Weights are random, and T5 has no spiece.model beside its
+tokenizer.json. No file of a published repository is copied here.
 """
 
 from __future__ import annotations
