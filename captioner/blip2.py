@@ -27,6 +27,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 from transformers import AutoTokenizer, Blip2ForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
+from .blip2_layout import filled_in
 from .checkpoint import Checkpoint, CheckpointError
 from .model import Decoding, Text, out_of_memory
 from .preprocessing import read_preprocessing
@@ -71,8 +72,8 @@ class Blip2:
         path = self.checkpoint.path
         if self._image_token >= vocabulary:
             raise CheckpointError(
-                f"{path / 'config.json'} has image_token_index {self._image_token}, but the language model "
-                f"has {vocabulary} tokens: correct it"
+                f"{path} has image_token_index {self._image_token} (as its config.json says, or else the "
+                f"first id after its tokenizer's), but the language model has {vocabulary} tokens: correct it"
             )
         if max(self.tokenizer.get_vocab().values()) >= vocabulary:
             raise CheckpointError(
@@ -184,12 +185,15 @@ def _load(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[Any, Any]:
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, **safely)
         part = "model"
+        # The id of <image>, or the first one that no token has; only older checkpoints need it.
+        image_token = tokenizer.get_vocab().get("<image>", len(tokenizer))
         model, report = Blip2ForConditionalGeneration.from_pretrained(
             checkpoint.path,
             use_safetensors=True,
             dtype=_torch_dtype(dtype),
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **filled_in(checkpoint, image_token),
             **safely,
         )
         model.eval().to(device)

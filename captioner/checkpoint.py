@@ -9,6 +9,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from ..store.recipes import BUILTIN
 FILES = ("*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.model")
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "spiece.model")  # one of these must be there
 _MAX_HEADER = 100_000_000  # bytes; the limit of the safetensors format for its header
+MAX_TEXT = 100_000_000  # bytes of a file other than weights; the published ones have 4 MB at most
 
 
 class CheckpointError(PincaptionError):
@@ -42,6 +44,11 @@ class Checkpoint:
     def config(self) -> dict[str, Any]:
         """The content of config.json. Raises CheckpointError."""
         return read_json(self.path / "config.json")
+
+    @property
+    def title(self) -> str:
+        """What messages call the checkpoint as a whole: its name on the hub, or its folder."""
+        return f"{self.name} at {self.revision[:12]}" if self.revision else str(self.path)
 
     @property
     def reference(self) -> str:
@@ -76,55 +83,94 @@ def check_no_code(checkpoint: Checkpoint, *parts: dict[str, Any]) -> None:
 
 def check_weights(checkpoint: Checkpoint) -> None:
     """Raises CheckpointError if weights are missing, truncated, or in another format than safetensors."""
-    path = checkpoint.path
-    if not checkpoint.weight_files:
-        raise CheckpointError(
-            f"{path} has no weights in *.safetensors, and other files (pytorch_model.bin) are never opened "
-            "because they can run code: take a revision that has them, a complete copy, or save the model "
-            "anew with save_pretrained"
-        )
-    for index in path.glob("*.safetensors.index.json"):
-        weight_map = read_json(index).get("weight_map")
-        shards = set(map(str, weight_map.values())) if isinstance(weight_map, dict) else {"weight_map"}
-        if missing := sorted(shard for shard in shards if not (path / shard).exists()):
-            raise CheckpointError(
-                f"{path} is incomplete: {', '.join(missing)} of {index.name} is missing; download the "
-                "checkpoint again"
-            )
+    check_weight_names(checkpoint, {path.name for path in checkpoint.weight_files})
     for file in checkpoint.weight_files:
-        if not _is_whole(file):
+        if tensors_in(file) is None:
             raise CheckpointError(
                 f"{file} is truncated or no safetensors file ({file.stat().st_size:,} bytes): "
                 "download it again"
             )
 
 
+def check_weight_names(checkpoint: Checkpoint, names: Collection[str]) -> None:
+    """Raises CheckpointError if these are not all the files of weights that the checkpoint needs.
+
+    `names` are the files of the folder, or those that the hub has.
+    """
+    if not any(name.endswith(".safetensors") for name in names):
+        raise CheckpointError(
+            f"{checkpoint.title} has no weights in *.safetensors, and other files (pytorch_model.bin) are "
+            "never opened because they can run code: take a revision that has them, a complete copy, or save "
+            "the model anew with save_pretrained"
+        )
+    for index in _indexes(checkpoint):
+        if missing := sorted(set(_weight_map(index).values()) - set(names)):
+            raise CheckpointError(
+                f"{checkpoint.title} is incomplete: {', '.join(missing)} of {index.name} is missing; "
+                "download the checkpoint again, or take a complete revision"
+            )
+
+
+def listed_tensors(checkpoint: Checkpoint) -> set[str]:
+    """The names of the tensors by the index of the weights; none if the weights are one file without index.
+
+    The index is a small JSON file, so this can be known before the weights are downloaded.
+    """
+    return {name for index in _indexes(checkpoint) for name in _weight_map(index)}
+
+
+def stored_tensors(checkpoint: Checkpoint) -> set[str]:
+    """The names of the tensors that the files of weights hold. Only their headers are read."""
+    return {name for file in checkpoint.weight_files for name in tensors_in(file) or ()}
+
+
+def _indexes(checkpoint: Checkpoint) -> list[Path]:
+    return sorted(checkpoint.path.glob("*.safetensors.index.json"))
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Which file each tensor is in, by the index of the weights."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise CheckpointError(f"{index} has no weight_map: take a fresh copy of the file")
+    return {str(name): str(file) for name, file in weight_map.items()}
+
+
 def check_tokenizer(checkpoint: Checkpoint) -> None:
     """Raises CheckpointError if the checkpoint has no file of a tokenizer."""
     if not any((checkpoint.path / name).exists() for name in _TOKENIZERS):
         raise CheckpointError(
-            f"{checkpoint.path} has no tokenizer ({', '.join(_TOKENIZERS[:-1])} or {_TOKENIZERS[-1]}): "
+            f"{checkpoint.title} has no tokenizer ({', '.join(_TOKENIZERS[:-1])} or {_TOKENIZERS[-1]}): "
             "take a complete copy of the checkpoint"
         )
 
 
-def _is_whole(file: Path) -> bool:
-    """Whether a safetensors file is as long as its header says. Only the header is read."""
+def tensors_in(file: Path) -> set[str] | None:
+    """The names of the tensors in a safetensors file, or None if it is no whole file of that format.
+
+    Only the header is read. A file is whole if it is as long as its header says.
+    """
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             if length > _MAX_HEADER:
-                return False
+                return None
             tensors = json.loads(opened.read(length))
-        ends = (tensor["data_offsets"][1] for name, tensor in tensors.items() if name != "__metadata__")
-        return file.stat().st_size == 8 + length + max(ends, default=0)
+        tensors.pop("__metadata__", None)
+        end = max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+        return set(tensors) if file.stat().st_size == 8 + length + end else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return False
+        return None
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in a file of a checkpoint. Raises CheckpointError."""
     try:
+        if path.stat().st_size > MAX_TEXT:
+            raise CheckpointError(
+                f"{path} has {path.stat().st_size:,} bytes, too many for a file of settings: take a fresh "
+                "copy of the file"
+            )
         content = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise CheckpointError(

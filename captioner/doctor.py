@@ -8,17 +8,23 @@ import random
 import shutil
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING
 
+from ..common.errors import PincaptionError
 from ..store.recipes import BUILTIN
+from .blip2_layout import remarks_on_what_is_filled_in
 from .checkpoint import Checkpoint, CheckpointError
+from .download import OnBytes
 from .find import find_checkpoint
+from .golden import Golden, read_picture, write_caption
 from .model import CaptionModel, Decoding, choose_device, choose_dtype, out_of_memory
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from ..drawn.draw import Scene
@@ -59,12 +65,22 @@ class Finding:
 
 
 def examine(
-    model: str, *, revision: str | None = None, device: str = "auto", dtype: str = "auto", bench: bool = False
+    model: str,
+    *,
+    revision: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    bench: bool = False,
+    golden: tuple[Golden, Path] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    on_bytes: OnBytes = lambda done, total: None,
 ) -> Iterator[Finding]:
     """Examines this machine and the checkpoint `model`; yields one finding after the other.
 
     The report ends with the first finding that makes the others pointless. With `bench` it also says how many
-    pictures per second the model captions at several batch sizes.
+    pictures per second the model captions at several batch sizes. With `golden`, a known caption and the file
+    of its picture, it says whether the model writes that caption; a dtype of "auto" is then that of the known
+    caption. `say` and `on_bytes` get what `find_checkpoint` says about a download.
     """
     import psutil
 
@@ -79,8 +95,14 @@ def examine(
     yield libraries
     if not libraries.ok:
         return
+    if golden:  # before gigabytes are downloaded
+        try:
+            picture = read_picture(golden[1], golden[0])
+        except (PincaptionError, OSError) as error:
+            yield Finding("golden", str(error), False)
+            return
     try:
-        checkpoint = find_checkpoint(model, revision)
+        checkpoint = find_checkpoint(model, revision, say=say, on_bytes=on_bytes)
     except CheckpointError as error:
         yield Finding("checkpoint", str(error), False)
         return
@@ -90,7 +112,7 @@ def examine(
     except CheckpointError as error:
         yield Finding("device", str(error), False)
         return
-    dtype = choose_dtype(dtype, device)
+    dtype = golden[0].dtype_on(device) if golden and dtype == "auto" else choose_dtype(dtype, device)
     yield _device(device, dtype)
     memory = _memory(checkpoint, device, dtype, machine_memory.available)
     yield memory
@@ -106,7 +128,11 @@ def examine(
         yield Finding("loading", str(error), False)
         return
     yield Finding("loading", f"{time.perf_counter() - began:.1f} s")
+    if remarks := remarks_on_what_is_filled_in(checkpoint, int(loaded.model.config.image_token_index)):
+        yield Finding("filled in", "; ".join(remarks) + "; the files stay as they are")
     yield from examine_model(loaded, bench=bench)
+    if golden:
+        yield _golden(loaded, picture, golden[0])
 
 
 def examine_model(model: CaptionModel, *, bench: bool = False) -> Iterator[Finding]:
@@ -141,6 +167,22 @@ def examine_model(model: CaptionModel, *, bench: bool = False) -> Iterator[Findi
         yield _exact_captions(batched, scenes)
     if bench:
         yield from _bench(model, pictures)
+
+
+def _golden(model: CaptionModel, picture: bytes, golden: Golden) -> Finding:
+    """Whether the model writes the known caption."""
+    try:
+        caption = write_caption(model, picture, golden)
+    except Exception as error:  # a model that does not work may raise anything
+        return Finding("golden", f"the model fails on the picture ({type(error).__name__}: {error})", False)
+    if caption == golden.caption:
+        return Finding("golden", f"{caption!r}, as expected")
+    return Finding(
+        "golden",
+        f"{caption!r}, but {golden.caption!r} was expected: compare with --dtype float32, and report it with "
+        "the versions above",
+        False,
+    )
 
 
 def _libraries() -> Finding:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ from ..store.recipes import Recipe, file_digests, keep_file_digests, last_dtype,
 from ..store.runs import last_arguments
 from ..store.work import Select
 from .checkpoint import Checkpoint, CheckpointError, weights_digest
+from .download import OnBytes
 from .find import find_checkpoint, known_models
 from .model import CaptionModel, Decoding, choose_device, choose_dtype
 from .preprocessing import read_preprocessing
@@ -135,15 +137,22 @@ def with_last_model(conn: Connection, options: Options) -> Options:
     return replace(options, model=model, revision=revision)
 
 
-def make_plan(conn: Connection, options: Options) -> Plan:
+def make_plan(
+    conn: Connection,
+    options: Options,
+    *,
+    say: Callable[[str], None] = lambda text: None,
+    on_bytes: OnBytes = lambda done, total: None,
+) -> Plan:
     """The plan for a run with these options, which name a model. Needs no torch.
 
-    A dtype of "auto" becomes the one that the store used last with this model; if there is none, it stays
-    "auto". Digests of files are remembered in the store. Raises CheckpointError.
+    A model of the hub is downloaded if it is not on the disk; `say` gets lines for people about that,
+    `on_bytes` how much has come. A dtype of "auto" becomes the one that the store used last with this model;
+    if there is none, it stays "auto". Digests of files are remembered in the store. Raises CheckpointError.
     """
     if not options.model:
         raise CheckpointError(f"name a model: {known_models()}")
-    checkpoint = find_checkpoint(options.model, options.revision)
+    checkpoint = find_checkpoint(options.model, options.revision, say=say, on_bytes=on_bytes)
     digests = file_digests(conn)
     digest = weights_digest(checkpoint, digests)
     keep_file_digests(conn, digests)

@@ -18,6 +18,7 @@ from ..store.claims import Claims
 from ..store.recipes import texts_of_run
 from ..store.runs import finish_run, start_run
 from ..store.work import Caption, Pin, Work, count_by_status
+from .download import OnBytes, gigabytes
 from .limit import Limit
 from .plan import Options, Plan, make_plan, with_last_model
 
@@ -123,18 +124,20 @@ def run(
     *,
     say: Callable[[str], None] = lambda text: None,
     on_batch: Callable[[int, int, int], None] = lambda done, total, batch: None,
+    on_bytes: OnBytes = lambda done, total: None,
     shared_limit: Limit | None = None,
 ) -> Result:
     """Captions the pins that `options` select and writes the captions into the store.
 
-    `say` gets lines for people. `on_batch` gets (pins done, pins selected, batch size) after each commit.
+    `say` gets lines for people. `on_batch` gets (pins done, pins selected, batch size) after each commit,
+    `on_bytes` how much of a model has been downloaded, if it is not on the disk.
     `shared_limit` is a limit that this run shares with other processes; without it, `options.limit` holds for
     this run alone. Ctrl-C and SIGTERM end the run after the current batch.
 
     Raises CheckpointError if the model cannot be used, and MemoryError if not even one picture fits.
     """
     options = with_last_model(conn, options)
-    plan = make_plan(conn, options)
+    plan = make_plan(conn, options, say=say, on_bytes=on_bytes)
     if plan.dtype == "auto":
         # The recipe depends on the hardware, which only torch knows. It takes seconds to import torch, so it
         # is not done if no pin needs a caption whatever the recipe.
@@ -156,7 +159,7 @@ def run(
 
     # Pillow warns of damaged EXIF and TIFF tags. Nobody could do anything about them.
     python_warnings.filterwarnings("ignore", module="PIL")
-    say(f"loading {plan.checkpoint.name} ({_size(plan.checkpoint.weight_bytes)})")
+    say(f"loading {plan.checkpoint.name} ({gigabytes(plan.checkpoint.weight_bytes)})")
     worker = plan.worker(work.known)
     run_id = _start(conn, options, plan, worker, say)
     limit = shared_limit or Limit(options.limit)
@@ -220,11 +223,6 @@ def warnings(result: Result) -> list[str]:
             "picture, or does the model not fit these pictures?"
         )
     return sentences
-
-
-def _size(n: int) -> str:
-    megabytes = n / 1e6
-    return f"{megabytes / 1000:.1f} GB" if megabytes > 1000 else f"{megabytes:.0f} MB"
 
 
 @contextmanager

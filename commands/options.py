@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from ..captioner.download import OnBytes
 
 
 class BatchSizeType(click.ParamType[int | None]):
@@ -63,3 +68,19 @@ PORT = click.option(
 OPENS = click.option(
     "--open/--no-open", "opens", default=None, help="Open the page in a browser.  [default: on a terminal]"
 )
+
+
+@contextmanager
+def download_progress(as_json: bool) -> Iterator[OnBytes]:
+    """What shows the download of a model: a bar on a terminal, else a line now and then; none with --json."""
+    from ..common.terminal import progress
+
+    with progress("downloading", "MB") as shown:
+
+        def on_bytes(done: int, total: int) -> None:
+            if done >= total:
+                shown.close()  # another bar may follow
+            elif not as_json:
+                shown.update(done // 1_000_000, total // 1_000_000)
+
+        yield on_bytes

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import DTYPE, BatchSizeType, DeviceType
+from .options import DTYPE, BatchSizeType, DeviceType, download_progress
 from .verbs import STORE, command, finish
 
 if TYPE_CHECKING:
@@ -98,13 +98,15 @@ def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
     """Write a caption for every pin that needs one.
 
     A run continues where an earlier one stopped. Several runs on one store share the work. Ctrl-C finishes
-    the current batch and then stops.
+    the current batch and then stops. A model of the hub is downloaded if it is not on this disk: first its
+    small files, which are checked, then its weights. Before that, the command says how many GB they have.
 
     \b
     captioner run my.db --model Salesforce/blip2-flan-t5-xl
     captioner run my.db --model builtin --limit 100
     captioner run my.db --select all --prompt "a photo of"
     """
+    from ..captioner.plan import make_plan, with_last_model
     from ..captioner.run import Options, Result, warnings
     from ..captioner.run import run as run_store
     from ..common.terminal import progress, say
@@ -116,13 +118,17 @@ def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
         (say if as_json else click.echo)(no_pins)
         return {**Result("").counts()}
     devices = all_devices() if choices["device"] == "all" else choices["device"].split(",")
+    options = Options(**choices)
     if len(devices) > 1:
+        with download_progress(as_json) as on_bytes:  # else each process would download the model
+            make_plan(conn, with_last_model(conn, options), say=say, on_bytes=on_bytes)
         return _run_on_each(store, devices, choices, as_json)
-    with progress("captioning", "pins") as shown:
+    with download_progress(as_json) as on_bytes, progress("captioning", "pins") as shown:
         result = run_store(
             conn,
-            Options(**choices),
+            options,
             say=say,
+            on_bytes=on_bytes,
             on_batch=lambda done, total, batch: shown.update(done, total, f"batch {batch}"),
             shared_limit=shared_limit(),
         )

@@ -7,10 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -28,7 +25,9 @@ from pincaption.captioner.find import find_checkpoint
 from pincaption.captioner.model import Decoding
 from pincaption.captioner.preprocessing import read_preprocessing
 
-COMMIT, OTHER = "a" * 40, "b" * 40
+from ..test_cases.hub import COMMIT, Hub
+
+OTHER = "b" * 40
 
 
 def refusal(folder: Path | str, revision: str | None = None) -> str:
@@ -53,19 +52,20 @@ def test_a_folder_is_found_by_its_path(opt_folder):
     assert len(checkpoint.weight_files) == 3
 
 
-@pytest.mark.parametrize("missing", ["config.json", "processor_config.json"])
-def test_without_num_query_tokens(folder, missing):
-    change(folder / missing, num_query_tokens=None)
-    assert f"{folder / missing} has no num_query_tokens" in (sentence := refusal(folder))
-    assert "add" in sentence
-
-
-def test_without_processor_config(opt_folder, tmp_path):
-    folder = shutil.copytree(opt_folder, tmp_path / "old")
-    (folder / "processor_config.json").unlink()
+def test_without_num_query_tokens(folder):
+    """If one of the files states it, it is taken from there; tests/test_cases/ has the published cases."""
+    change(folder / "config.json", num_query_tokens=None)
+    assert Blip2(find_checkpoint(str(folder))).model.config.num_query_tokens == 6
+    change(folder / "processor_config.json", num_query_tokens=None)
     sentence = refusal(folder)
-    assert "processor_config.json, which holds num_query_tokens, is missing" in sentence
-    assert 'write it: {"num_query_tokens": 6}' in sentence
+    assert f"{folder / 'config.json'} has no num_query_tokens" in sentence
+    assert "processor_config.json does not say it either: take a complete copy, or add it" in sentence
+
+
+def test_a_number_of_image_tokens_that_the_weights_do_not_have(folder):
+    change(folder / "config.json", num_query_tokens=32)
+    change(folder / "processor_config.json", num_query_tokens=32)
+    assert "have other shapes than config.json says in 1 tensors (first: query_tokens)" in refusal(folder)
 
 
 def test_num_query_tokens_that_disagree(folder):
@@ -73,9 +73,11 @@ def test_num_query_tokens_that_disagree(folder):
     assert "processor_config.json says num_query_tokens 32 and config.json 6" in refusal(folder)
 
 
-def test_without_image_token_index(folder):
+def test_without_image_token_index(model, folder):
+    """The id of <image> is taken from the tokenizer."""
     change(folder / "config.json", image_token_index=None)
-    assert f"{folder / 'config.json'} has no image_token_index" in refusal(folder)
+    found = Blip2(find_checkpoint(str(folder))).model.config.image_token_index
+    assert found == model.model.config.image_token_index
 
 
 def test_image_token_beyond_the_vocabulary(folder):
@@ -452,7 +454,7 @@ class TestHub:
 
     def test_a_hub_that_does_not_answer(self, opt_folder, tmp_path):
         cached(tmp_path, opt_folder)
-        with hub({}, silent=True) as address:
+        with Hub({}, silent=True) as hub:
             said, seconds = lookup(
                 tmp_path,
                 "org/name",
@@ -461,7 +463,7 @@ class TestHub:
                 COMMIT,
                 "org/other",
                 None,
-                HF_ENDPOINT=address,
+                HF_ENDPOINT=hub.address,
                 seconds="0.5",
             )
         assert [COMMIT in s for s in said] == [True, True, False]
@@ -475,12 +477,11 @@ class TestHub:
         assert "model-00002-of-00003.safetensors of model.safetensors.index.json is missing" in said[0]
 
     def test_a_download_takes_no_pickles_and_resumes(self, opt_folder, tmp_path):
-        files = {file.name: file.read_bytes() for file in opt_folder.iterdir()} | {
-            "pytorch_model.bin": b"pickle",
-            "modeling.py": b"import os",
-            "README.md": b"read me",
-        }
-        with hub(files) as address:
+        folder = shutil.copytree(opt_folder, tmp_path / "repository")
+        for name in ("pytorch_model.bin", "modeling.py", "README.md"):
+            (folder / name).write_text("import os")
+        with Hub({"org/name": folder}) as hub:
+            address = hub.address
             said, _ = lookup(
                 tmp_path, "org/name", None, "org/name", "v2", "org/gone", None, HF_ENDPOINT=address
             )
@@ -500,71 +501,6 @@ class TestHub:
             assert said == [f"org/name {COMMIT} {snapshot}"]
         assert (snapshot / "model-00002-of-00003.safetensors").exists()
         assert find_checkpoint(str(snapshot)).config["model_type"] == "blip-2"
-
-
-class hub:  # noqa: N801
-    """A hub on this machine with one repository, org/name, at one commit.
-
-    If it is `silent`, it accepts connections and does not answer.
-    """
-
-    def __init__(self, files: dict[str, bytes], *, silent: bool = False):
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
-            def do_GET(self) -> None:
-                if silent:
-                    time.sleep(30)
-                path = self.path.split("?")[0]
-                parts = path.strip("/").split("/")
-                if "gone" in path or silent:
-                    return self.answer(
-                        b'{"error": "Repository not found"}', 404, {"X-Error-Code": "RepoNotFound"}
-                    )
-                if parts[:2] == ["api", "models"]:
-                    revision = parts[5] if len(parts) > 5 else "main"
-                    if revision not in ("main", COMMIT):
-                        return self.answer(
-                            b'{"error": "Invalid rev id"}', 404, {"X-Error-Code": "RevisionNotFound"}
-                        )
-                    if parts[4:5] == ["tree"]:
-                        tree = [
-                            {"type": "file", "path": n, "size": len(c), "oid": hashlib.sha1(c).hexdigest()}
-                            for n, c in files.items()
-                        ]
-                        return self.answer(json.dumps(tree).encode())
-                    siblings = [{"rfilename": n} for n in files]
-                    return self.answer(
-                        json.dumps({"id": "org/name", "sha": COMMIT, "siblings": siblings}).encode()
-                    )
-                content = files[parts[-1]]
-                return self.answer(
-                    content, 200, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "X-Repo-Commit": COMMIT}
-                )
-
-            def answer(self, body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.handle_error = lambda *_: None  # a client that hangs up must not print anything
-
-    def __enter__(self) -> str:
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{self.server.server_port}"
-
-    def __exit__(self, *error: object) -> None:
-        self.server.shutdown()
 
 
 def test_loading_says_nothing_and_needs_no_torchvision(opt_folder, t5_folder):

@@ -1,7 +1,12 @@
 """`captioner doctor`: a dozen lines that say whether captioning will work, and if not, what to do."""
 
+import hashlib
 import json
+import random
+import re
 import shutil
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,8 +14,11 @@ import torch
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file, save_file
 
-from pincaption.captioner.doctor import TESTED, Finding
+from pincaption.captioner.doctor import TESTED, Finding, examine
+from pincaption.captioner.golden import ASTRONAUT, PICTURE_ADDRESS, Golden, find_picture
 from pincaption.cli import cli
+from pincaption.drawn import draw
+from pincaption.store.recipes import BUILTIN
 
 
 def doctor(*words: object) -> Result:
@@ -101,13 +109,13 @@ def test_an_unknown_name_ends_the_report():
 @pytest.mark.parametrize(
     ("file", "change", "said"),
     [
-        ("config.json", {"num_query_tokens": None}, "config.json has no num_query_tokens"),
-        ("config.json", {"image_token_index": None}, "config.json has no image_token_index"),
+        ("config.json", {"image_token_index": 10**6}, "config.json has image_token_index 1000000, but the"),
         ("config.json", {"model_type": "blip"}, "is not a BLIP-2 checkpoint"),
+        ("config.json", {"text_config": None}, "has no language model"),
         (
             "processor_config.json",
-            {"num_query_tokens": None},
-            "processor_config.json has no num_query_tokens",
+            {"num_query_tokens": 7},
+            "processor_config.json says num_query_tokens 7 and config.json 6",
         ),
     ],
 )
@@ -153,6 +161,76 @@ def test_a_model_that_does_not_see(opt_folder, t5_folder, tmp_path):
     assert done.exit_code == 1
     assert failing(done.output) == ["captions"]
     assert "the model does not see" in one_line(done.output)
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> tuple[Golden, Path]:
+    """A drawn picture and its caption, as the built-in checkpoint writes it."""
+    rng = random.Random(3)
+    scene = draw.random_scene(rng)
+    draw.draw(scene, rng, (200, 160)).save(tmp_path / "drawn.png")
+    digest = hashlib.sha256((tmp_path / "drawn.png").read_bytes()).hexdigest()
+    return Golden(scene.caption, digest, model=BUILTIN, revision=None), tmp_path / "drawn.png"
+
+
+class TestGolden:
+    """A known caption of a known picture. The published one needs the hub; here are others, of our own."""
+
+    def test_the_expected_caption(self, known):
+        golden, _ = known
+        findings = list(examine(BUILTIN, device="cpu", golden=known))
+        assert all(finding.ok for finding in findings)
+        assert findings[-1] == Finding("golden", f"{golden.caption!r}, as expected")
+        assert (
+            "computing in float32" in {f.name: f.text for f in findings}["device"]
+        )  # whatever suits the CPU
+
+    def test_another_caption(self, known):
+        golden, picture = known
+        other = replace(golden, caption="a woman in an orange space suit with a space helmet")
+        finding = list(examine(BUILTIN, device="cpu", golden=(other, picture)))[-1]
+        assert not finding.ok
+        assert f"{golden.caption!r}, but {other.caption!r} was expected" in finding.text
+
+    def test_the_caption_has_as_many_tokens_as_said(self, known):
+        golden, picture = known
+        short = replace(golden, max_new_tokens=3)
+        finding = list(examine(BUILTIN, device="cpu", golden=(short, picture)))[-1]
+        begun = finding.text.split("'")[1]
+        assert golden.caption.startswith(begun)
+        assert 0 < len(begun.split()) < len(golden.caption.split())
+
+    def test_another_picture_ends_the_report_before_anything_is_downloaded(self, known):
+        _, picture = known
+        done = doctor("--golden", picture, "--model", "owner/never-asked-for")
+        assert done.exit_code == 1
+        assert failing(done.output) == ["golden"]
+        assert "is not the picture whose caption is known" in one_line(done.output)
+        assert names(done.output) == ["machine", "disk", "libraries", "golden"]
+
+    def test_no_picture(self, tmp_path):
+        done = doctor("--golden", tmp_path / "astronaut.png")
+        assert done.exit_code == 1
+        assert "Error: there is no file" in done.output
+        assert PICTURE_ADDRESS in done.output
+
+    def test_the_picture_of_an_installed_scikit_image(self, tmp_path, monkeypatch):
+        """Its folder on the path is enough: scikit-image is not imported."""
+        if not find_spec("skimage"):
+            done = doctor("--golden")
+            assert done.exit_code == 1
+            assert "comes with scikit-image, which is not installed here: download " in done.output
+        picture = tmp_path / "skimage" / "data" / "astronaut.png"
+        picture.parent.mkdir(parents=True)
+        picture.write_bytes(b"a picture")
+        (tmp_path / "skimage" / "__init__.py").write_text("raise ImportError")
+        monkeypatch.syspath_prepend(tmp_path)
+        assert find_picture(None) == picture
+
+    def test_the_published_one_names_a_whole_commit(self):
+        assert ASTRONAUT.model == "Salesforce/blip2-opt-2.7b"
+        assert re.fullmatch("59a1ef6c[0-9a-f]{32}", ASTRONAUT.revision or "")
+        assert (ASTRONAUT.dtype_on("cpu"), ASTRONAUT.dtype_on("cuda:0")) == ("float32", "float16")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
