@@ -12,6 +12,7 @@ from . import __version__
 from .commands import embed_probe, embed_recall, embed_search  # noqa: F401 (they add their commands to embed)
 from .commands.aggregate import aggregate
 from .commands.browse import browse
+from .commands.captions import captions
 from .commands.demo import demo
 from .commands.doctor import doctor
 from .commands.embed import embed
@@ -44,6 +45,7 @@ def cli() -> None:
 # In the order in which they are used.
 cli.add_command(ingest)
 cli.add_command(run)
+cli.add_command(captions)
 cli.add_command(aggregate)
 cli.add_command(evaluate)
 cli.add_command(export)

@@ -129,6 +129,10 @@ def _print(result: ExportResult) -> None:
         click.echo(f"  left out: {plural(n, 'pin')}: {reason}")
     if truncated := result.get("truncated"):
         click.echo(f"  {plural(truncated, 'caption')} of images that end early, marked as truncated")
+    if by_people := result["recipes"].get("person"):
+        click.echo(f"  {plural(by_people, 'caption')} written by people (their caption_recipe is person)")
+    if by_people := result.get("captions_by_people_left_out"):
+        click.echo(f"  left out: {plural(by_people, 'caption')} written by people, because of --recipe")
     for name, dim in result["embeddings"].items():
         click.echo(f"  {name}: vectors of {dim:,} numbers")
     if later := result.get("then", {}).get("pins_made_later"):

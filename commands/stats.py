@@ -39,6 +39,8 @@ def stats(store: str, as_json: bool) -> Coverage:
         rows += [(f"  {reason}", pins, False) for reason, pins in reasons.items()]
     if counts["stale"]:
         rows.append(("caption of an earlier image", counts["stale"], True))
+    if counts["by_people_image_changed"]:
+        rows.append(("person's caption, image changed since", counts["by_people_image_changed"], True))
     rows += [
         ("images shared between pins", counts["shared_images"], False),
         ("  pins that share one", counts["pins_sharing_images"], False),
@@ -59,6 +61,7 @@ def _labelled(counts: Coverage) -> list[tuple[str, int]]:
         ("  description", counts["description"]),
         ("with caption", counts["caption"]),
         ("  and no native text", counts["only_caption"]),
+        *([("  written by a person", counts["by_people"])] if counts["by_people"] else []),
         ("with board titles", counts["board_titles"]),
         ("with engaged queries", counts["engaged_queries"]),
         ("with any text", counts["any_text"]),

@@ -82,12 +82,18 @@ def excluded_in_words(frame: Mapping[str, Any]) -> str:
         "failed": "that could not be captioned",
         "stale": "whose caption is of an earlier image",
     }
-    tried = captions + sum(frame[name] for name in kinds)
-    return ", ".join(
+    by_people = frame.get("by_people", 0)
+    tried = captions + by_people + sum(frame[name] for name in kinds)
+    parts = [
         f"{plural(frame[name], 'pin')} {what} ({percent(frame[name] / tried)})"
         for name, what in kinds.items()
         if frame[name] or name != "stale"
-    )
+    ]
+    if by_people:
+        parts.append(
+            f"{plural(by_people, 'pin')} whose caption a person wrote ({percent(by_people / tried)})"
+        )
+    return ", ".join(parts)
 
 
 def percent(share: float | None) -> str:

@@ -30,9 +30,9 @@ class Manifest(TypedDict):
     then: NotRequired[dict[str, Any]]  # with `as_of`: what was left out because it came later or has no date
     rows: int  # pins
     columns: list[dict[str, str]]  # {"name", "type"} of each column of features/, in order
-    recipes: dict[str, int]  # recipe_id -> captions
+    recipes: dict[str, int]  # recipe_id -> captions; "person" for those that people wrote
     recipe: str  # the recipe that was asked for, or "current"
-    models: dict[str, str]  # recipe_id -> model
+    models: dict[str, str]  # recipe_id -> model; "person" has none
     embeddings: dict[str, int]  # name -> numbers in a vector
     pairs: NotRequired[dict[str, dict[str, int]]]  # "pairs" and "query_pairs" -> split -> rows
     pairs_dropped: NotRequired[dict[str, int]]  # reason -> rows of the log
