@@ -167,7 +167,7 @@ TABLES = {  # that visitors may look into, with the name that they are shown by
     "samples": "samples",
     "ratings": "ratings",
     "captions": "captions",
-    "captions_by_people": "captions by people",
+    "captions_by_people": "people's captions",
     "recipes": "recipes",
     "runs": "runs",
 }
