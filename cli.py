@@ -6,6 +6,9 @@ imported inside the commands, so that `captioner --help` and `captioner stats` a
 
 from __future__ import annotations
 
+import sys
+from typing import TextIO, cast
+
 import click
 
 from . import __version__
@@ -21,7 +24,7 @@ from .commands.export import export
 from .commands.ingest import ingest
 from .commands.run import run
 from .commands.stats import stats
-from .commands.verbs import Verbs
+from .commands.verbs import ReaderMayLeave, Verbs
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -58,6 +61,8 @@ cli.add_command(doctor)
 
 def main() -> None:
     """The console script."""
+    if sys.stdout is not None:  # as it is where standard output was closed
+        sys.stdout = cast(TextIO, ReaderMayLeave(sys.stdout))
     cli(prog_name="captioner")
 
 
