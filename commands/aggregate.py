@@ -344,7 +344,7 @@ def _print_options(options: Mapping[str, Any]) -> None:
         for name in ("max_per_user", "max_share_per_user")
         if options[name] is not None
     ]
-    said = f"{options['window_days']} days up to {options['as_of']}; weights: {weights}"
+    said = f"{plural(options['window_days'], 'day')} up to {options['as_of']}; weights: {weights}"
     click.echo(wrapped("; ".join([said, *bounds])))
 
 

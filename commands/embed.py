@@ -334,7 +334,7 @@ def queries_command(
     from ..embed.queries import write_query_vectors
 
     n = write_query_vectors(EmbeddingModel.load(model), queries, out or sys.stdout.buffer, dim)
-    say(plural(n, "query") if n == 1 else f"{n:,} queries")
+    say(plural(n, "query"))
     return {"queries": n, "out": out}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.terminal import printable, wrapped
+from ..common.terminal import plural, printable, wrapped
 from .verbs import STORE, command
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ def _print_titles(boards: ExplainedBoards) -> None:
     titles, unknown = boards["titles"], boards["unknown_boards"]
     kept = sum(title["rank"] is not None for title in titles)
     click.echo(
-        f"\n{kept} of {len(titles)} board titles kept"
-        + (f"; also on {unknown:,} boards that are not known yet" if unknown else "")
+        f"\n{kept} of {plural(len(titles), 'board title')} kept"
+        + (f"; also on {plural(unknown, 'board')} not known yet" if unknown else "")
     )
     if boards["outdated"]:
         click.echo("rows were read after the last ranking: `captioner aggregate boards` ranks again")
@@ -91,7 +91,8 @@ def _print_queries(engaged: ExplainedQueries) -> None:
     options, queries = engaged["options"], engaged["queries"]
     kept = sum(query["rank"] is not None for query in queries)
     click.echo(
-        f"\n{kept} of {len(queries)} engaged queries kept, {options['window_days']} days up to "
+        f"\n{kept} of {plural(len(queries), 'engaged query')} kept, "
+        f"{plural(options['window_days'], 'day')} up to "
         f"{options['as_of']}"
     )
     if engaged["outdated"]:

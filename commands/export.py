@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..common.errors import OptionError
-from ..common.terminal import plural, say, steps
+from ..common.terminal import nouns, plural, say, steps
 from .verbs import command, finish
 
 if TYPE_CHECKING:
@@ -134,14 +134,14 @@ def _print(result: ExportResult) -> None:
     if by_people := result.get("captions_by_people_left_out"):
         click.echo(f"  left out: {plural(by_people, 'caption')} written by people, because of --recipe")
     for name, dim in result["embeddings"].items():
-        click.echo(f"  {name}: vectors of {dim:,} numbers")
+        click.echo(f"  {name}: vectors of {plural(dim, 'number')}")
     if later := result.get("then", {}).get("pins_made_later"):
         click.echo(f"  left out: {plural(later, 'pin')} made after the day")
-    for name, label in (("pairs", "query-pin pairs"), ("query_pairs", "query-query pairs")):
+    for name, label in (("pairs", "query-pin pair"), ("query_pairs", "query-query pair")):
         for split, rows in result.get("pairs", {}).get(name, {}).items():
-            click.echo(f"  {rows:>12,} {label}, {split}")
+            click.echo(f"  {rows:>12,} {nouns(rows, label)}, {split}")
     for reason, n in result.get("pairs_dropped", {}).items():
-        click.echo(f"  {n:>12,} rows of the log left out: {reason}")
+        click.echo(f"  {n:>12,} {nouns(n, 'row')} of the log left out: {reason}")
 
 
 def _check(folder: str, as_json: bool) -> CheckResult:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import click
 
-from ..common.terminal import steps
+from ..common.terminal import plural, steps, wrapped
 from .ingest_counts import print_columns, print_images, print_pins, print_rejected
 from .table_options import MAP, one_list, table_options
 from .verbs import STORE, Verbs, pair, verb
@@ -155,9 +155,10 @@ def ingest_vectors(
             on_step=on_step,
         )
     if not as_json:
-        click.echo(f"{counts['vectors']:,} vectors of {counts['dim'] or 0} numbers into {store} as {name}")
+        vectors, numbers = plural(counts["vectors"], "vector"), plural(counts["dim"] or 0, "number")
+        click.echo(wrapped(f"{vectors} of {numbers} into {store} as {name}"))
         if counts["pins_not_in_store"]:
-            click.echo(f"{counts['pins_not_in_store']:,} of pins that are not in the store yet")
+            click.echo(f"{counts['pins_not_in_store']:,} without a pin in the store yet")
         print_columns(counts["columns"])
         print_rejected(counts)
     return counts

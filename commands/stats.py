@@ -20,7 +20,7 @@ def stats(store: str, as_json: bool) -> Coverage:
     \b
     captioner stats my.db
     """
-    from ..common.terminal import table
+    from ..common.terminal import plural, table
     from ..store import open_store
     from ..store.stats import coverage
 
@@ -49,7 +49,7 @@ def stats(store: str, as_json: bool) -> Coverage:
         rows.append(("rows rejected at ingest", counts["rejected_rows"], False))
     click.echo(table(rows, counts["pins"]))
     for recipe, model in counts["models"].items():
-        click.echo(f"{model['captions']:,} captions by {model['model']} in {model['dtype']}")
+        click.echo(f"{plural(model['captions'], 'caption')} by {model['model']} in {model['dtype']}")
         click.echo(f"  recipe {recipe}" + (f", prompt {model['prompt']!r}" if model["prompt"] else ""))
     return counts
 

@@ -45,7 +45,7 @@ def _made_by(recipe: str, n: int, manifest: Manifest) -> str:
 
 def _summary(manifest: Manifest) -> str:
     return (
-        f"{manifest['rows']:,} pins with their own text, captions, board titles and engaged queries,"
+        f"{plural(manifest['rows'], 'pin')} with their own text, captions, board titles and engaged queries,"
         f" written by `captioner export`. Rows are shuffled with seed {manifest['seed']}."
     )
 
@@ -76,7 +76,7 @@ def _as_of(manifest: Manifest) -> str:
     then = manifest.get("then", {})
     undated = then.get("undated") == "include" and then["saves_without_date"]
     later = (
-        f", but for {undated:,} saves without a date, which may be later"
+        f", but for {plural(undated, 'save')} without a date, which may be later"
         if undated
         else ": nothing later reaches them"
     )

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
+from ..common.terminal import plural
 from ..store.connection import StoreError
 
 FORMAT = "pincaption features 1"
@@ -104,7 +105,7 @@ def check_export(folder: Path) -> CheckResult:
     if rows != manifest["rows"]:
         files_of = "files of features" if has_features else "files"
         problems.append(
-            f"manifest.json says {manifest['rows']:,} rows, but its {files_of} add up to {rows:,}"
+            f"manifest.json says {plural(manifest['rows'], 'row')}, but its {files_of} add up to {rows:,}"
         )
     files = len({file["path"] for file in manifest["files"]})
     return {"ok": not problems, "rows": manifest["rows"], "files": files, "problems": problems}
