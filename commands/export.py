@@ -39,7 +39,7 @@ DAY = click.DateTime(["%Y-%m-%d"])
     "--seed", type=int, metavar="N", default=0, show_default=True, help="Decides the order of the rows."
 )
 @click.option(
-    "--recipe", metavar="ID", help="Take the captions of this recipe instead of the current captions."
+    "--recipe", metavar="ID", help="Take the captions of this recipe alone (a model with its prompt and settings; captioner stats lists them), instead of the current captions."
 )
 @click.option(
     "--schema",
@@ -76,7 +76,8 @@ def export(
 ) -> Any:
     """Write features for a trainer, with a row for each pin.
 
-    The rows are shuffled. They are written in shards of Parquet, with a manifest and a data card.
+    The rows are shuffled. They are written as Parquet in files of similar size (shards), with a manifest that
+    lists them and a data card for people.
 
     With --as-of and --pairs, nothing that happened after the day is in the features; what happened after it
     is what to learn. The same store, seed and options give the same bytes. An earlier export is replaced once
