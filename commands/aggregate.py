@@ -138,8 +138,8 @@ def boards(
 
     The most informative titles come first. Sources can be given as they arrive. What was read before is kept
     and not read again. A source that was rewritten replaces what it contributed before. Saves may come before
-    their boards. Without sources, everything is ranked again with the options given. "pins ranked anew" counts
-    the pins whose titles were put in order in this call; the others are as they were.
+    their boards. Without sources, everything is ranked again with the options given. "pins ranked anew"
+    counts the pins whose titles were put in order in this call; the others are as they were.
 
     \b
     captioner aggregate boards my.db --boards boards.csv --saves 'saves/*.parquet'
@@ -295,9 +295,9 @@ def queries(
 
     The queries with the most engagement come first. Sources can be given as they arrive. What was read before
     is kept and not read again. A source that was rewritten replaces what it contributed before. Without
-    sources, everything is ranked again. Weights, the window and the bounds for one user are those of the
-    last call for this store until they are named again. "pins ranked anew" counts the pins whose queries were
-    put in order in this call; the others are as they were.
+    sources, everything is ranked again. Weights, the window and the bounds for one user are those of the last
+    call for this store until they are named again. "pins ranked anew" counts the pins whose queries were put
+    in order in this call; the others are as they were.
 
     \b
     captioner aggregate queries my.db --log 'log/*.parquet'

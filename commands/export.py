@@ -39,7 +39,10 @@ DAY = click.DateTime(["%Y-%m-%d"])
     "--seed", type=int, metavar="N", default=0, show_default=True, help="Decides the order of the rows."
 )
 @click.option(
-    "--recipe", metavar="ID", help="Take the captions of this recipe alone (a model with its prompt and settings; captioner stats lists them), instead of the current captions."
+    "--recipe",
+    metavar="ID",
+    help="Take the captions of this recipe alone (a model with its prompt and settings; captioner stats "
+    "lists them), instead of the current captions.",
 )
 @click.option(
     "--schema",

@@ -24,7 +24,9 @@ BIN = Path(sys.executable).parent
     ],
 )
 def test_bash_completes_what_is_typed(typed: str, completed: list[str]) -> None:
-    line = re.search(r'eval "\$\(_CAPTIONER_COMPLETE=bash_source captioner\)"', (ROOT / "README.md").read_text())
+    line = re.search(
+        r'eval "\$\(_CAPTIONER_COMPLETE=bash_source captioner\)"', (ROOT / "README.md").read_text()
+    )
     assert line
     words = typed.split(" ")
     script = (
@@ -46,7 +48,9 @@ def test_completion_loads_nothing_heavy() -> None:
         "from pincaption.cli import main; main()"
     )
     asked = {"_CAPTIONER_COMPLETE": "bash_complete", "COMP_WORDS": "captioner run --dev", "COMP_CWORD": "2"}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | asked)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | asked
+    )
     assert done.stdout == "plain,--device\n"
     loaded = set(done.stderr.split())
     assert loaded & {"torch", "transformers", "pyarrow", "duckdb", "numpy", "PIL", "sqlite_utils"} == set()

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROWS = re.findall(r"^\| (.+?) \| (.+) \|$", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"), re.M)[1:]
+ROWS = re.findall(
+    r"^\| (.+?) \| (.+) \|$", (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8"), re.M
+)[1:]
 WORDS = {word for words, _ in ROWS for word in re.split(r", | \(|\)", words)}
 
 
@@ -18,7 +20,18 @@ def test_words_are_in_order_and_each_stands_once() -> None:
 
 @pytest.mark.parametrize(
     "word",
-    ["recipe", "partials", "logQ correction", "AC1", "ranked anew", "slice", "shard", "tower", "strata", "dtype"],
+    [
+        "recipe",
+        "partials",
+        "logQ correction",
+        "AC1",
+        "ranked anew",
+        "slice",
+        "shard",
+        "tower",
+        "strata",
+        "dtype",
+    ],
 )
 def test_jargon_of_help_and_readme_is_explained(word: str) -> None:
     assert word in WORDS
