@@ -6,12 +6,16 @@ imported inside the commands, so that `captioner --help` and `captioner stats` a
 
 from __future__ import annotations
 
+import sys
+from typing import TextIO, cast
+
 import click
 
 from . import __version__
 from .commands import embed_probe, embed_recall, embed_search  # noqa: F401 (they add their commands to embed)
 from .commands.aggregate import aggregate
 from .commands.browse import browse
+from .commands.captions import captions
 from .commands.demo import demo
 from .commands.doctor import doctor
 from .commands.embed import embed
@@ -20,7 +24,7 @@ from .commands.export import export
 from .commands.ingest import ingest
 from .commands.run import run
 from .commands.stats import stats
-from .commands.verbs import Verbs
+from .commands.verbs import ReaderMayLeave, Verbs
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -44,6 +48,7 @@ def cli() -> None:
 # In the order in which they are used.
 cli.add_command(ingest)
 cli.add_command(run)
+cli.add_command(captions)
 cli.add_command(aggregate)
 cli.add_command(evaluate)
 cli.add_command(export)
@@ -56,6 +61,8 @@ cli.add_command(doctor)
 
 def main() -> None:
     """The console script."""
+    if sys.stdout is not None:  # as it is where standard output was closed
+        sys.stdout = cast(TextIO, ReaderMayLeave(sys.stdout))
     cli(prog_name="captioner")
 
 

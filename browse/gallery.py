@@ -31,7 +31,8 @@ _SECTIONS = {  # name in the navigation, heading, explanation
     "filled": (
         "Filled in",
         "Filled in by captioner",
-        "Captions made from the picture alone. Below them: text that the pin had already.",
+        "Captions made from the picture alone, unless a person wrote them. Below them: text that the pin had"
+        " already.",
     ),
     "native": ("Had text", "Had text already", "What people wrote themselves."),
     "failed": (
@@ -176,13 +177,16 @@ def _models(covered: dict[str, Any]) -> str:
     totals: dict[str, int] = {}
     for recipe in covered["models"].values():
         totals[recipe["model"]] = totals.get(recipe["model"], 0) + recipe["captions"]
+    by_people = covered["by_people"]
     if not totals:
-        return ""
+        return f'<p class="note">{_written_by_people(by_people)}</p>\n' if by_people else ""
     models = ", ".join(
         f"<code>{text(model)}</code>" + (f" ({n:,})" if len(totals) > 1 else "")
         for model, n in totals.items()
     )
     note = f"Captions written by {models}."
+    if by_people:
+        note += f" {_written_by_people(by_people)}"
     if BUILTIN in totals:
         note += (
             f" The {BUILTIN} model is small and <strong>knows drawn pictures like these only</strong>. "
@@ -190,6 +194,10 @@ def _models(covered: dict[str, Any]) -> str:
             "<code>--model Salesforce/blip2-flan-t5-xl</code>."
         )
     return f'<p class="note">{note}</p>\n'
+
+
+def _written_by_people(captions: int) -> str:
+    return f"People wrote {plural(captions, 'caption')} themselves."
 
 
 def _card(pin: GalleryPin, picture: Picture | str) -> str:
@@ -221,6 +229,8 @@ def _texts(pin: GalleryPin) -> Iterator[str]:
         return
     if pin.caption:
         yield f'<p class="main" dir="auto">{text(pin.caption)}</p>'
+        if pin.by_person:
+            yield '<p class="own">Written by a person.</p>'
     elif pin.status:
         yield f'<p class="bad">{pin.status.capitalize()}: {text(pin.reason or "")}</p>'
         if pin.rejected_text:

@@ -22,6 +22,7 @@ CHUNK = 10_000  # pins compared in one transaction
 LOOK_EVERY = 3.0  # seconds between two checks whether the store has changed
 REST = 10  # after a refresh there is a pause of so many times its duration
 MAX_TEXT = 2_000  # characters kept of a text
+BY_PERSON = "by a person"
 
 SEARCHED = ("title", "description", "caption", "board_titles", "engaged_queries")
 COLUMNS = (
@@ -55,7 +56,7 @@ PRAGMA user_version = {VERSION};
 """
 
 # One row per pin that is not deleted. Its caption is that of `enriched_features`. If it has none, its newest
-# row in `captions` says why.
+# row in `captions` says why. The status of a caption that a person wrote is BY_PERSON.
 _PINS = f"""
     SELECT pin_id, picture, kind, category, locale, status, reason,
         coalesce(nullif(rtrim(
@@ -66,15 +67,18 @@ _PINS = f"""
         rejected_text, title, description, caption, titles, queries
     FROM (
         SELECT p.pin_id, t.image_sha256 AS picture, p.kind, p.category, p.locale,
-            CASE WHEN c.status = 'ok' AND {rules.is_stale()} THEN 'stale'
+            CASE WHEN h.pin_id IS NOT NULL THEN '{BY_PERSON}'
+                WHEN c.status = 'ok' AND {rules.is_stale()} THEN 'stale'
                 ELSE coalesce(c.status, 'none') END AS status,
             c.reason, CASE WHEN c.status = 'rejected' THEN substr(c.text, 1, {MAX_TEXT}) END AS rejected_text,
             substr({rules.title()}, 1, {MAX_TEXT}) AS title,
             substr({rules.description()}, 1, {MAX_TEXT}) AS description,
-            CASE WHEN {rules.is_valid()} THEN substr(c.text, 1, {MAX_TEXT}) END AS caption,
+            CASE WHEN h.pin_id IS NOT NULL THEN substr(h.text, 1, {MAX_TEXT})
+                WHEN {rules.is_valid()} THEN substr(c.text, 1, {MAX_TEXT}) END AS caption,
             nullif(b.titles, '[]') AS titles, nullif(q.queries, '[]') AS queries
         FROM store.pins p
-        LEFT JOIN store.captions c ON c.pin_id = p.pin_id AND c.recipe_id = coalesce(
+        LEFT JOIN store.captions_by_people h ON h.pin_id = p.pin_id
+        LEFT JOIN store.captions c ON h.pin_id IS NULL AND c.pin_id = p.pin_id AND c.recipe_id = coalesce(
             {rules.current_recipe(captions="store.captions")},
             {rules.newest_recipe(captions="store.captions")})
         LEFT JOIN store.board_titles b ON b.pin_id = p.pin_id

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NotRequired, TypedDict
 
+from ..common.terminal import plural
+
 # Texts by the names that the copy's column `texts` has for them, each with the CSS class of its bar. The
 # order is that of the paper: a pin counts for the first text that it has.
 TEXTS = {"own text": "native", "caption": "caption", "board titles": "titles", "queries": "queries"}
@@ -94,7 +96,7 @@ def _category_bars(categories: Mapping[str | None, Counter[str]]) -> list[Bar]:
     largest = sorted(categories, key=lambda name: (name is None, -categories[name].total(), name or ""))
     bars = [_bar(name, categories[name]) for name in largest[:CATEGORIES]]
     if rest := largest[CATEGORIES:]:
-        together = _bar(f"{len(rest):,} others", sum((categories[name] for name in rest), Counter()))
+        together = _bar(plural(len(rest), "other"), sum((categories[name] for name in rest), Counter()))
         together["others"] = True
         bars.append(together)
     return bars

@@ -22,7 +22,8 @@ from ..store import Connection, rules, transaction
 _SHOWN = f"""
 WITH shown AS (
     SELECT e.pin_id, substr(e.title, 1, :chars) AS title, substr(e.description, 1, :chars) AS description,
-        substr(e.caption, 1, :chars) AS caption, e.board_titles, e.engaged_queries,
+        substr(e.caption, 1, :chars) AS caption, e.caption_recipe IS '{rules.PERSON}' AS by_person,
+        e.board_titles, e.engaged_queries,
         e.image, e.image_sha256, e.locale,
         c.status, c.reason, substr(c.text, 1, :chars) AS rejected_text,
         CASE WHEN e.caption IS NOT NULL THEN 'filled' WHEN c.status IS NOT NULL THEN 'failed'
@@ -37,9 +38,10 @@ _SECTIONS = f"{_SHOWN} SELECT section, count(*) FROM shown GROUP BY section"
 _PINS = f"""{_SHOWN} SELECT * FROM shown WHERE section = :section
 ORDER BY CASE WHEN :sampled THEN image_sha256 ELSE title IS NOT NULL OR description IS NOT NULL END, pin_id
 LIMIT :n"""
-_TITLE_CAPTIONED = """
+_TITLE_CAPTIONED = f"""
     SELECT count(*) FROM enriched_features
-    WHERE title IS NOT NULL AND description IS NULL AND caption IS NOT NULL"""
+    WHERE title IS NOT NULL AND description IS NULL AND caption IS NOT NULL
+        AND caption_recipe <> '{rules.PERSON}'"""
 _STATE = """
     SELECT (SELECT count(*) || ' ' || count(deleted_at) FROM pins),
         (SELECT max(run_id) || ' ' || count(finished_at) FROM runs),
@@ -54,6 +56,7 @@ class GalleryPin:
     title: str | None
     description: str | None
     caption: str | None
+    by_person: bool  # a person wrote the caption
     board_titles: list[str]
     engaged_queries: list[str]
     image: str | None
@@ -75,6 +78,7 @@ def gallery_pins(conn: Connection, section: str, n: int, *, sampled: bool) -> li
     pins = []
     for row in conn.execute(_PINS, parameters):
         fields = {name: row[name] for name in GalleryPin.__dataclass_fields__}
+        fields["by_person"] = bool(row["by_person"])
         for name in ("board_titles", "engaged_queries"):
             fields[name] = json.loads(row[name] or "[]")
         pins.append(GalleryPin(**fields))
@@ -163,6 +167,7 @@ TABLES = {  # that visitors may look into, with the name that they are shown by
     "samples": "samples",
     "ratings": "ratings",
     "captions": "captions",
+    "captions_by_people": "people's captions",
     "recipes": "recipes",
     "runs": "runs",
 }
@@ -179,6 +184,9 @@ SHOWN = """
 NO_PICTURE = "SELECT reason FROM no_picture WHERE pin_id = ?"  # of the copy
 OF_PIN = {
     "pin": "SELECT * FROM pins WHERE pin_id = :pin_id",
+    "by_people": f"""
+        SELECT h.*, {rules.image_changed()} AS image_changed
+        FROM captions_by_people h JOIN pins p USING (pin_id) WHERE h.pin_id = :pin_id""",
     "captions": f"""
         SELECT c.*, r.model, r.prompt, r.dtype, {rules.is_stale()} AS is_stale,
             c.recipe_id IS (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 __all__ = ["Options", "Result", "RunCounts", "run", "warnings"]
 
 # A caption on more than this share of the pins is a sign of a model that does not see the pictures, or of a
-# placeholder picture. It is only reported if there are enough pins.
+# placeholder picture. Among few pins it happens by chance: two photos of one dog are 8% of 24. So it is only
+# reported if chance hardly explains it, and if there are enough pins (see `is_too_common`).
 COMMON_SHARE = 0.05
 COMMON_FROM = 20  # pins
+COMMON_BY_CHANCE = 0.01  # how probable it may be at most that chance alone explains it
 EXAMPLES = 3  # captions that a result shows
 
 
@@ -215,14 +218,29 @@ def warnings(result: Result) -> list[str]:
         sentences.append(
             "every caption was rejected: look at the reasons, and check the model with `captioner doctor`"
         )
-    enough_pins = result.captioned + result.shared >= COMMON_FROM
-    if result.most_common and enough_pins and result.most_common[1] > COMMON_SHARE:
+    if result.most_common and is_too_common(result.most_common[1], result.captioned + result.shared):
         caption, share = result.most_common
         sentences.append(
             f"one caption covers {share:.0%} of the pins: {caption!r}; do many pins share a placeholder "
             "picture, or does the model not fit these pictures?"
         )
     return sentences
+
+
+def is_too_common(share: float, pins: int) -> bool:
+    """Whether so large a share of so many pins has the same caption that a person should know.
+
+    If a caption fits COMMON_SHARE of all pictures that there are, the share that it has among `pins` of them
+    is binomial. By Chernoff's bound (Hoeffding 1963, theorem 1), it is as large as `share` with a probability
+    of at most exp(-pins * d), where d is the Kullback-Leibler divergence of `share` from COMMON_SHARE. It is
+    too common if that is below COMMON_BY_CHANCE: from 6 of 24 pins, 13 of 100, 73 of 1,000 on.
+    """
+    if pins < COMMON_FROM or share <= COMMON_SHARE:
+        return False
+    divergence = share * math.log(share / COMMON_SHARE)
+    if share < 1:
+        divergence += (1 - share) * math.log((1 - share) / (1 - COMMON_SHARE))
+    return math.exp(-pins * divergence) < COMMON_BY_CHANCE
 
 
 @contextmanager

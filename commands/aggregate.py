@@ -138,7 +138,8 @@ def boards(
 
     The most informative titles come first. Sources can be given as they arrive. What was read before is kept
     and not read again. A source that was rewritten replaces what it contributed before. Saves may come before
-    their boards. Without sources, everything is ranked again with the options given.
+    their boards. Without sources, everything is ranked again with the options given. "pins ranked anew"
+    counts the pins whose titles were put in order in this call; the others are as they were.
 
     \b
     captioner aggregate boards my.db --boards boards.csv --saves 'saves/*.parquet'
@@ -294,8 +295,9 @@ def queries(
 
     The queries with the most engagement come first. Sources can be given as they arrive. What was read before
     is kept and not read again. A source that was rewritten replaces what it contributed before. Without
-    sources, everything is ranked again. Weights, the window and the bounds for one user are those of the
-    last call for this store until they are named again.
+    sources, everything is ranked again. Weights, the window and the bounds for one user are those of the last
+    call for this store until they are named again. "pins ranked anew" counts the pins whose queries were put
+    in order in this call; the others are as they were.
 
     \b
     captioner aggregate queries my.db --log 'log/*.parquet'
@@ -344,7 +346,7 @@ def _print_options(options: Mapping[str, Any]) -> None:
         for name in ("max_per_user", "max_share_per_user")
         if options[name] is not None
     ]
-    said = f"{options['window_days']} days up to {options['as_of']}; weights: {weights}"
+    said = f"{plural(options['window_days'], 'day')} up to {options['as_of']}; weights: {weights}"
     click.echo(wrapped("; ".join([said, *bounds])))
 
 

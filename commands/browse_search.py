@@ -146,7 +146,7 @@ def _vectors(model: EmbeddingModel, export: Path, folder: Path) -> tuple[int, in
     say(
         wrapped(
             f"embedded {plural(len(whole), 'pin')} with and without what captioner added, in "
-            f"{duration(time.perf_counter() - began)}; {embedded:,} vectors are new. They are kept in "
+            f"{duration(time.perf_counter() - began)}; new: {plural(embedded, 'vector')}. All are kept in "
             f"{folder}"
         )
     )

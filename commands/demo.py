@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn, TypedDict
 
 import click
 
-from ..common.terminal import progress, say, steps, wrapped
+from ..common.terminal import plural, progress, say, steps, wrapped
 from .options import OPENS, PORT
 from .verbs import command, finish
 
@@ -155,24 +155,24 @@ def make_demo(
     store, gallery, sheets = folder / "demo.db", folder / "gallery.html", folder / "sheets"
     drew = make_world(folder, pins)
     if drew:
-        say(f"drew {pins} pins, boards, saves and a query log into {folder}")
+        say(f"drew {plural(pins, 'pin')}, boards, saves and a query log into {folder}")
     with closing(open_store(store, create=True)) as conn:
         table = folder / "pins.parquet"
         ingested = 0 if _has_all(conn, table) else api.ingest_pins(conn, table)["pins"]
         if ingested:
-            say(f"ingested {ingested} pins into {store}")
+            say(f"ingested {plural(ingested, 'pin')} into {store}")
         result = api.run(conn, model=BUILTIN, limit=limit, say=say, on_batch=on_progress)
         if last_run(conn, "boards") is None:
             boards = api.aggregate_boards(conn, boards=folder / "boards.parquet", saves=folder / "saves")
             say(
-                f"{boards['rows_read']:,} boards and saves gave {boards['titles']:,} board titles for "
-                f"{boards['rows_written']:,} pins"
+                f"{boards['rows_read']:,} boards and saves gave "
+                f"{plural(boards['titles'], 'board title')} for {plural(boards['rows_written'], 'pin')}"
             )
         if last_run(conn, "queries") is None:
             queries = api.aggregate_queries(conn, log=folder / "log")
             say(
-                f"{queries['rows_read']:,} rows of the query log gave {queries['queries']:,} queries for "
-                f"{queries['rows_written']:,} pins"
+                f"{plural(queries['rows_read'], 'row')} of the query log gave "
+                f"{plural(queries['queries'], 'query')} for {plural(queries['rows_written'], 'pin')}"
             )
         covered = api.coverage(conn)
         if not sheets.exists() and covered["caption"]:
@@ -180,7 +180,7 @@ def make_demo(
             say(f"wrote sheets on which two people can judge 40 captions to {sheets}")
         if not is_current(conn, gallery):
             shown = write_gallery(conn, gallery, title=TITLE)
-            say(f"wrote {shown} pictures with their captions to {gallery}")
+            say(f"wrote {plural(shown, 'picture')} with their captions to {gallery}")
     return DemoResult(
         folder=str(folder),
         store=str(store),

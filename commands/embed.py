@@ -209,10 +209,11 @@ def train_command(
 ) -> TrainResult:
     """Train a query tower and an item tower on an export.
 
-    Learns from the pairs of the split train. 2% of its queries are held out: they give the learning curve,
-    and the step that ranks them best is kept. Step 0, before anything is learned, competes too. A training
-    that was stopped goes on from its last checkpoint, exactly. A finished one is left alone. For several
-    GPUs: accelerate launch --multi_gpu -m pincaption.cli embed train ...
+    A tower is a network that makes a vector of a query, or of an item's texts. Learns from the pairs of the
+    split train. 2% of its queries are held out: they give the learning curve, and the step that ranks them
+    best is kept. Step 0, before anything is learned, competes too. A training that was stopped goes on from
+    its last checkpoint, exactly. A finished one is left alone. For several GPUs: accelerate launch
+    --multi_gpu -m pincaption.cli embed train ...
 
     \b
     captioner export my.db out/ --as-of 2026-06-01 --pairs --test-from 2026-06-24
@@ -334,7 +335,7 @@ def queries_command(
     from ..embed.queries import write_query_vectors
 
     n = write_query_vectors(EmbeddingModel.load(model), queries, out or sys.stdout.buffer, dim)
-    say(plural(n, "query") if n == 1 else f"{n:,} queries")
+    say(plural(n, "query"))
     return {"queries": n, "out": out}
 
 

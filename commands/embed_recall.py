@@ -58,14 +58,14 @@ def recall_command(
     """Measure how well a model finds what people chose.
 
     Recall@10 says how often the item that people chose is among the first ten; @1, @100, MRR and NDCG@10 are
-    given as well.
+    given as well (MRR and NDCG count a hit for more, the earlier it comes).
 
-    Shows BM25, and both fused, beside the model: BM25 of the kind that was best on held-out training queries
-    (stems and trigrams if the model does not say), and BM25 of words alone. For each task, and within it by
-    training pairs of the query and of the item, by words that were never seen, by action, by language, by
-    whether the item has native text, and by whether the item was known to fit the query. A query's other
-    known positives are left out of its ranking. Items with equal scores share their ranks. Intervals (95%)
-    resample queries.
+    Shows BM25 (search by words), and both fused, beside the model: BM25 of the kind that was best on held-out
+    training queries (stems and trigrams if the model does not say), and BM25 of words alone. For each task,
+    and within it by training pairs of the query and of the item, by words that were never seen, by action, by
+    language, by whether the item has native text, and by whether the item was known to fit the query. A
+    query's other known positives are left out of its ranking. Items with equal scores share their ranks.
+    Intervals (95%) resample queries.
 
     \b
     captioner embed recall model/ out/

@@ -112,7 +112,7 @@ def _print_items(result: ItemsResult) -> None:
     if again and again != "no file before":
         click.echo(f"the file of before had vectors of {again}: all items were embedded again")
     if result["resumed"]:
-        click.echo(f"{result['resumed']:,} of the copied ones are of a call that was stopped")
+        click.echo(f"copied from a call that was stopped: {plural(result['resumed'], 'item')}")
 
 
 @verb(embed, "index")

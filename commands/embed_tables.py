@@ -60,7 +60,8 @@ def print_recall(result: RecallResult) -> None:
     click.echo(f"fused: {weight:g} of the model, {1 - weight:g} of BM25 of {kind} ({tuned})")
     for name, task in result["tasks"].items():
         click.echo(
-            f"{name}: {plural(task['pairs'], 'pair')} of {task['queries']:,} queries among {task['index']:,}"
+            f"{name}: {plural(task['pairs'], 'pair')} of {plural(task['queries'], 'query')}"
+            f" among {task['index']:,}"
         )
         click.echo(f"  {'':<28}recall@10             @1   @100    MRR  NDCG@10")
         lines = {f"{dim} numbers": summary for dim, summary in task["dims"].items()}

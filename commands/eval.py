@@ -30,7 +30,10 @@ _OPTIONS = [
         help="Sheets to write, one per rater. Every rater gets all items.",
     ),
     click.option(
-        "--stratify", metavar="COLUMN", help="Draw by kind, category, locale, native_text or caption_recipe."
+        "--stratify",
+        metavar="COLUMN",
+        help="Divide the captions into groups (strata) and draw from each: kind, category, locale, "
+        "native_text or caption_recipe.",
     ),
     click.option(
         "--allocation",
@@ -120,7 +123,8 @@ def sample(
     multiple=True,
     required=True,
     metavar="A",
-    help="Given twice: the id (or its start) or the model of a recipe of the store.",
+    help="Given twice: a recipe (a model with its prompt and settings) by its id, the start of that, or the "
+    "model. captioner stats lists them.",
 )
 @_with_options
 def compare(
@@ -187,6 +191,9 @@ def score(
 
     Answers are kept in the store: sheets may come one by one, and reading a sheet again changes nothing. The
     result is that of the raters whose sheets are given, or without sheets, of all answers in the store.
+
+    How far raters agree beyond chance is given as Krippendorff's alpha and as Gwet's AC1 and AC2: 1 is
+    perfect, 0 is no more than chance.
 
     \b
     captioner eval score my.db sheets/*.csv --report report.html

@@ -33,7 +33,7 @@ def print_sample(
                 f"  {stratum['items']:>7,} of {stratum['captions']:>11,}  {short_name(stratum['stratum'])}"
             )
         if len(result["strata"]) > MOST_ROWS:
-            click.echo(f"  and {len(result['strata']) - MOST_ROWS:,} more strata")
+            click.echo(f"  and {plural(len(result['strata']) - MOST_ROWS, 'more stratum', 'more strata')}")
     click.echo(wrapped(f"not part of the sample: {excluded_in_words(result)}"))
     extra = []
     if result["repeats"]:
@@ -158,7 +158,7 @@ def _print_questions(score: Score) -> None:
     for name, question in score["questions"].items():
         click.echo(
             f"\n{name}: {plural(question['ratings'], 'answer')} to {plural(question['items'], 'item')}, "
-            f"{question['cannot_judge']:,} times cannot judge"
+            f"{plural(question['cannot_judge'], 'time')} cannot judge"
         )
         shares = (
             f"{labels.get(answer, answer)} {percent(share)}"

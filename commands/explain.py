@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..common.terminal import printable
+from ..common.terminal import plural, printable, wrapped
 from .verbs import STORE, command
 
 if TYPE_CHECKING:
     from ..filters.explain import ExplainedBoards, ExplainedQueries, ExplainedQuery
+    from ..store.people import AuthoredCaption
 
 INDENT = " " * 34  # the column in which titles and queries begin
 
@@ -23,30 +24,46 @@ INDENT = " " * 34  # the column in which titles and queries begin
 def explain(store: str, pin_id: str, as_json: bool) -> Mapping[str, Any]:
     """Show why a pin has its board titles and queries.
 
-    Shows every title and query that was considered, with its numbers, and why it was kept or dropped.
+    Shows every title and query that was considered, with its numbers, and why it was kept or dropped. Says
+    also who wrote the caption: a model, or a person.
 
     \b
     captioner aggregate explain my.db pin-0042
     """
     from ..filters.explain import explain as explain_pin
     from ..store import open_store
+    from ..store.people import caption_with_author
 
-    explanation = explain_pin(open_store(store), pin_id)
+    conn = open_store(store)
+    explanation = explain_pin(conn, pin_id)
+    caption = caption_with_author(conn, pin_id)
     if not as_json:
         click.echo(f"pin {pin_id}" + ("" if explanation["in_store"] else " (not in the store yet)"))
+        if caption:
+            _print_caption(caption)
         if explanation["boards"]:
             _print_titles(explanation["boards"])
         if explanation["queries"]:
             _print_queries(explanation["queries"])
-    return explanation
+    return {**explanation, "caption": caption}
+
+
+def _print_caption(caption: AuthoredCaption) -> None:
+    by_person = caption["by"] == "person"
+    by = f"written by a person, {caption['written_at'][:10]}" if by_person else f"by {caption['by']}"
+    click.echo(wrapped(f"caption: {caption['text']} ({by})"))
+    if by_person and caption["instead_of"]:
+        click.echo(wrapped(f"  in place of a model's: {caption['instead_of']}"))
+    if caption["image_changed"]:
+        click.echo("  the picture may have changed since")
 
 
 def _print_titles(boards: ExplainedBoards) -> None:
     titles, unknown = boards["titles"], boards["unknown_boards"]
     kept = sum(title["rank"] is not None for title in titles)
     click.echo(
-        f"\n{kept} of {len(titles)} board titles kept"
-        + (f"; also on {unknown:,} boards that are not known yet" if unknown else "")
+        f"\n{kept} of {plural(len(titles), 'board title')} kept"
+        + (f"; also on {plural(unknown, 'board')} not known yet" if unknown else "")
     )
     if boards["outdated"]:
         click.echo("rows were read after the last ranking: `captioner aggregate boards` ranks again")
@@ -74,7 +91,8 @@ def _print_queries(engaged: ExplainedQueries) -> None:
     options, queries = engaged["options"], engaged["queries"]
     kept = sum(query["rank"] is not None for query in queries)
     click.echo(
-        f"\n{kept} of {len(queries)} engaged queries kept, {options['window_days']} days up to "
+        f"\n{kept} of {plural(len(queries), 'engaged query')} kept, "
+        f"{plural(options['window_days'], 'day')} up to "
         f"{options['as_of']}"
     )
     if engaged["outdated"]:

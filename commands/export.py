@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..common.errors import OptionError
-from ..common.terminal import plural, say, steps
+from ..common.terminal import nouns, plural, say, steps
 from .verbs import command, finish
 
 if TYPE_CHECKING:
@@ -39,7 +39,10 @@ DAY = click.DateTime(["%Y-%m-%d"])
     "--seed", type=int, metavar="N", default=0, show_default=True, help="Decides the order of the rows."
 )
 @click.option(
-    "--recipe", metavar="ID", help="Take the captions of this recipe instead of the current captions."
+    "--recipe",
+    metavar="ID",
+    help="Take the captions of this recipe alone (a model with its prompt and settings; captioner stats "
+    "lists them), instead of the current captions.",
 )
 @click.option(
     "--schema",
@@ -76,7 +79,8 @@ def export(
 ) -> Any:
     """Write features for a trainer, with a row for each pin.
 
-    The rows are shuffled. They are written in shards of Parquet, with a manifest and a data card.
+    The rows are shuffled. They are written as Parquet in files of similar size (shards), with a manifest that
+    lists them and a data card for people.
 
     With --as-of and --pairs, nothing that happened after the day is in the features; what happened after it
     is what to learn. The same store, seed and options give the same bytes. An earlier export is replaced once
@@ -129,15 +133,19 @@ def _print(result: ExportResult) -> None:
         click.echo(f"  left out: {plural(n, 'pin')}: {reason}")
     if truncated := result.get("truncated"):
         click.echo(f"  {plural(truncated, 'caption')} of images that end early, marked as truncated")
+    if by_people := result["recipes"].get("person"):
+        click.echo(f"  {plural(by_people, 'caption')} written by people (their caption_recipe is person)")
+    if by_people := result.get("captions_by_people_left_out"):
+        click.echo(f"  left out: {plural(by_people, 'caption')} written by people, because of --recipe")
     for name, dim in result["embeddings"].items():
-        click.echo(f"  {name}: vectors of {dim:,} numbers")
+        click.echo(f"  {name}: vectors of {plural(dim, 'number')}")
     if later := result.get("then", {}).get("pins_made_later"):
         click.echo(f"  left out: {plural(later, 'pin')} made after the day")
-    for name, label in (("pairs", "query-pin pairs"), ("query_pairs", "query-query pairs")):
+    for name, label in (("pairs", "query-pin pair"), ("query_pairs", "query-query pair")):
         for split, rows in result.get("pairs", {}).get(name, {}).items():
-            click.echo(f"  {rows:>12,} {label}, {split}")
+            click.echo(f"  {rows:>12,} {nouns(rows, label)}, {split}")
     for reason, n in result.get("pairs_dropped", {}).items():
-        click.echo(f"  {n:>12,} rows of the log left out: {reason}")
+        click.echo(f"  {n:>12,} {nouns(n, 'row')} of the log left out: {reason}")
 
 
 def _check(folder: str, as_json: bool) -> CheckResult:

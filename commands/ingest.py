@@ -7,18 +7,10 @@ from typing import Any, Literal
 
 import click
 
-from ..common.terminal import steps
+from ..common.terminal import plural, steps, wrapped
 from .ingest_counts import print_columns, print_images, print_pins, print_rejected
-from .table_options import table_options
+from .table_options import MAP, one_list, table_options
 from .verbs import STORE, Verbs, pair, verb
-
-_MAP = click.option(
-    "--map",
-    "columns",
-    multiple=True,
-    metavar="FIELD=COLUMN",
-    help="Read FIELD from the source's COLUMN. Repeatable.",
-)
 
 
 @click.group(cls=Verbs)
@@ -35,7 +27,7 @@ def ingest() -> None:
     metavar="DIR",
     help="Folder that relative image paths start from (default: the folder of the table).",
 )
-@_MAP
+@MAP
 @table_options
 @click.option("--sync", is_flag=True, help="Mark pins that are in none of the sources as deleted.")
 def ingest_pins(
@@ -78,7 +70,7 @@ def ingest_pins(
             columns=mapping,
             format=format,
             encoding=encoding,
-            names=_one_list(names),
+            names=one_list(names),
             sync=sync,
             on_step=on_step,
         )
@@ -126,7 +118,7 @@ def ingest_images(
 @click.option(
     "--name", required=True, help="Name of the vectors in the store and in exports, for instance pinsage."
 )
-@_MAP
+@MAP
 @table_options
 def ingest_vectors(
     store: str,
@@ -159,20 +151,14 @@ def ingest_vectors(
             columns=mapping,
             format=format,
             encoding=encoding,
-            names=_one_list(names),
+            names=one_list(names),
             on_step=on_step,
         )
     if not as_json:
-        click.echo(f"{counts['vectors']:,} vectors of {counts['dim'] or 0} numbers into {store} as {name}")
+        vectors, numbers = plural(counts["vectors"], "vector"), plural(counts["dim"] or 0, "number")
+        click.echo(wrapped(f"{vectors} of {numbers} into {store} as {name}"))
         if counts["pins_not_in_store"]:
-            click.echo(f"{counts['pins_not_in_store']:,} of pins that are not in the store yet")
+            click.echo(f"{counts['pins_not_in_store']:,} without a pin in the store yet")
         print_columns(counts["columns"])
         print_rejected(counts)
     return counts
-
-
-def _one_list(names: Any) -> list[str]:
-    """The value of --columns for a command that reads one kind of table. Raises click.UsageError."""
-    if isinstance(names, dict):
-        raise click.UsageError("--columns takes names of columns, for instance pin_id,title,image")
-    return list(names)

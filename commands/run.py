@@ -109,7 +109,7 @@ def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
     from ..captioner.plan import make_plan, with_last_model
     from ..captioner.run import Options, Result, warnings
     from ..captioner.run import run as run_store
-    from ..common.terminal import progress, say
+    from ..common.terminal import plural, progress, say
     from ..store import open_store
     from .devices import all_devices, shared_limit
 
@@ -139,7 +139,7 @@ def run(store: str, as_json: bool, **choices: Any) -> dict[str, Any]:
         say(f"warning: {warning}")
     if result.stopped:
         say(
-            f"stopped with {result.remaining:,} pins left; the same command continues from here: "
+            f"stopped with {plural(result.remaining, 'pin')} left; the same command continues from here: "
             f"captioner run {store}"
         )
         finish(counts, as_json, 130)
@@ -167,7 +167,7 @@ def why_no_pins(conn: Connection, store: str) -> str | None:
 
 
 def _print_result(result: Result) -> None:
-    from ..common.terminal import duration
+    from ..common.terminal import duration, plural
 
     if not result.selected:
         click.echo(
@@ -188,7 +188,8 @@ def _print_result(result: Result) -> None:
         click.echo(f"  {n:>8,}  {reason}")
     if result.most_common:
         share = result.most_common[1]
-        click.echo(f"{result.distinct:,} distinct captions; the most common is on {share:.1%} of the pins")
+        different = plural(result.distinct, "distinct caption")
+        click.echo(f"{different}; the most common is on {share:.1%} of the pins")
     for pin_id, caption in result.examples:
         click.echo(f"  {pin_id}: {caption}")
 

@@ -20,7 +20,7 @@ def stats(store: str, as_json: bool) -> Coverage:
     \b
     captioner stats my.db
     """
-    from ..common.terminal import table
+    from ..common.terminal import plural, table
     from ..store import open_store
     from ..store.stats import coverage
 
@@ -39,6 +39,8 @@ def stats(store: str, as_json: bool) -> Coverage:
         rows += [(f"  {reason}", pins, False) for reason, pins in reasons.items()]
     if counts["stale"]:
         rows.append(("caption of an earlier image", counts["stale"], True))
+    if counts["by_people_image_changed"]:
+        rows.append(("person's caption, image changed since", counts["by_people_image_changed"], True))
     rows += [
         ("images shared between pins", counts["shared_images"], False),
         ("  pins that share one", counts["pins_sharing_images"], False),
@@ -47,7 +49,7 @@ def stats(store: str, as_json: bool) -> Coverage:
         rows.append(("rows rejected at ingest", counts["rejected_rows"], False))
     click.echo(table(rows, counts["pins"]))
     for recipe, model in counts["models"].items():
-        click.echo(f"{model['captions']:,} captions by {model['model']} in {model['dtype']}")
+        click.echo(f"{plural(model['captions'], 'caption')} by {model['model']} in {model['dtype']}")
         click.echo(f"  recipe {recipe}" + (f", prompt {model['prompt']!r}" if model["prompt"] else ""))
     return counts
 
@@ -59,6 +61,7 @@ def _labelled(counts: Coverage) -> list[tuple[str, int]]:
         ("  description", counts["description"]),
         ("with caption", counts["caption"]),
         ("  and no native text", counts["only_caption"]),
+        *([("  written by a person", counts["by_people"])] if counts["by_people"] else []),
         ("with board titles", counts["board_titles"]),
         ("with engaged queries", counts["engaged_queries"]),
         ("with any text", counts["any_text"]),

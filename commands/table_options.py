@@ -10,6 +10,22 @@ import click
 _FORMATS = ("csv", "tsv", "jsonl", "json", "parquet", "xlsx")
 
 
+MAP = click.option(
+    "--map",
+    "columns",
+    multiple=True,
+    metavar="FIELD=COLUMN",
+    help="Read FIELD from the source's COLUMN. Repeatable.",
+)
+
+
+def one_list(names: Any) -> list[str]:
+    """The value of --columns for a command that reads one kind of table. Raises click.UsageError."""
+    if isinstance(names, dict):
+        raise click.UsageError("--columns takes names of columns, for instance pin_id,title,image")
+    return list(names)
+
+
 def table_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """--format, --encoding and --columns."""
     for option in reversed(

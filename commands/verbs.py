@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn, TextIO, cast
 
 import click
 
@@ -51,8 +51,8 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                 raise
             except KeyboardInterrupt:
                 _end_interrupted()
-            except BrokenPipeError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            except BrokenPipeError:  # of standard error: ReaderMayLeave takes care of standard output
+                _write_to_nowhere(sys.stderr)
                 sys.exit(1)
             except Exception as error:
                 if _is_interrupt(error):
@@ -80,6 +80,43 @@ def finish(result: Any, as_json: bool, code: int) -> NoReturn:
     if as_json:
         click.echo(json.dumps(result, ensure_ascii=False))
     sys.exit(code)
+
+
+class ReaderMayLeave:
+    """Standard output whose reader may leave before the end, as in `captioner stats my.db | head -1`.
+
+    That is no fault: the command goes on and ends with the exit code that it would have had. What it prints
+    from then on goes nowhere.
+    """
+
+    def __init__(self, stream: IO[Any]) -> None:
+        self._stream = stream
+
+    @property
+    def buffer(self) -> ReaderMayLeave:
+        """The same for bytes."""
+        return ReaderMayLeave(cast(TextIO, self._stream).buffer)
+
+    def write(self, written: Any) -> int:
+        try:
+            return self._stream.write(written)
+        except BrokenPipeError:
+            _write_to_nowhere(self._stream)
+            return len(written)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            _write_to_nowhere(self._stream)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _write_to_nowhere(stream: IO[Any]) -> None:
+    """Lets the file descriptor of a stream stand for a file that keeps nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _end_interrupted() -> NoReturn:

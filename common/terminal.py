@@ -5,6 +5,7 @@ Progress and remarks go to standard error. Standard output is only for results.
 
 from __future__ import annotations
 
+import re
 import sys
 import textwrap
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+TIED = "\x1f"  # a blank at which `wrapped` does not break a line
 LOG_EVERY = 10.0  # seconds between log lines when there is no terminal
 
 # Reports progress: (what is being done, how much of it is done, of how much or None if that is not known).
@@ -126,9 +128,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\ufffd" for c in text)
 
 
-def plural(n: int, noun: str) -> str:
-    """'1 rater', '3 raters', '2,401 items'."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+def plural(n: int, noun: str, many: str | None = None) -> str:
+    """'1 rater', '3 raters', '2,401 queries'. `many` is the plural, where it is not made with s or ies."""
+    return f"{n:,} {nouns(n, noun, many)}"
+
+
+def nouns(n: int, noun: str, many: str | None = None) -> str:
+    """The noun of `plural` alone, for numbers that stand in a column."""
+    if n == 1:
+        return noun
+    if many:
+        return many
+    return f"{noun[:-1]}ies" if re.search("[^aeiou]y$", noun) else f"{noun}s"
 
 
 def short_name(text: str | None, width: int = 40) -> str:
@@ -139,14 +150,14 @@ def short_name(text: str | None, width: int = 40) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def wrapped(text: str) -> str:
+def wrapped(text: str, indent: str = "  ") -> str:
     """Breaks a sentence into lines of 80 columns; all but the first are indented.
 
-    It breaks at blanks alone, so that paths and commands can be copied.
+    It breaks at blanks alone, so that paths and commands can be copied, and not at TIED.
     """
-    return textwrap.fill(
-        printable(text), 80, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False
-    )
+    shown = TIED.join(map(printable, text.split(TIED)))
+    lines = textwrap.fill(shown, 80, subsequent_indent=indent, break_on_hyphens=False, break_long_words=False)
+    return lines.replace(TIED, " ")
 
 
 def table(rows: Iterable[tuple[str, int, bool]], whole: int) -> str:

@@ -16,7 +16,7 @@ from typing import TypedDict
 import numpy as np
 
 from ..common.files import write_whole
-from ..common.terminal import OnStep, no_step
+from ..common.terminal import OnStep, no_step, plural
 from .bm25 import KINDS
 from .checkpoint import check_writable
 from .controls import Control
@@ -250,7 +250,7 @@ def draw(result: AblationResult, path: Path) -> bool:
             axes.plot(values, [place] * len(values), "o", color="C0", markersize=3)
             axes.plot([arm["bm25"][group]] * 2, [place - 0.4, place + 0.4], color="black", linewidth=1.2)
         axes.set(
-            title=f"{group} ({result['pairs'][group]:,} pairs)",
+            title=f"{group} ({plural(result['pairs'][group], 'pair')})",
             xlabel="Recall@10 (line: BM25)",
             xlim=(0, 1),
             yticks=range(len(arms)),

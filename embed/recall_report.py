@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..common.files import write_whole
 from ..common.pages import STYLE, document, text
+from ..common.terminal import plural
 from .pairs import QUERY_QUERY
 from .recall import GroupRecall, RecallResult, TaskRecall
 from .shown import Example, Popularity
@@ -44,7 +45,8 @@ def _body(result: RecallResult, pictures: Mapping[str, str]) -> Iterator[str]:
 
 def _size(task: TaskRecall) -> str:
     return (
-        f"{task['pairs']:,} pairs of {task['queries']:,} queries, ranked among {task['index']:,} candidates."
+        f"{plural(task['pairs'], 'pair')} of {plural(task['queries'], 'query')}, ranked among "
+        f"{plural(task['index'], 'candidate')}."
     )
 
 

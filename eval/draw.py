@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ..common.terminal import plural
 from ..store import Connection, one_moment
 from ..store.recipes import find_recipe
 from . import stored
@@ -123,6 +124,11 @@ def _check_column(column: str | None, frame: stored.Frame) -> None:
 
 def _why_empty(frame: stored.Frame) -> str:
     if frame.kind == "captions":
+        if by_people := frame.excluded.get("by_people"):
+            return (
+                f"no model has written a caption to judge ({plural(by_people, 'caption')} by people are not "
+                "judged): `captioner run` makes some"
+            )
         return "the store has no current caption to judge: `captioner run` makes some"
     equal = frame.excluded["equal"]
     return (

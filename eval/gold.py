@@ -11,7 +11,7 @@ from typing import Any
 from ..sources.cells import RowError, identifier, text_of
 from ..sources.rows import BadRow
 from ..sources.tables import read_tables
-from ..store import Connection
+from ..store import Connection, rules
 from .items import Item, SampleError
 from .questions import QUALITY, RELEVANCE
 from .stored import current_caption
@@ -73,7 +73,7 @@ def _item(conn: Connection, row: dict[str, Any], place: str) -> Item:
         pin_id=pin_id,
         stratum=None,
         weight=None,
-        recipe_id=None if caption else pin["caption_recipe"],
+        recipe_id=None if caption or pin["caption_recipe"] == rules.PERSON else pin["caption_recipe"],
         caption=shown,
         image=pin["image"],
         image_sha256=pin["image_sha256"],

@@ -90,8 +90,8 @@ class SheetRow:
 class Sample:
     """What was drawn: the items, and the rows of every rater's sheet.
 
-    `excluded` counts what the sample could not be drawn from: pins whose caption was rejected, failed or is
-    stale; in a comparison, pairs of equal captions.
+    `excluded` counts what the sample could not be drawn from: pins whose caption was rejected, failed, is
+    stale or was written by a person; in a comparison, pairs of equal captions.
     """
 
     sample_id: str

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..common.errors import PincaptionError
 from ..common.files import write_whole
 from ..common.pages import STYLE, document, text
+from ..common.terminal import plural
 from ..images.thumbnails import Picture, pictures
 from .agreement import MEASURES
 from .long_table import TableScore, distribution, intervals
@@ -75,8 +76,8 @@ def write_table_report(score: TableScore, path: Path) -> None:
         plot = agreement_plot(result, intervals(answers), MEASURES)
         parts.append(
             f"<section><h2>{text(question)}</h2>"
-            f"<p>{result['ratings']:,} ratings of {result['items']:,} items "
-            f"by {len(result['by_rater']):,} raters, mean {result['mean']:.3f}.</p>"
+            f"<p>{plural(result['ratings'], 'rating')} of {plural(result['items'], 'item')} "
+            f"by {plural(len(result['by_rater']), 'rater')}, mean {result['mean']:.3f}.</p>"
             f'<div class="plot">{rows}{PERCENT_AXIS}</div>'
             f"<h3>Agreement beyond chance, with 95% intervals</h3>{plot}</section>\n"
         )
@@ -148,7 +149,7 @@ def _headline(score: Score) -> str:
             f'<div class="{kind}"><b>{percent(share["share"])}</b>'
             f"<span>{text(label)}<br>{between}</span></div>"
         )
-        size = f"{share['items']:,} items, {share['effective_items']:,.0f} effective"
+        size = f"{plural(share['items'], 'item')}, {share['effective_items']:,.0f} effective"
         rows += plot_row(label, share["share"], share["low"], share["high"], size, kind=kind)
     return f'<div class="headline">{figures}</div><div class="plot">{rows}{PERCENT_AXIS}</div>'
 
@@ -162,7 +163,7 @@ def _strata(strata: list[StratumResult]) -> str:
             stratum["low"],
             stratum["high"],
             f"<b>{percent(stratum['share'])}</b> of {stratum['judged']:,}",
-            note=f"{stratum['captions']:,} captions",
+            note=plural(stratum["captions"], "caption"),
         )
     return (
         "<section><h2>By stratum</h2><p>Relevant and good, with 95% intervals. "
@@ -257,9 +258,9 @@ def _card(item: ItemResult, picture: Picture | str) -> str:
 
 def _method(score: Score) -> str:
     lines = [
-        f"Sample <code>{score['sample_id']}</code>: {score['items']:,} items drawn at random, "
-        f"{score['judged']:,} of them judged. {score['raters']:,} raters answered {score['ratings']:,} rows "
-        "of their sheets. The sheets named neither model nor recipe."
+        f"Sample <code>{score['sample_id']}</code>: {plural(score['items'], 'item')} drawn at random, "
+        f"{score['judged']:,} judged. {plural(score['raters'], 'rater')} answered "
+        f"{plural(score['ratings'], 'row')} of the sheets. The sheets named neither model nor recipe."
     ]
     if score["kind"] == "captions":
         lines.append(

@@ -95,6 +95,7 @@ class FrameResult(TypedDict):
     rejected: NotRequired[int]
     failed: NotRequired[int]
     stale: NotRequired[int]
+    by_people: NotRequired[int]  # pins whose caption a person wrote; only if there are any
     equal: NotRequired[int]
 
 
@@ -195,6 +196,7 @@ class SampleResult(TypedDict):
     rejected: NotRequired[int]
     failed: NotRequired[int]
     stale: NotRequired[int]
+    by_people: NotRequired[int]  # pins whose caption a person wrote; only if there are any
     equal: NotRequired[int]
     strata: list[StratumDrawn]
     without_picture: dict[str, int]  # items by reason

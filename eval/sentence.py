@@ -19,13 +19,13 @@ def _of_captions(score: CaptionScore) -> str:
     captions, covered = score["frame"]["captions"], score["captions_covered"]
     if good["share"] is None:
         return (
-            f"None of the {score['items']:,} captions was judged on both questions yet, "
+            f"Of {plural(score['items'], 'caption')}, none was judged on both questions yet, "
             "so there is no share to state."
         )
-    subject = f"Of the {captions:,} captions in this store"
+    subject = f"Of the {plural(captions, 'caption')} in this store"
     if covered != captions:
         rest = f"the other {captions - covered:,} are in strata that nobody has judged"
-        subject = f"Of {covered:,} captions ({rest})"
+        subject = f"Of {plural(covered, 'caption')} ({rest})"
     return (
         f"{subject} about {percent(good['share'])} are both relevant and well written "
         f"(95% interval {percent(good['low'])} to {percent(good['high'])}), "
@@ -65,7 +65,7 @@ def _of_comparison(score: ComparisonScore) -> str:
     return (
         f"Where raters saw a difference, {verdict} for {percent(share)} of the pictures "
         f"(95% interval {percent(low)} to {percent(high)}; "
-        f"sign test on {wins['first']:,} to {wins['second']:,} items: "
+        f"sign test on {wins['first']:,} to {plural(wins['second'], 'item')}: "
         f"p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}); "
         f"{wins['no_difference']:,} of {score['judged']:,} showed none. {people[0].upper()}{people[1:]}."
     )
@@ -76,18 +76,24 @@ def excluded_in_words(frame: Mapping[str, Any]) -> str:
     captions = frame["captions"]
     if "equal" in frame:
         share = frame["equal"] / (captions + frame["equal"])
-        return f"{frame['equal']:,} pairs that are equal ({percent(share)} of all pairs)"
+        return f"{plural(frame['equal'], 'equal pair')} ({percent(share)} of all pairs)"
     kinds = {
         "rejected": "whose caption was rejected",
         "failed": "that could not be captioned",
         "stale": "whose caption is of an earlier image",
     }
-    tried = captions + sum(frame[name] for name in kinds)
-    return ", ".join(
+    by_people = frame.get("by_people", 0)
+    tried = captions + by_people + sum(frame[name] for name in kinds)
+    parts = [
         f"{plural(frame[name], 'pin')} {what} ({percent(frame[name] / tried)})"
         for name, what in kinds.items()
         if frame[name] or name != "stale"
-    )
+    ]
+    if by_people:
+        parts.append(
+            f"{plural(by_people, 'pin')} whose caption a person wrote ({percent(by_people / tried)})"
+        )
+    return ", ".join(parts)
 
 
 def percent(share: float | None) -> str:

@@ -14,7 +14,7 @@ from typing import Any, TypedDict, cast
 from ..store import Connection, rules, transaction
 from ..store.connection import now
 from ..store.runs import finish_run, start_run
-from ..store.stats import tried_in_vain
+from ..store.stats import captions_by_people, tried_in_vain
 from .items import Item, Sample, SampleError, SheetRow, Stratum
 from .questions import Kind
 
@@ -27,9 +27,11 @@ STRATA = {  # what --stratify may name, as SQL over pins p
 SECONDS_PER_ITEM = 20.0  # assumed until raters have answered ENOUGH_TIMES rows
 ENOUGH_TIMES = 20
 
-# The frame: pins with a current caption; for a comparison, pins that two recipes captioned differently.
-_CAPTIONS = """
-    FROM enriched_features e JOIN pins p ON p.pin_id = e.pin_id WHERE e.caption IS NOT NULL"""
+# The frame: pins whose current caption a model wrote; for a comparison, pins that two recipes captioned
+# differently.
+_CAPTIONS = f"""
+    FROM enriched_features e JOIN pins p ON p.pin_id = e.pin_id
+    WHERE e.caption IS NOT NULL AND e.caption_recipe <> '{rules.PERSON}'"""
 _CAPTION = """
     SELECT e.pin_id, e.caption_recipe AS recipe_id, e.caption, NULL AS other_recipe_id, NULL AS other_caption,
         p.image, p.image_sha256
@@ -80,9 +82,12 @@ def _stratum(column: str | None) -> str:
 
 
 def caption_frame(conn: Connection) -> Frame:
-    """The current captions of the store."""
+    """The current captions of the store that models wrote."""
     one = f"{_CAPTION} WHERE e.pin_id = :pin_id"
-    return Frame("captions", _CAPTIONS, one, {}, tried_in_vain(conn))
+    excluded = tried_in_vain(conn)
+    if by_people := captions_by_people(conn):  # else left out, so that a sample has the id that it always had
+        excluded["by_people"] = by_people
+    return Frame("captions", _CAPTIONS, one, {}, excluded)
 
 
 def pair_frame(conn: Connection, recipe: str, other: str) -> Frame:

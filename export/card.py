@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from ..common.terminal import plural
+from ..store import rules
 from .manifest import Manifest
 
 LISTS = (
@@ -16,10 +18,7 @@ LISTS = (
 def data_card(manifest: Manifest) -> str:
     """The text of the card."""
     columns = "\n".join(f"| {column['name']} | {column['type']} |" for column in manifest["columns"])
-    recipes = "".join(
-        f"- {n:,} captions of recipe {recipe} ({manifest['models'].get(recipe, 'unknown model')})\n"
-        for recipe, n in manifest["recipes"].items()
-    )
+    recipes = "".join(f"- {_made_by(recipe, n, manifest)}\n" for recipe, n in manifest["recipes"].items())
     builtin = "builtin" in manifest["models"].values()
     return f"""---
 configs:
@@ -37,9 +36,16 @@ configs:
 """
 
 
+def _made_by(recipe: str, n: int, manifest: Manifest) -> str:
+    if recipe == rules.PERSON:
+        return f"{plural(n, 'caption')} written by people (caption_recipe is `{rules.PERSON}`)"
+    model = manifest["models"].get(recipe, "unknown model")
+    return f"{plural(n, 'caption')} of recipe {recipe} ({model})"
+
+
 def _summary(manifest: Manifest) -> str:
     return (
-        f"{manifest['rows']:,} pins with their own text, captions, board titles and engaged queries,"
+        f"{plural(manifest['rows'], 'pin')} with their own text, captions, board titles and engaged queries,"
         f" written by `captioner export`. Rows are shuffled with seed {manifest['seed']}."
     )
 
@@ -70,7 +76,7 @@ def _as_of(manifest: Manifest) -> str:
     then = manifest.get("then", {})
     undated = then.get("undated") == "include" and then["saves_without_date"]
     later = (
-        f", but for {undated:,} saves without a date, which may be later"
+        f", but for {plural(undated, 'save')} without a date, which may be later"
         if undated
         else ": nothing later reaches them"
     )

@@ -51,6 +51,7 @@ _CAPTIONS = {
     "image_sha256": "image_sha256",
     "updated_at": "updated_at",
 }
+_BY_PEOPLE = {"pin_id": "pin_id", "caption_by_person": "text"}
 _EVIDENCE = {
     "board_titles": {"board_titles": "titles", "board_title_counts": "boards"},
     "engaged_queries": {"engaged_queries": "queries", "engaged_query_scores": "scores"},
@@ -73,7 +74,7 @@ class Features:
 
     rows: int  # pins
     columns: list[dict[str, str]]  # {"name", "type"}, in order
-    recipes: dict[str, int]  # recipe_id -> captions
+    recipes: dict[str, int]  # recipe_id -> captions; "person" for those that people wrote
     files: list[ExportFile]
 
 
@@ -93,9 +94,9 @@ def write_features(
     """Writes features/ in `folder`: every pin of enriched_features once.
 
     The order depends on the seed and the pins' ids alone. `recipe_id` takes the captions of that recipe in
-    place of the current ones. `as_of` leaves out pins that were made after that day. `embeddings` are those
-    to add, each with the length of its vectors. If the store has captions of images that end early, there is
-    a column TRUNCATED, which says of each pin whether its caption is one of them.
+    place of the current ones, and none that people wrote. `as_of` leaves out pins that were made after that
+    day. `embeddings` are those to add, each with the length of its vectors. If the store has captions of
+    images that end early, there is a column TRUNCATED, which says of each pin whether its caption is one.
 
     Call it within a transaction, so that everything is read as it was at one moment.
     """
@@ -125,7 +126,8 @@ def write_features(
                 recipes.update(recipe for recipe in table["caption_recipe"].to_pylist() if recipe)
                 if len(truncated):
                     ends_early = pc.is_in(table["image_sha256"], value_set=truncated)
-                    marks = pc.and_(pc.is_valid(table["caption"]), ends_early)
+                    by_model = pc.not_equal(table["caption_recipe"], rules.PERSON)
+                    marks = pc.and_(pc.fill_null(by_model, False), ends_early)
                     table = table.append_column(TRUNCATED, marks)
                 yield table.rename_columns(arrow_schema.names)
 
@@ -164,12 +166,14 @@ def _scan_pins(conn: Connection, as_of: str | None) -> Iterator[pa.Table]:
 def _scan_others(
     conn: Connection, recipe_id: str | None, embeddings: Mapping[str, int]
 ) -> dict[str, Iterator[pa.Table]]:
-    """What is joined to the pins: captions that are ok, board titles, engaged queries, and each embedding."""
+    """What is joined to the pins: captions that are ok, those of people, titles, queries, and embeddings."""
+    tables: dict[str, Iterator[pa.Table]] = {}
     if recipe_id:
-        captions = scan(conn, "captions", _CAPTIONS, "status = 'ok' AND recipe_id = ?", [recipe_id])
+        of_recipe = "status = 'ok' AND recipe_id = ?"
+        tables["captions"] = scan(conn, "captions", _CAPTIONS, of_recipe, [recipe_id])
     else:
-        captions = scan(conn, "captions", _CAPTIONS, "status = 'ok'")
-    tables = {"captions": captions}
+        tables["captions"] = scan(conn, "captions", _CAPTIONS, "status = 'ok'")
+        tables["captions_by_people"] = scan(conn, "captions_by_people", _BY_PEOPLE)
     for name, columns in _EVIDENCE.items():
         tables[name] = scan(conn, name, {"pin_id": "pin_id", **columns})
     for name in embeddings:
@@ -208,6 +212,8 @@ def _join(db: Any, buckets: Buckets, bucket: int, embeddings: Mapping[str, int])
     pins = pins.take(pc.sort_indices(pins.select(["place", "pin_id"]), sort_keys=by_place))
     columns = {name: pins[name] for name in _PINS}
     columns |= _current_captions(pins, buckets.take("captions", bucket))
+    if (by_people := buckets.take("captions_by_people", bucket)) is not None:
+        columns |= _with_those_of_people(columns, _align(pins, by_people, ["caption_by_person"]))
     for name, evidence_columns in _EVIDENCE.items():
         columns |= _align(pins, buckets.take(name, bucket), list(evidence_columns))
     texts = pa.table({name: columns[name] for name in COLUMNS})
@@ -250,6 +256,13 @@ def _current_captions(pins: pa.Table, captions: pa.Table | None) -> dict[str, An
     row_of_pin[pin[first]] = first
     rows = pa.array(row_of_pin, mask=row_of_pin < 0)
     return {name: captions[name].take(rows) for name in names}
+
+
+def _with_those_of_people(columns: Mapping[str, Any], by_people: Mapping[str, Any]) -> dict[str, Any]:
+    """The captions, and their recipes, with those that people wrote in place of those of models."""
+    text = by_people["caption_by_person"]
+    recipe = pc.if_else(pc.is_valid(text), rules.PERSON, columns["caption_recipe"])
+    return {"caption": pc.coalesce(text, columns["caption"]), "caption_recipe": recipe}
 
 
 def _vectors(column: list[bytes | None], dim: int) -> pa.Array:

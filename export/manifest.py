@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
+from ..common.terminal import plural
 from ..store.connection import StoreError
 
 FORMAT = "pincaption features 1"
@@ -30,9 +31,9 @@ class Manifest(TypedDict):
     then: NotRequired[dict[str, Any]]  # with `as_of`: what was left out because it came later or has no date
     rows: int  # pins
     columns: list[dict[str, str]]  # {"name", "type"} of each column of features/, in order
-    recipes: dict[str, int]  # recipe_id -> captions
+    recipes: dict[str, int]  # recipe_id -> captions; "person" for those that people wrote
     recipe: str  # the recipe that was asked for, or "current"
-    models: dict[str, str]  # recipe_id -> model
+    models: dict[str, str]  # recipe_id -> model; "person" has none
     embeddings: dict[str, int]  # name -> numbers in a vector
     pairs: NotRequired[dict[str, dict[str, int]]]  # "pairs" and "query_pairs" -> split -> rows
     pairs_dropped: NotRequired[dict[str, int]]  # reason -> rows of the log
@@ -104,7 +105,7 @@ def check_export(folder: Path) -> CheckResult:
     if rows != manifest["rows"]:
         files_of = "files of features" if has_features else "files"
         problems.append(
-            f"manifest.json says {manifest['rows']:,} rows, but its {files_of} add up to {rows:,}"
+            f"manifest.json says {plural(manifest['rows'], 'row')}, but its {files_of} add up to {rows:,}"
         )
     files = len({file["path"] for file in manifest["files"]})
     return {"ok": not problems, "rows": manifest["rows"], "files": files, "problems": problems}

@@ -12,7 +12,7 @@ from typing import Any
 from ..common.terminal import OnStep, no_step
 from ..images.decode import ImageError
 from ..images.fetch import Fetcher
-from ..store import Connection, one_moment
+from ..store import Connection, one_moment, rules
 from ..store.connection import StoreError
 from ..store.described import DescribedPin, described_pins
 from ..store.pins import count_pins
@@ -114,6 +114,7 @@ def _picture(fetcher: Fetcher, pin: DescribedPin) -> bytes | str:
         data = fetcher.fetch(pin.image)
     except ImageError as error:
         return str(error)
-    if pin.caption and hashlib.sha256(data).hexdigest() != pin.image_sha256:
+    made_from_image = pin.caption and pin.caption_recipe != rules.PERSON
+    if made_from_image and hashlib.sha256(data).hexdigest() != pin.image_sha256:
         return CHANGED
     return data

@@ -16,11 +16,12 @@ from ..common.errors import OptionError
 from ..common.terminal import OnStep, no_step
 from ..filters.as_of import Known, Undated, known_on
 from ..filters.evidence import hold_evidence
-from ..store import Connection, one_moment
+from ..store import Connection, one_moment, rules
 from ..store.embeddings import dimensions
 from ..store.recipes import find_recipe, models_of_recipes
 from ..store.runs import finish_run, start_run, version_of
 from ..store.schema import MIGRATIONS
+from ..store.stats import captions_by_people
 from .card import data_card
 from .features import Schema, write_features
 from .folder import new_folder
@@ -78,7 +79,8 @@ class ExportResult(TypedDict):
     """What `export` wrote. `then` comes only with `as_of`, `pairs` and `pairs_dropped` only with `pairs`."""
 
     rows: int  # pins
-    recipes: dict[str, int]  # recipe_id -> captions
+    recipes: dict[str, int]  # recipe_id -> captions; "person" for those that people wrote
+    captions_by_people_left_out: NotRequired[int]  # with `recipe`, if there are any
     embeddings: dict[str, int]  # name -> numbers in a vector
     then: NotRequired[dict[str, Any]]  # undated, pins_made_later, saves_without_date
     pairs: NotRequired[dict[str, dict[str, int]]]  # "pairs" and "query_pairs" -> split -> rows
@@ -106,11 +108,14 @@ def export(
     when another process aggregates (with `as_of`).
     """
     recipe_id = find_recipe(conn, options.recipe) if options.recipe else None
+    by_people = captions_by_people(conn) if recipe_id else 0
+    left_out = {"captions_by_people_left_out": by_people} if by_people else {}
     if options.format in PICTURE_FORMATS:
         run_id = start_run(conn, "export", _arguments(out_dir, options, recipe_id)) if record else None
         written = export_pictures(
             conn, out_dir, options.format, recipe_id=recipe_id, shards=options.shards, on_step=on_step
         )
+        written |= left_out
         if run_id is not None:
             finish_run(conn, run_id, written)
         return cast(ExportResult, written)
@@ -120,7 +125,7 @@ def export(
         (folder / CARD).write_text(data_card(manifest), encoding="utf-8")
         manifest["card_sha256"] = file_sha256(folder / CARD)
         write_manifest(folder, manifest)
-    result = _result(manifest, str(out_dir))
+    result = cast(ExportResult, {**_result(manifest, str(out_dir)), **left_out})
     if run_id is not None:
         finish_run(conn, run_id, dict(result))
     return result
@@ -177,7 +182,7 @@ def _write(
             "columns": features.columns,
             "recipes": features.recipes,
             "recipe": recipe_id or "current",
-            "models": {recipe: models[recipe] for recipe in features.recipes},
+            "models": {recipe: models[recipe] for recipe in features.recipes if recipe != rules.PERSON},
             "embeddings": embeddings,
         }
         files = features.files

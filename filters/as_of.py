@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Literal
 
+from ..common.terminal import plural
 from ..store import Connection, StoreError
 from ..store.aggregates import last_run
 from ..store.pins import count_created_after
@@ -83,9 +84,9 @@ def _keep_known(evidence: Evidence, day: date, undated: Undated) -> int:
     without, all_saves = one(db, f"SELECT count(*) FILTER (day IS NULL), count(*) FROM {saves}")
     if without and undated == "refuse":
         raise StoreError(
-            f"{without:,} of {all_saves:,} saves have no saved_at, so it is not known whether they existed on"
-            f" {day}: --undated drop leaves them out, --undated include takes them all as known (what came"
-            " later then reaches the features)"
+            f"no saved_at for {without:,} of {plural(all_saves, 'save')}, so it is not known what existed on"
+            f" {day}: --undated drop leaves such saves out, --undated include takes them all as known (what"
+            " came later then reaches the features)"
         )
     known_save = known_board = f"day <= DATE '{day}'"
     if undated == "include":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NotRequired, TypedDict
 
-from ..common.terminal import OnStep
+from ..common.terminal import OnStep, plural
 from ..sources.report import Reading, ReadReport
 from ..sources.rows import BadRow, SourceError
 from ..store import Connection
@@ -129,7 +129,9 @@ def write_batches(
 
 
 def _why_not_synced(without_id: int) -> str:
-    why = f"{without_id:,} rows have no pin_id that can be read" if without_id else "the sources hold no pins"
+    why = "the sources hold no pins"
+    if without_id:
+        why = f"no pin_id can be read in {plural(without_id, 'row')}"
     return (
         f"{why}, so captioner cannot tell which pins are gone: it took the other rows in and marked no pin "
         "as deleted; mend the source and --sync again"

@@ -31,8 +31,8 @@ class Claims:
 
     `recipe` is the recipe of the run. A pin with a prompt of its own gets the same recipe with that prompt.
     A pin is done when it has a caption of its recipe for the image that it has now, or when its image has
-    failed. With `retry_failed`, a failure of an earlier run does not count as done; nor does one whose reason
-    is `retry_reason`.
+    failed, or when a person wrote its caption. With `retry_failed`, a failure of an earlier run does not
+    count as done; nor does one whose reason is `retry_reason`.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Claims:
             tried = f"(NOT ({failed}) OR c.updated_at >= :since)"
         self._open = f"""
             FROM pins p WHERE p.deleted_at IS NULL AND {rules.is_selected(select)}
+            AND NOT {rules.has_persons_caption()}
             AND NOT EXISTS (
                 SELECT 1 FROM captions c WHERE c.pin_id = p.pin_id AND c.recipe_id = {self._recipe}
                 AND {rules.is_done()} AND {tried})"""

@@ -161,17 +161,22 @@ def missing_migrations(conn: Connection, path: Path) -> list[str]:
 
 
 def _stand_in_for_missing_tables(conn: Connection, path: Path) -> None:
-    """Adds, to this connection alone, empty tables for those that a store of an older version lacks."""
+    """Adds, to this connection alone, empty tables for those that a store of an older version lacks.
+
+    A view that was changed since is the new one, also for this connection alone.
+    """
     for name in missing_migrations(conn, path):
         for statement in _statements(MIGRATIONS[name]):
-            create = re.search(r"^\s*CREATE (TABLE|INDEX|TRIGGER)\b", statement, re.MULTILINE)
-            if not create:
+            kind = re.search(
+                r"^\s*(CREATE (?:TABLE|INDEX|TRIGGER|VIEW)|DROP VIEW)\b", statement, re.MULTILINE
+            )
+            if not kind:
                 raise StoreError(
                     f"{path} was written by an older version of captioner and cannot be read as it is:"
                     " a command that writes to it, for instance `captioner ingest`, brings it up to date"
                 )
-            if create[1] == "TABLE":
-                conn.execute(statement.replace("CREATE TABLE", "CREATE TEMP TABLE", 1))
+            if kind[1] in ("CREATE TABLE", "CREATE VIEW"):
+                conn.execute(statement.replace("CREATE ", "CREATE TEMP ", 1))
 
 
 def _migrate(conn: Connection, path: Path, create: bool) -> None:

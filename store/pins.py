@@ -24,6 +24,16 @@ def known_pins(conn: Connection) -> set[str]:
     return {pin_id for (pin_id,) in conn.execute("SELECT pin_id FROM pins WHERE deleted_at IS NULL")}
 
 
+def known_among(conn: Connection, pin_ids: Iterable[str]) -> set[str]:
+    """Those of the ids that are ids of pins, without deleted ones."""
+    rows = conn.execute(
+        """SELECT pin_id FROM pins
+        WHERE deleted_at IS NULL AND pin_id IN (SELECT value FROM json_each(?))""",
+        [json.dumps(list(pin_ids))],
+    )
+    return {pin_id for (pin_id,) in rows}
+
+
 def has_pin(conn: Connection, pin_id: str) -> bool:
     """Whether there is such a pin, deleted or not."""
     return conn.execute("SELECT 1 FROM pins WHERE pin_id = ?", [pin_id]).fetchone() is not None

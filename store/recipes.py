@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..common.terminal import plural
 from .connection import StoreError, transaction
 
 BUILTIN = "builtin"  # the name of the checkpoint that comes with the package
@@ -61,7 +62,9 @@ def find_recipe(conn: sqlite3.Connection, name: str) -> str:
     ]
     if len(fits) == 1:
         return str(fits[0])
-    known = "; ".join(f"{row['recipe_id']} ({row['model']}, {row['n']:,} captions)" for row in recipes)
+    known = "; ".join(
+        f"{row['recipe_id']} ({row['model']}, {plural(row['n'], 'caption')})" for row in recipes
+    )
     raise StoreError(
         f"{'several recipes are' if fits else 'no recipe is'} called {name!r};"
         f" the store's: {known or 'none yet'}"

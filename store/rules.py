@@ -4,11 +4,15 @@ Every query of the package that asks one of these questions is put together from
 commands agree with the view `enriched_features`. `pin` and `caption` are the names under which the query
 knows a row of the tables `pins` and `captions`. The text of the view itself is part of a migration and never
 changes; tests/test_store/test_rules.py compares it with these fragments.
+
+A caption that a person wrote (table `captions_by_people`) is a pin's current caption, whatever models wrote.
 """
 
 from __future__ import annotations
 
 from .work import Select
+
+PERSON = "person"  # stands for a recipe where a person wrote the caption; no recipe_id is like it
 
 
 def title(pin: str = "p") -> str:
@@ -66,8 +70,22 @@ def is_done(caption: str = "c", pin: str = "p") -> str:
     return f"({caption}.status = 'failed' OR {caption}.image_sha256 = {pin}.image_sha256)"
 
 
+def has_persons_caption(pin: str = "p") -> str:
+    """Whether a person wrote the caption of a pin; 0 or 1, never null."""
+    return f"EXISTS (SELECT 1 FROM captions_by_people h WHERE h.pin_id = {pin}.pin_id)"
+
+
+def image_changed(written: str = "h", pin: str = "p") -> str:
+    """Whether a pin has or may have another image than when a person wrote its caption; 0 or 1, never null.
+
+    It may have another one if its file or address was changed and nobody has read the image since. `written`
+    is a row of `captions_by_people`. 0 if nobody had read the image at that time.
+    """
+    return f"({written}.image_sha256 IS NOT NULL AND {written}.image_sha256 IS NOT {pin}.image_sha256)"
+
+
 def current_recipe(pin: str = "p", captions: str = "captions") -> str:
-    """The recipe of a pin's current caption, or null: its newest valid caption.
+    """The recipe of a pin's current caption, if no person wrote one: of its newest valid caption, or null.
 
     Of two captions of the same time, the one whose recipe_id comes first counts.
     """

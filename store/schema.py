@@ -253,4 +253,37 @@ MIGRATIONS: dict[str, str] = {
     -- Images whose bytes end early and that `captioner run --truncated accept` captioned from what is there.
     CREATE TABLE truncated_images (image_sha256 TEXT PRIMARY KEY NOT NULL) WITHOUT ROWID;
     """,
+    "0006_captions_by_people": """
+    -- Captions that people wrote themselves, with `captioner captions set`. They come before any model's caption.
+    CREATE TABLE captions_by_people (
+        pin_id TEXT PRIMARY KEY NOT NULL REFERENCES pins (pin_id),
+        text TEXT NOT NULL CHECK (text <> ''),
+        image_sha256 TEXT,          -- of the pin's image at that time; null if nobody had read it yet
+        run_id INTEGER REFERENCES runs (run_id),
+        updated_at TEXT NOT NULL
+    );
+
+    DROP VIEW enriched_features;
+
+    -- A pin's current caption: the one that a person wrote, with `person` as its recipe. Otherwise the newest
+    -- that is ok and was made from the image that the pin has now.
+    CREATE VIEW enriched_features AS
+    SELECT p.pin_id, p.kind,
+        CASE WHEN p.has_title THEN p.title END AS title,
+        CASE WHEN p.has_description THEN p.description END AS description,
+        CASE WHEN h.pin_id IS NOT NULL THEN h.text ELSE c.text END AS caption,
+        CASE WHEN h.pin_id IS NOT NULL THEN 'person' ELSE c.recipe_id END AS caption_recipe,
+        b.titles AS board_titles, b.boards AS board_title_counts, b.scores AS board_title_scores,
+        q.queries AS engaged_queries, q.engagements AS engaged_query_counts, q.scores AS engaged_query_scores,
+        p.image, p.image_sha256, p.category, p.locale, p.created_at
+    FROM pins p
+    LEFT JOIN captions_by_people h ON h.pin_id = p.pin_id
+    LEFT JOIN captions c ON h.pin_id IS NULL AND c.pin_id = p.pin_id AND c.recipe_id = (
+        SELECT n.recipe_id FROM captions n
+        WHERE n.pin_id = p.pin_id AND n.status = 'ok' AND n.image_sha256 = p.image_sha256
+        ORDER BY n.updated_at DESC, n.recipe_id LIMIT 1)
+    LEFT JOIN board_titles b ON b.pin_id = p.pin_id
+    LEFT JOIN engaged_queries q ON q.pin_id = p.pin_id
+    WHERE p.deleted_at IS NULL;
+    """,
 }

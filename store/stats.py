@@ -13,7 +13,8 @@ _TEXTS = f"""
         SELECT p.kind = 'product' AS product,
             {rules.has_title()} AS title,
             {rules.has_description()} AS description,
-            EXISTS (SELECT 1 FROM captions c WHERE c.pin_id = p.pin_id AND {rules.is_valid()}) AS caption,
+            EXISTS (SELECT 1 FROM captions c WHERE c.pin_id = p.pin_id AND {rules.is_valid()})
+                OR {rules.has_persons_caption()} AS caption,
             EXISTS (SELECT 1 FROM board_titles b WHERE b.pin_id = p.pin_id AND b.titles <> '[]') AS boards,
             EXISTS (SELECT 1 FROM engaged_queries q
                 WHERE q.pin_id = p.pin_id AND q.queries <> '[]') AS queries
@@ -36,8 +37,12 @@ _TRIED = f"""
     FROM captions c CROSS JOIN pins p ON p.pin_id = c.pin_id
     WHERE p.deleted_at IS NULL AND (c.status <> 'ok' OR {rules.is_stale()})
         AND NOT EXISTS (SELECT 1 FROM captions h WHERE h.pin_id = p.pin_id AND {rules.is_valid("h")})
+        AND NOT {rules.has_persons_caption()}
         AND c.recipe_id = {rules.newest_recipe()}
     GROUP BY 1, 2, 3"""
+_BY_PEOPLE = f"""
+    SELECT count(*), coalesce(sum({rules.image_changed()}), 0)
+    FROM captions_by_people h JOIN pins p USING (pin_id) WHERE p.deleted_at IS NULL"""
 _SHARED_IMAGES = """
     SELECT count(*), coalesce(sum(n), 0) FROM (
         SELECT count(*) AS n FROM pins WHERE deleted_at IS NULL AND image IS NOT NULL
@@ -56,7 +61,7 @@ class Reasons(TypedDict):
 
 
 class ModelCoverage(TypedDict):
-    """How many captions a recipe has made."""
+    """How many captions a recipe has made, those included in whose place another one counts now."""
 
     model: str
     dtype: str
@@ -73,11 +78,13 @@ class Coverage(TypedDict):
     description: int
     native_text: int  # title or description
     caption: int  # a current caption
+    by_people: int  # a caption that a person wrote
+    by_people_image_changed: int  # of these: the pin may have another image since
     only_caption: int  # a current caption, and no native text
     board_titles: int
     engaged_queries: int
     any_text: int  # any of these
-    waiting: int  # neither a description nor a row in `captions`
+    waiting: int  # neither a description nor a caption, and no row in `captions`
     rejected: int  # no current caption, and the newest row was rejected
     failed: int
     stale: int  # the newest row is a caption of an image that the pin no longer has
@@ -101,6 +108,7 @@ def coverage(conn: Connection) -> Coverage:
         status: dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
         for status, counted in reasons.items()
     }
+    counts["by_people"], counts["by_people_image_changed"] = conn.execute(_BY_PEOPLE).fetchone()
     counts["shared_images"], counts["pins_sharing_images"] = conn.execute(_SHARED_IMAGES).fetchone()
     rejected = "SELECT count(*) FROM rejected_rows WHERE substr(reason, 1, ?) <> ?"
     counts["rejected_rows"] = conn.execute(rejected, [len(LEFT_EMPTY), LEFT_EMPTY]).fetchone()[0]
@@ -109,6 +117,11 @@ def coverage(conn: Connection) -> Coverage:
         for row in conn.execute(_MODELS)
     }
     return cast(Coverage, counts)
+
+
+def captions_by_people(conn: Connection) -> int:
+    """How many pins have a caption that a person wrote. Pins that are deleted do not count."""
+    return int(conn.execute(_BY_PEOPLE).fetchone()[0])
 
 
 def tried_in_vain(conn: Connection) -> dict[str, int]:

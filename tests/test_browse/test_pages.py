@@ -629,3 +629,30 @@ def test_the_command_says_what_is_wrong_in_a_sentence(
     absent = CliRunner().invoke(cli, ["browse", str(shop)])
     assert absent.exit_code == 1
     assert "pip install 'pincaption[browse]'" in absent.stderr
+
+
+def test_a_caption_by_a_person_is_marked_on_every_page(shop: Path) -> None:
+    conn = open_store(shop)
+    insert(
+        conn,
+        "captions_by_people",
+        pin_id="good/pic.jpg",
+        text="the <b>best</b> mug",
+        image_sha256="another",
+        updated_at="2026-02-03T04:05",
+    )
+    conn.close()
+    visitor = Visitor(shop)
+    assert visitor.facet("status")["by a person"] == 1
+    assert visitor.pins("status=by+a+person") == visitor.pins("_search=best") == ["good/pic.jpg"]
+    assert "written by a person" in visitor.ask("/browse/pins").text
+    page = visitor.ask("/browse/pins/good~2Fpic~2Ejpg").text
+    assert "the &lt;b&gt;best&lt;/b&gt; mug" in page
+    assert "written by a person" in page
+    assert "the picture may have changed since" in page
+    assert "a red mug on a table" in page  # the model's, which counts again when the person's is taken back
+    assert page.count("<b>current</b>") == 1
+    front = " ".join(re.sub("<[^>]+>", " ", unescape(visitor.ask("/").text)).split())
+    assert "1 people's caption " in front
+    assert visitor.ask("/store/captions_by_people").status_code == 200
+    visitor.index.close()

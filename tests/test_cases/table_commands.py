@@ -1,6 +1,7 @@
 """What tests of messy tables share: run a command, look into the store, write a workbook."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,10 +19,15 @@ def captioner(*arguments: object, stdin: str | bytes | None = None) -> Result:
 
 
 def said(*arguments: object, stdin: str | bytes | None = None) -> str:
-    """What a command that did its work prints."""
+    """What a command that did its work prints, with lines that were broken at 80 columns in one piece."""
     result = captioner(*arguments, stdin=stdin)
     assert result.exit_code == 0, result.stderr
-    return result.stdout
+    return unwrapped(result.stdout)
+
+
+def unwrapped(printed: str) -> str:
+    """Lines of `common.terminal.wrapped`, and of rejected rows, in one piece again."""
+    return re.sub(r"\n(?: {2}| {12})(?=\S)", " ", printed)
 
 
 def counts(*arguments: object, stdin: str | bytes | None = None) -> dict[str, Any]:

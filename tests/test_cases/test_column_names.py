@@ -150,3 +150,41 @@ def test_a_field_gets_one_column_none_or_an_error(names: list[str], column: str)
         with pytest.raises(SourceError, match=r"a\.csv has"):
             wanted.match("a.csv", names)
     assert len(listed(names * 1000)) < 2000
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+@pytest.mark.parametrize(
+    ("command", "names", "row"),
+    [
+        ("ingest pins S T", ["pin_id", "pin_id"], ("1", "2")),
+        ("ingest embeddings S T --name v", ["pin_id", "vector", "vector"], ("1", "1 2", "3 4")),
+        ("aggregate boards S --boards T", ["board_id", "title", "title"], ("b", "Kitchen", "Garden")),
+        ("aggregate boards S --saves T", ["pin_id", "board_id", "board_id"], ("1", "b", "c")),
+        (
+            "aggregate queries S --log T",
+            ["pin_id", "query", "query", "action", "date"],
+            ("1", "mug", "cup", "save", "2026-05-31"),
+        ),
+        ("captions set S --from T", ["pin_id", "text", "text"], ("1", "a mug", "a cup")),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_column_that_is_read_may_not_occur_twice_in_any_format_and_command(
+    tmp_path: Path, ending: str, command: str, names: list[str], row: tuple[str, ...]
+) -> None:
+    """Nor may a key of JSON. The same table without the second column is read."""
+    store = tmp_path / "s.db"
+    said("ingest", "pins", store, "-", stdin='{"pin_id": 1}')
+    twice = next(name for name in names if names.count(name) > 1)
+    once = {name: i for i, name in enumerate(names)}.values()
+    for table, is_read in (
+        (write(tmp_path / f"twice.{ending}", names, row), False),
+        (write(tmp_path / f"once.{ending}", [names[i] for i in once], tuple(row[i] for i in once)), True),
+    ):
+        arguments = [{"S": store, "T": table}.get(word, word) for word in command.split()]
+        if is_read:
+            said(*arguments)
+        else:
+            sentence = refused(*arguments)
+            column_or_key = f"'{twice}' occurs twice" if "json" in ending else f"the column '{twice}' twice"
+            assert column_or_key in sentence

@@ -41,7 +41,8 @@ def test_files_of_systems_are_skipped_and_counted(tmp_path: Path) -> None:
     result = captioner("ingest", "images", tmp_path / "s.db", tmp_path / "ph")
     assert result.stdout.splitlines() == [
         f"2 pins into {tmp_path}/s.db: 2 new, 0 updated",
-        "7 hidden files and folders, or of systems, skipped (#recycle, .thumbs, @eaDir, __MACOSX)",
+        "7 files and folders skipped, hidden or of systems (#recycle, .thumbs, @eaDir,",
+        "  __MACOSX)",
     ]
     with closing(open_store(tmp_path / "s.db")) as store:
         assert shown(store) == ["a.jpg", "sub/b.jpg"]

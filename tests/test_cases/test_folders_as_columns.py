@@ -134,7 +134,7 @@ def test_a_folder_that_makes_no_sense_for_an_optional_field_costs_its_cells(
         "aggregate", "boards", store, "--boards", tmp_path / "b.csv", "--saves", tmp_path / "saves"
     )
     assert "saved_at from saved_at= (folder); ignored: user_id= (folder)" in printed
-    assert "1 cells left empty" in printed
+    assert "1 cell left empty, its row kept" in printed
     assert rows(store, "SELECT pin_id FROM board_titles ORDER BY 1") == [("p1",), ("p2",)]
     [(reason, content)] = rows(store, "SELECT reason, content FROM rejected_rows")
     assert reason == "left empty: saved_at is no date or time such as 2024-05-31T12:00:00Z"

@@ -53,7 +53,7 @@ def store(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("command", "pragma", "result"),
     [
-        (("ingest", "pins", "my.db", "pins.csv"), "PRAGMA cache_size", "1 pins into my.db: 1 new"),
+        (("ingest", "pins", "my.db", "pins.csv"), "PRAGMA cache_size", "1 pin into my.db: 1 new"),
         # Readers wait only for a process that keeps them out.
         (
             ("stats", "my.db"),

@@ -1,6 +1,7 @@
 """The command line as people and scripts meet it: what is printed where, exit codes, errors."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def test_ingest_says_what_came_in_and_what_was_rejected(tmp_path: Path, table: P
     result = captioner("ingest", "pins", tmp_path / "my.db", table)
     assert (result.exit_code, result.stderr) == (0, "")
     path = str(table) if len(str(table)) <= 60 else f"…{str(table)[-59:]}"
-    assert result.stdout.splitlines() == [
+    assert re.sub(r"\n {2}(?=\S)", " ", result.stdout).splitlines() == [
         f"3 pins into {tmp_path}/my.db: 3 new, 0 updated",
         f"columns of {path}: pin_id, title, description, kind",
         "2 rows rejected (see the table rejected_rows):",
@@ -120,7 +121,7 @@ def test_ingest_images_makes_a_pin_of_every_image(tmp_path: Path) -> None:
     result = captioner("ingest", "images", tmp_path / "my.db", tmp_path / "photos")
     assert result.stdout.splitlines() == [
         f"2 pins into {tmp_path}/my.db: 2 new, 0 updated",
-        "1 files skipped that have no image's extension (1 .txt)",
+        "1 file skipped, with no image's extension (1 .txt)",
     ]
     assert (
         json.loads(captioner("ingest", "images", tmp_path / "my.db", tmp_path / "photos", "--json").stdout)[
@@ -230,7 +231,7 @@ def test_stats_is_a_table_that_fits_into_80_columns(tmp_path: Path, table: Path)
     assert shown["images shared between pins"] == ["1"]
     assert shown["rows rejected at ingest"] == ["2"]
     assert lines[-2:] == [
-        "1 captions by Salesforce/blip2-flan-t5-xl in bfloat16",
+        "1 caption by Salesforce/blip2-flan-t5-xl in bfloat16",
         "  recipe 0123456789abcdef, prompt 'a photo of'",
     ]
     assert max(map(len, lines)) <= 80

@@ -226,7 +226,7 @@ item_writer.write_item_vectors(model, export, {str(out)!r}, dim=64, on_step=on_s
         path.write_bytes(content)
     said = " ".join(captioner("items", model, export, out, "--dim", 64).stdout.split())
     assert "40 embedded, 80 copied" in said
-    assert "80 of the copied ones are of a call that was stopped" in said
+    assert "copied from a call that was stopped: 80 items" in said
     assert pq.read_table(out).equals(pq.read_table(whole))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v.parquet", "whole.parquet"]
 

@@ -289,7 +289,7 @@ def test_comparisons_take_pins_that_two_recipes_captioned_differently(tmp_path: 
         "model of recipe-b",
     )
     assert "15 of 15 pairs of captions that differ" in result.stdout
-    assert "5 pairs that are equal (25.0% of all pairs)" in result.stdout
+    assert "5 equal pairs (25.0% of all pairs)" in result.stdout
     sides = (
         sqlite3.connect(tmp_path / "my.db")
         .execute("SELECT rater, sum(swapped) FROM sheet_rows GROUP BY 1")

@@ -211,8 +211,8 @@ def test_saves_without_dates_are_refused_by_default(tmp_path: Path) -> None:
     refused = CliRunner().invoke(cli, ["export", str(store), str(tmp_path / "out"), "--as-of", str(DAY)])
     assert refused.exit_code == 1
     assert refused.stderr.startswith(
-        "Error: 100 of 300 saves have no saved_at, so it is not known whether they existed on 2026-03-10:"
-        " --undated drop leaves them out, --undated include"
+        "Error: no saved_at for 100 of 300 saves, so it is not known what existed on 2026-03-10:"
+        " --undated drop leaves such saves out, --undated include"
     )
     assert not (tmp_path / "out").exists()
     counts = {}

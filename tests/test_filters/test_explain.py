@@ -44,7 +44,7 @@ def test_explain_says_of_every_title_why_it_was_kept_or_dropped(db: Path, boards
     assert captioner("aggregate", "explain", db, "9").stdout.splitlines()[:3] == [
         "pin 9 (not in the store yet)",
         "",
-        "1 of 1 board titles kept; also on 1 boards that are not known yet",
+        "1 of 1 board title kept; also on 1 board not known yet",
     ]
 
 

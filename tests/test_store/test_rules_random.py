@@ -24,6 +24,7 @@ from pincaption.eval.items import SampleError, SampleOptions
 from pincaption.export.features import write_features
 from pincaption.store import EnrichedFeatures, StoreError, one_moment, open_store, transaction
 from pincaption.store.claims import Claims
+from pincaption.store.described import described_pins
 from pincaption.store.recipes import Recipe
 from pincaption.store.stats import coverage, tried_in_vain
 from pincaption.store.work import Select
@@ -61,6 +62,7 @@ class Pin:
     kind: str
     titles: list[str] | None
     queries: list[str] | None
+    by_person: str | None = None
     captions: dict[str, Caption] = field(default_factory=dict)  # by recipe_id
 
 
@@ -84,6 +86,7 @@ pins = st.builds(
     kind=st.sampled_from(["pin", "product"]),
     titles=st.sampled_from([None, [], ["tea time"]]),
     queries=st.sampled_from([None, [], ["mug"]]),
+    by_person=st.sampled_from([None, None, None, "a mug, I say"]),
     captions=st.fixed_dictionaries({}, optional=dict.fromkeys(sorted(RECIPES), captions)),
 )
 # Mostly many pins: then one example shows many cases.
@@ -124,7 +127,9 @@ def valid(pin: Pin) -> dict[str, Caption]:
 
 
 def current(pin: Pin) -> tuple[str | None, str | None]:
-    """(text, recipe_id) of the pin's current caption, or (None, None)."""
+    """(text, recipe_id) of the pin's current caption, or (None, None). A person's comes before a model's."""
+    if pin.by_person:
+        return pin.by_person, "person"
     recipe_id = newest(valid(pin))
     return (pin.captions[recipe_id].text, recipe_id) if recipe_id else (None, None)
 
@@ -136,7 +141,9 @@ def forced(pin: Pin, recipe_id: str) -> tuple[str | None, str | None]:
 
 
 def state(pin: Pin) -> str:
-    """What became of a pin: "ok", "rejected", "failed", "stale" or "none"."""
+    """What became of a pin: "person", "ok", "rejected", "failed", "stale" or "none"."""
+    if pin.by_person:
+        return "person"
     if valid(pin):
         return "ok"
     recipe_id = newest(pin.captions)
@@ -163,7 +170,7 @@ def selected(pins: dict[str, Pin], recipe: Recipe, select: Select, retry_failed:
             done = not retry_failed or caption.updated_at == FUTURE
         else:
             done = caption.image_sha256 == pin.image_sha256
-        if not has_text and not done:
+        if not has_text and not done and not pin.by_person:
             recipes[pin_id] = own
     return recipes
 
@@ -194,7 +201,7 @@ def path_of(conn: sqlite3.Connection) -> Path:
 def fill(conn: sqlite3.Connection, pins: dict[str, Pin]) -> None:
     """Replaces everything that is in the store."""
     with transaction(conn):
-        for table in ("captions", "pins", "recipes", "board_titles", "engaged_queries"):
+        for table in ("captions", "captions_by_people", "pins", "recipes", "board_titles", "engaged_queries"):
             conn.execute(f"DELETE FROM {table}")
         insert(conn, pins)
 
@@ -234,6 +241,11 @@ def insert(conn: sqlite3.Connection, pins: dict[str, Pin]) -> None:
                     caption.image_sha256,
                     caption.updated_at,
                 ],
+            )
+        if pin.by_person:
+            conn.execute(
+                "INSERT INTO captions_by_people VALUES (?, ?, ?, NULL, '2026-01-01')",
+                [pin_id, pin.by_person, "one"],
             )
         if pin.titles is not None:
             ones = json.dumps([1 for _ in pin.titles])
@@ -276,6 +288,13 @@ def of_export(conn: sqlite3.Connection, recipe: str | None) -> dict[str, Row]:
     return rows_by_pin(rows)
 
 
+def of_pictures(conn: sqlite3.Connection, recipe: str | None) -> dict[str, Row]:
+    return {
+        pin.pin_id: (pin.title, pin.description, pin.caption, pin.caption_recipe)
+        for pin in described_pins(conn, recipe)
+    }
+
+
 def rows_by_pin(rows: list[dict[str, Any]]) -> dict[str, Row]:
     by_pin = {
         row["pin_id"]: (row["title"], row["description"], row["caption"], row["caption_recipe"])
@@ -304,10 +323,12 @@ def test_view_export_and_dataset_show_the_same_texts(
     fill(store, pins)
     assert of_view(store) == wanted
     assert of_export(store, None) == wanted
+    assert of_pictures(store, None) == wanted
     features = EnrichedFeatures(path_of(store))
     assert rows_by_pin(features.__getitems__(range(len(features)))) == wanted
     if exists:
         assert of_export(store, recipe_id) == of_recipe
+        assert of_pictures(store, recipe_id) == of_recipe
         features = EnrichedFeatures(path_of(store), recipe=recipe_id)
         assert rows_by_pin(features.__getitems__(range(len(features)))) == of_recipe
 
@@ -330,12 +351,15 @@ def test_coverage_counts_what_the_reference_counts(store: sqlite3.Connection, pi
         "title": sum(title_of(pin) is not None for pin in here),
         "description": sum(description_of(pin) is not None for pin in here),
         "native_text": sum(map(is_native, here)),
-        "caption": states.count("ok"),
-        "only_caption": sum(state(pin) == "ok" and not is_native(pin) for pin in here),
+        "caption": states.count("ok") + states.count("person"),
+        "by_people": states.count("person"),
+        "by_people_image_changed": sum(state(pin) == "person" and pin.image_sha256 != "one" for pin in here),
+        "only_caption": sum(current(pin)[0] is not None and not is_native(pin) for pin in here),
         "board_titles": sum(bool(pin.titles) for pin in here),
         "engaged_queries": sum(bool(pin.queries) for pin in here),
         "any_text": sum(
-            is_native(pin) or state(pin) == "ok" or bool(pin.titles) or bool(pin.queries) for pin in here
+            is_native(pin) or current(pin)[0] is not None or bool(pin.titles) or bool(pin.queries)
+            for pin in here
         ),
         "rejected": states.count("rejected"),
         "failed": states.count("failed"),
@@ -351,14 +375,14 @@ def test_coverage_counts_what_the_reference_counts(store: sqlite3.Connection, pi
 
 @settings(max_examples=40)
 @given(pins=stores, recipes=st.permutations(sorted(RECIPES)).map(lambda ids: ids[:2]))
-def test_samples_are_drawn_of_current_captions(
+def test_samples_are_drawn_of_current_captions_of_models(
     store: sqlite3.Connection, pins: dict[str, Pin], recipes: list[str]
 ) -> None:
     here = left(pins)
     wanted = {
         pin_id: (*current(pin), "with" if is_native(pin) else "without")
         for pin_id, pin in here.items()
-        if current(pin)[1]
+        if current(pin)[1] and not pin.by_person
     }
     pairs = {
         pin_id: tuple(forced(pin, recipe_id)[0] for recipe_id in recipes) for pin_id, pin in here.items()
@@ -369,6 +393,7 @@ def test_samples_are_drawn_of_current_captions(
         sample = draw(store, replace(options, stratify="native_text"))
         items = {item.pin_id: (item.caption, item.recipe_id, item.stratum) for item in sample.items}
         assert (items, len(sample.items)) == (wanted, len(wanted))
+        assert sample.excluded.get("by_people", 0) == sum(bool(pin.by_person) for pin in here.values())
     else:
         with pytest.raises(SampleError):
             draw(store, options)
@@ -393,7 +418,12 @@ def test_the_copy_that_browse_searches_shows_the_same(
     refresh(index)
     rows = index.execute("SELECT pin_id, title, description, caption, status FROM pins").fetchall()
     assert {row["pin_id"]: tuple(row)[1:] for row in rows} == {
-        pin_id: (title_of(pin), description_of(pin), current(pin)[0], state(pin))
+        pin_id: (
+            title_of(pin),
+            description_of(pin),
+            current(pin)[0],
+            "by a person" if state(pin) == "person" else state(pin),
+        )
         for pin_id, pin in left(pins).items()
     }
 
