@@ -14,6 +14,8 @@ import accelerate
 from accelerate.state import AcceleratorState
 from gpu_bench import Bench, TrainOptions, tell_profile, training
 from gpu_clock import in_place_of, profiled
+from transformers import BertConfig, BertModel
+from worker import word_tokenizer
 
 
 def embed_training(bench: Bench) -> None:
@@ -23,14 +25,33 @@ def embed_training(bench: Bench) -> None:
     kinds = {"n-grams alone, batch 256": small, "n-grams alone, batch 1024": replace(small, batch=1024)}
     if bench.toy:
         kinds = {"n-grams alone, batch 32": replace(small, batch=32)}
+    encoder = str(random_encoder(bench.work / "encoder", small=bench.toy))
+    kinds |= {
+        name.replace("n-grams alone", "encoder of MiniLM's sizes fine-tuned"): replace(
+            options, encoder=encoder
+        )
+        for name, options in kinds.items()
+    }
     for name, options in kinds.items():
-        for precision, workers in (("bf16", 1), ("no", 1), ("bf16", 8))[: 2 if bench.toy else 3]:
+        few = bench.toy or options.trains_encoder
+        for precision, workers in (("bf16", 1), ("no", 1), ("bf16", 8))[: 2 if few else 3]:
             if bench.left() < 25:
                 print("no time for more trainings", flush=True)
                 return
             rate = train_rate(bench, folder, options, precision, workers)
             dtype = "bfloat16" if precision == "bf16" else "float32"
             bench.tell("e", f"{name}, {dtype}, workers {workers}: pairs/s", rate)
+
+
+def random_encoder(folder: Path, *, small: bool) -> Path:
+    """Writes an encoder of the sizes of all-MiniLM-L6-v2 with random weights: it computes as long as that."""
+    tokeniser = word_tokenizer(30_500)
+    sizes = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    if small:
+        sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(tokeniser), **sizes)).save_pretrained(folder)
+    tokeniser.save_pretrained(folder)
+    return folder
 
 
 def recorded_training(bench: Bench) -> None:
@@ -69,7 +90,8 @@ def train_rate(
     """pairs/s of the steps after the first fifth; `on_done` (steps, time.time_ns()) after each."""
     moments = dict[int, float]()
     steps = min(steps, 12) if bench.toy else steps
-    out = bench.work / f"trained {options.batch} {precision} {workers} {steps} {options.seed}"
+    kind = "encoder" if options.trains_encoder else "n-grams"
+    out = bench.work / f"trained {kind} {options.batch} {precision} {workers} {steps} {options.seed}"
 
     def on_step(what: str, done: int, total: int) -> None:
         if what == "training":

@@ -9,6 +9,7 @@ ends the claims, in one transaction: after a crash each pin is either done or fr
 from __future__ import annotations
 
 import functools
+import json
 import os
 import socket
 import sqlite3
@@ -117,20 +118,31 @@ class Claims:
                 ]
         return []
 
-    def known(self, image_sha256: str, recipe_id: str) -> Caption | None:
-        """The caption that an image already has with a recipe, whichever pin it was made for, or None.
+    def known(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Caption]:
+        """The captions that images already have with recipes, by (image_sha256, recipe_id).
 
-        A rejected caption counts, a failure does not.
+        It makes no difference which pin they were made for. A rejected caption counts, a failure does not.
         """
-        row = self.conn.execute(
-            "SELECT * FROM captions WHERE image_sha256 = ? AND recipe_id = ? AND status <> 'failed' LIMIT 1",
-            [image_sha256, recipe_id],
-        ).fetchone()
-        if row is None:
-            return None
-        return Caption(
-            row["pin_id"], recipe_id, row["status"], row["text"], row["reason"], image_sha256, row["score"]
+        # One question for all of them: while other threads work, each question waits for the interpreter.
+        rows = self.conn.execute(
+            """
+            SELECT c.* FROM json_each(?) k, captions c WHERE c.recipe_id = k.value ->> 1 AND c.pin_id = (
+                SELECT pin_id FROM captions o WHERE o.image_sha256 = k.value ->> 0
+                AND o.recipe_id = k.value ->> 1 AND o.status <> 'failed' LIMIT 1)""",
+            [json.dumps(keys)],
         )
+        return {
+            (row["image_sha256"], row["recipe_id"]): Caption(
+                row["pin_id"],
+                row["recipe_id"],
+                row["status"],
+                row["text"],
+                row["reason"],
+                row["image_sha256"],
+                row["score"],
+            )
+            for row in rows
+        }
 
     def commit(self, captions: Sequence[Caption], run_id: int | None = None) -> None:
         """Writes captions and the digests of their images, and ends their claims, all or nothing.
