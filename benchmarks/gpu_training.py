@@ -1,4 +1,4 @@
-"""Parts e and h of benchmarks/gpu.py: `embed train` on a GPU."""
+"""Parts e and g of benchmarks/gpu.py: `embed train` on a GPU."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def random_encoder(folder: Path, *, small: bool) -> Path:
 
 
 def recorded_training(bench: Bench) -> None:
-    """Part h."""
+    """Part g."""
     folder = bench.folder("export") / "out"
     options = TrainOptions(every=1_000_000, validation=0.0, batch=32 if bench.toy else 256)
     zones, moments = dict[str, list[tuple[int, int]]](), dict[int, int]()
@@ -70,11 +70,11 @@ def recorded_training(bench: Bench) -> None:
         zones["all"] = [(moments[5], moments[max(moments)])]
 
     found = profiled(work, zones, bench.device)
-    tell_profile(bench, "h", f"embed train, n-grams alone, batch {options.batch}, float32", found)
-    bench.tell("h", "kernels of 25 steps and their start", found.kernels)
+    tell_profile(bench, "g", f"embed train, n-grams alone, batch {options.batch}, float32", found)
+    bench.tell("g", "kernels of 25 steps and their start", found.kernels)
     rate = train_rate(bench, folder, replace(options, seed=1), "no", 1, 25, lambda done, when: on_step(done))
     calls.disable()
-    bench.tell("h", "pairs/s while the interpreter's calls are counted", rate)
+    bench.tell("g", "pairs/s while the interpreter's calls are counted", rate)
     pstats.Stats(calls).sort_stats("tottime").print_stats(14)
 
 

@@ -175,7 +175,7 @@ class Blip2:
         `pictures` are RGB, uint8 [height, width, 3]. A text continues the prompt of its picture. On a GPU the
         pictures of one batch can be seen while the texts of another one are checked.
         """
-        if self.device == "cpu":
+        if not self.ahead:
             return functools.partial(self.caption, pictures, prompts, decoding)
         seen = self.see(pictures)
         return lambda: self._texts(self.write(seen, prompts, decoding))
