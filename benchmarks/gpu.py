@@ -101,7 +101,7 @@ def make_data(work: Path, chosen: argparse.Namespace) -> subprocess.Popen[bytes]
     toy = chosen.toy
     wanted = {
         "plain": (12 if toy else 400, "af"),
-        "pictures": (150 if toy else round(32_000 * chosen.seconds / 11), "bdf"),
+        "pictures": (150 if toy else round(45_000 * chosen.seconds / 11), "bdf"),
         "export": (400 if toy else 20_000, "eg"),
     }
     amounts = [f"--{name}={n}" for name, (n, users) in wanted.items() if set(users) & set(chosen.parts)]

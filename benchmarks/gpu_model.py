@@ -84,7 +84,7 @@ def rates(bench: Bench, batch: int) -> None:
     seen = model.see(pictures)
     ids, mask = (t.to(bench.device) for t in model.input_ids([""] * batch))
     embeddings = model.model.get_input_embeddings()(ids)
-    embeddings = embeddings.masked_scatter((ids == model._image_token).unsqueeze(-1), seen)
+    embeddings = embeddings.masked_scatter((ids == model._image_token).unsqueeze(-1), seen.features)
     shape = next(iter(model._graphs._shapes.values()))
     stages: dict[str, Callable[[], object]] = {
         "to see": lambda: model.see(pictures),
@@ -111,12 +111,12 @@ def rates(bench: Bench, batch: int) -> None:
 
 
 def images_per_second(model: Any, batches: list[list[np.ndarray]]) -> float:
-    """As the worker does: up to `ahead` batches have begun before the first of them is ended."""
+    """As the worker does: `ahead` later batches have begun when one is ended."""
     began, begun = time.perf_counter(), deque[Callable[[], object]]()
     for pictures in batches:
-        if len(begun) >= model.ahead:
-            begun.popleft()()
         begun.append(model.begin(pictures, [""] * len(pictures), FORCED))
+        if len(begun) > model.ahead:
+            begun.popleft()()
     while begun:
         begun.popleft()()
     return sum(map(len, batches)) / (time.perf_counter() - began)

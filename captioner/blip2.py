@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -42,6 +43,17 @@ _PROMPTS_KEPT = 1024  # prompts whose tokens are remembered
 _T5_POSITIONS = 2048
 NO_NUMBERS = "the model computed no numbers (NaN) for it; try the dtype float32"
 _MAX_CHARS_PER_TOKEN = 64  # a prompt with more characters per position is too long for certain
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the language model gets of pictures, [batch, queries, width].
+
+    On a GPU, `event` happens when it has been computed.
+    """
+
+    features: torch.Tensor
+    event: Any = None
 
 
 class Blip2:
@@ -73,6 +85,8 @@ class Blip2:
         # it.
         self._prompt_ids("")
         self._graphs: Graphs | None = None
+        if device.startswith("cuda"):
+            self._writing = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         if device.startswith("cuda") and self.decoder_only:
             from .graph import Graphs
 
@@ -187,22 +201,30 @@ class Blip2:
         return self._texts(self.write(self.see(pictures), prompts, decoding))
 
     @torch.inference_mode()
-    def see(self, pictures: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
-        """What the language model gets of pictures (RGB, uint8 [height, width, 3]): [batch, queries, width].
-
-        On a GPU it returns before the result is there.
-        """
+    def see(self, pictures: Sequence[np.ndarray] | np.ndarray) -> Seen:
+        """Runs the vision tower and the Q-Former on pictures (RGB, uint8 [height, width, 3])."""
         pixels = self.pixel_values(pictures).to(_torch_dtype(self.dtype))
-        seen: torch.Tensor = self.model.get_image_features(pixels).pooler_output
-        return seen
+        features: torch.Tensor = self.model.get_image_features(pixels).pooler_output
+        if not features.is_cuda:
+            return Seen(features)
+        return Seen(features, torch.cuda.current_stream().record_event())
 
     @torch.inference_mode()
-    def write(self, seen: torch.Tensor, prompts: Sequence[str], decoding: Decoding) -> torch.Tensor:
+    def write(self, seen: Seen, prompts: Sequence[str], decoding: Decoding) -> torch.Tensor:
         """The new tokens [batch, any] on the CPU; a row that begins with `BROKEN` is no text."""
+        if seen.event is None:
+            return self._write(seen.features, prompts, decoding)
+        # Words have a stream of their own, before the other in priority: the GPU sees the next pictures
+        # where it would wait for the host.
+        with torch.cuda.stream(self._writing):
+            self._writing.wait_event(seen.event)
+            return self._write(seen.features, prompts, decoding)
+
+    def _write(self, features: torch.Tensor, prompts: Sequence[str], decoding: Decoding) -> torch.Tensor:
         ids, mask = (tensor.to(self.device) for tensor in self.input_ids(prompts))
         embeddings = self.model.get_input_embeddings()(ids)
         of_pictures = (ids == self._image_token).unsqueeze(-1)
-        embeddings = embeddings.masked_scatter(of_pictures, seen.to(embeddings.dtype))
+        embeddings = embeddings.masked_scatter(of_pictures, features.to(embeddings.dtype))
         if not decoding.is_greedy:
             return self._generate(ids, embeddings, mask, decoding)
         minimum = min(decoding.min_new_tokens, decoding.max_new_tokens)

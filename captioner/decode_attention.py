@@ -68,7 +68,7 @@ def attend(
     out = torch.empty_like(query)
     _kernel[(captions * heads,)](
         query, keys, values, visible, out, heads, places, scaling,
-        width=width, width_2=triton.next_power_of_2(width), block=_PLACES, num_warps=_WARPS,
+        width=width, padded=triton.next_power_of_2(width), block=_PLACES, num_warps=_WARPS,
     )  # fmt: skip
     return out
 

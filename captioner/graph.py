@@ -190,13 +190,10 @@ class _Shape:
             *(layer.cumulative_length for layer in self._cache.layers),
         )  # fmt: skip
         before = [state.clone() for state in states]
-        side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            self._step()
-        torch.cuda.current_stream().wait_stream(side)
+        self._step()
+        torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
             self._step()
         self._graph = graph
         for state, old in zip(states, before, strict=True):

@@ -76,8 +76,8 @@ class CaptionModel(Protocol):
     batch. `caption` raises an error for which `out_of_memory` is true if a smaller batch may fit.
 
     `begin` is the first half of `caption`: it returns a function that returns the texts, and both may raise
-    such an error. A device that computes by itself goes on in between. Up to `ahead` batches may have begun
-    before the first of them must be ended; with 0 each batch is ended at once.
+    such an error. A device that computes by itself goes on in between. `ahead` is how many later batches
+    should have begun when one is ended; with 0 each batch is ended at once.
     """
 
     @property

@@ -307,16 +307,14 @@ class _Flow:
                 self.ready[picture.key] = picture
 
     def caption(self) -> None:
-        """Ends the oldest batch if enough have begun, and begins one with the pictures that are ready."""
-        ahead = self.worker.model.ahead
-        if self.begun and (len(self.begun) >= ahead or not self.ready):
-            self._end()
+        """Begins a batch with the pictures that are ready, and ends the oldest one if enough have begun."""
         if self.ready:
             pictures = list(self.ready.values())
             self.begun.append((pictures, self.worker.begin(pictures)))
             self.ready = {}
-        if not ahead and self.begun:
-            self._end()
+            if len(self.begun) <= self.worker.model.ahead:
+                return
+        self._end()
 
     def _end(self) -> None:
         pictures, end = self.begun.popleft()

@@ -87,34 +87,35 @@ class Claims:
             with transaction(self.conn):
                 if start == 0:
                     self._drop_void_claims()
-                rows = self.conn.execute(
+                # Few statements and one row: other threads may take the interpreter at each of them, and
+                # keep it for milliseconds.
+                (found,) = self.conn.execute(
                     f"""
-                    SELECT p.rowid AS place, p.pin_id, p.image, p.image_sha256, p.image_stamp,
-                        coalesce(nullif(p.prompt, ''), :prompt) AS prompt, {self._recipe} AS recipe_id
-                    {self._open} AND p.rowid > :after
-                    AND NOT EXISTS (
-                        SELECT 1 FROM claims k WHERE k.pin_id = p.pin_id AND k.recipe_id = {self._recipe})
-                    ORDER BY p.rowid LIMIT :n""",
+                    SELECT json_group_array(
+                        json_array(place, pin_id, recipe_id, prompt, image, stamp, digest))
+                    FROM (
+                        SELECT p.rowid AS place, p.pin_id, p.image, p.image_sha256 AS digest,
+                            p.image_stamp AS stamp, coalesce(nullif(p.prompt, ''), :prompt) AS prompt,
+                            {self._recipe} AS recipe_id
+                        {self._open} AND p.rowid > :after
+                        AND NOT EXISTS (
+                            SELECT 1 FROM claims k
+                            WHERE k.pin_id = p.pin_id AND k.recipe_id = {self._recipe})
+                        ORDER BY p.rowid LIMIT :n)""",
                     self._parameters | {"after": start, "n": n},
-                ).fetchall()
-                until = _lease()
-                self.conn.executemany(
-                    "INSERT INTO claims VALUES"
-                    " (:pin_id, :recipe_id, :host, :process_id, :process_started, :until)",
-                    [
-                        self._parameters
-                        | {"pin_id": row["pin_id"], "recipe_id": row["recipe_id"], "until": until}
-                        for row in rows
-                    ],
+                ).fetchone()
+                self.conn.execute(
+                    """
+                    INSERT INTO claims SELECT value ->> 1, value ->> 2, :host, :process_id, :process_started,
+                        :until FROM json_each(:found)""",
+                    self._parameters | {"found": found, "until": _lease()},
                 )
-            if rows:
-                self._after = rows[-1]["place"]
-                self._claimed |= {
-                    row["pin_id"]: (row["prompt"], row["image"], row["image_stamp"]) for row in rows
-                }
+            if rows := sorted(json.loads(found)):
+                self._after = rows[-1][0]
+                self._claimed |= {row[1]: tuple(row[3:6]) for row in rows}
                 return [
-                    Pin(row["pin_id"], row["image"], row["prompt"], row["recipe_id"], row["image_sha256"])
-                    for row in rows
+                    Pin(pin_id, image, prompt, recipe_id, digest)
+                    for _, pin_id, recipe_id, prompt, image, _, digest in rows
                 ]
         return []
 
