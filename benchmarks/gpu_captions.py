@@ -100,9 +100,9 @@ def measured_run(
         "decode": [(worker, "decode")],
         "copy and normalise": [(model, "pixel_values")],
         "prefill": [(graph._Shape, "_begin")],
-        "prefill and decode steps": [(graph._Shape, "write")],
+        "decode steps": [(graph._Shape, "_step_on")],
         "to begin": [(model, "begin")],
-        "to write, and to wait for the GPU": [(model, "write")],
+        "to write, and to wait for the GPU": [(model, "start"), (graph.Writing, "end")],
         "words": [(model.tokenizer, "batch_decode")],
         "checks": [(checks, "check")],
         "store, commit": [(Claims, "commit")],
@@ -123,7 +123,6 @@ def measured_run(
     bench.tell("b", f"{name}: images/s, start and end included, {done} pictures", result.images_per_second)
     bench.tell("b", f"{name}: failed, shared (both should be 0)", f"{result.failed}, {result.shared}")
     s, wall = stages.seconds, result.seconds
-    s["decode steps"] = s["prefill and decode steps"] - s["prefill"]
     on_device = ("copy and normalise", "vision", "Q-Former", "prefill", "decode steps")
     for stage in on_device:
         bench.tell("b", f"{name}: {stage}, of the GPU's time", f"{100 * s[stage] / wall:.1f}%")
@@ -174,7 +173,7 @@ def bare(bench: Bench, batch: int) -> float:
 def idle_time(bench: Bench, conn: Any) -> None:
     """Every kernel of some batches recorded: how long does the GPU have nothing to do?"""
     model, batch, moments = bench.model, bench.best_batch, list[int]()
-    inner = model.write
+    inner = model.start
 
     def written(*arguments: Any) -> Any:
         moments.append(time.time_ns())
@@ -186,10 +185,10 @@ def idle_time(bench: Bench, conn: Any) -> None:
         bench.captioned(conn, batch, 7 * batch)
         zones["all"] = [(moments[1], moments[-1])]
 
-    with in_place_of(model, "write", written):
+    with in_place_of(model, "start", written):
         name = f"batch {batch}, five batches recorded"
         tell_profile(bench, "b", name, profiled(work, zones, bench.device))
-    del model.write
+    del model.start
 
 
 def bound(bench: Bench) -> None:

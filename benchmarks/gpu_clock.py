@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-DEVICE_STAGES = ("copy and normalise", "vision", "Q-Former", "prefill", "prefill and decode steps")
+DEVICE_STAGES = ("copy and normalise", "vision", "Q-Former", "prefill", "decode steps")
 
 
 class Stages:

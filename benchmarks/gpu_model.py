@@ -85,7 +85,7 @@ def rates(bench: Bench, batch: int) -> None:
     ids, mask = (t.to(bench.device) for t in model.input_ids([""] * batch))
     embeddings = model.model.get_input_embeddings()(ids)
     embeddings = embeddings.masked_scatter((ids == model._image_token).unsqueeze(-1), seen.features)
-    shape = next(iter(model._graphs._shapes.values()))
+    shape = list(model._graphs._shapes.values())[-1]
     stages: dict[str, Callable[[], object]] = {
         "to see": lambda: model.see(pictures),
         "of the prefill": lambda: shape._begin(embeddings.detach(), mask),

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -85,8 +87,10 @@ class Blip2:
         # it.
         self._prompt_ids("")
         self._graphs: Graphs | None = None
+        self._stream: Any = None  # of the words, on a GPU
+        self._last: Callable[[], _Job | None] = lambda: None  # the batch that has begun last
         if device.startswith("cuda"):
-            self._writing = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+            self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         if device.startswith("cuda") and self.decoder_only:
             from .graph import Graphs
 
@@ -191,14 +195,17 @@ class Blip2:
         """
         if not self.ahead:
             return functools.partial(self.caption, pictures, prompts, decoding)
-        seen = self.see(pictures)
-        return lambda: self._texts(self.write(seen, prompts, decoding))
+        before, job = self._last(), _Job(self, self.see(pictures), prompts, decoding)
+        if before is not None:
+            before.following = weakref.ref(job)
+        self._last = weakref.ref(job)
+        return job.texts
 
     def caption(
         self, pictures: Sequence[np.ndarray] | np.ndarray, prompts: Sequence[str], decoding: Decoding
     ) -> list[Text]:
         """Writes a text about each of `pictures`, as `begin` and the function that it returns do."""
-        return self._texts(self.write(self.see(pictures), prompts, decoding))
+        return self.texts(self.write(self.see(pictures), prompts, decoding))
 
     @torch.inference_mode()
     def see(self, pictures: Sequence[np.ndarray] | np.ndarray) -> Seen:
@@ -209,30 +216,45 @@ class Blip2:
             return Seen(features)
         return Seen(features, torch.cuda.current_stream().record_event())
 
-    @torch.inference_mode()
     def write(self, seen: Seen, prompts: Sequence[str], decoding: Decoding) -> torch.Tensor:
         """The new tokens [batch, any] on the CPU; a row that begins with `BROKEN` is no text."""
-        if seen.event is None:
-            return self._write(seen.features, prompts, decoding)
-        # Words have a stream of their own, before the other in priority: the GPU sees the next pictures
-        # where it would wait for the host.
-        with torch.cuda.stream(self._writing):
-            self._writing.wait_event(seen.event)
-            return self._write(seen.features, prompts, decoding)
+        return self.start(seen, prompts, decoding)()
 
-    def _write(self, features: torch.Tensor, prompts: Sequence[str], decoding: Decoding) -> torch.Tensor:
-        ids, mask = (tensor.to(self.device) for tensor in self.input_ids(prompts))
-        embeddings = self.model.get_input_embeddings()(ids)
-        of_pictures = (ids == self._image_token).unsqueeze(-1)
-        embeddings = embeddings.masked_scatter(of_pictures, features.to(embeddings.dtype))
-        if not decoding.is_greedy:
-            return self._generate(ids, embeddings, mask, decoding)
-        minimum = min(decoding.min_new_tokens, decoding.max_new_tokens)
-        ends = Ends(tuple(self.end_tokens), self.pad_token, minimum, decoding.max_new_tokens)
-        if self._graphs is not None:
-            return self._graphs.write(embeddings, mask, ends)
-        kind = DecoderSteps if self.decoder_only else EncoderDecoderSteps
-        return write(kind(self.model.language_model, embeddings, mask), len(ids), ends)
+    def start(self, seen: Seen, prompts: Sequence[str], decoding: Decoding) -> Callable[[], torch.Tensor]:
+        """Starts to `write`, if the device can do that by itself, and returns a function that ends it."""
+        with self._words():
+            ids, mask = (tensor.to(self.device) for tensor in self.input_ids(prompts))
+            if seen.event is not None:
+                self._stream.wait_event(seen.event)
+            embeddings = self.model.get_input_embeddings()(ids)
+            of_pictures = (ids == self._image_token).unsqueeze(-1)
+            embeddings = embeddings.masked_scatter(of_pictures, seen.features.to(embeddings.dtype))
+            minimum = min(decoding.min_new_tokens, decoding.max_new_tokens)
+            ends = Ends(tuple(self.end_tokens), self.pad_token, minimum, decoding.max_new_tokens)
+            if not decoding.is_greedy:
+                end: Callable[[], torch.Tensor] = functools.partial(
+                    self._generate, ids, embeddings, mask, decoding
+                )
+            elif self._graphs is not None:
+                end = self._graphs.begin(embeddings, mask, ends).tokens
+            else:
+                kind = DecoderSteps if self.decoder_only else EncoderDecoderSteps
+                end = functools.partial(_greedy, kind, self.model.language_model, embeddings, mask, ends)
+
+        def in_place() -> torch.Tensor:
+            with self._words():
+                return end()
+
+        return in_place
+
+    @contextmanager
+    def _words(self) -> Iterator[None]:
+        """Where words are computed: on a GPU in a stream of their own, before the other in priority.
+
+        So the GPU sees the next pictures whenever it would wait for the host or for memory.
+        """
+        with torch.inference_mode(), torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            yield
 
     def _generate(
         self, ids: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor, decoding: Decoding
@@ -250,7 +272,8 @@ class Blip2:
         new: torch.Tensor = generated[:, ids.shape[1] :] if self.decoder_only else generated[:, 1:]
         return new.cpu()
 
-    def _texts(self, tokens: torch.Tensor) -> list[Text]:
+    def texts(self, tokens: torch.Tensor) -> list[Text]:
+        """The texts of tokens that `write` returned."""
         finished = torch.isin(tokens, torch.tensor(self.end_tokens)).any(1).tolist()
         broken = (tokens[:, 0] == BROKEN).tolist()
         texts = self.tokenizer.batch_decode(tokens.clamp(min=0), skip_special_tokens=True)
@@ -258,6 +281,33 @@ class Blip2:
             Text("", reason=NO_NUMBERS) if is_broken else Text(text, is_finished)
             for text, is_finished, is_broken in zip(texts, finished, broken, strict=True)
         ]
+
+
+class _Job:
+    """A batch that has begun: its pictures are seen. Its words start when those of the batch before end."""
+
+    def __init__(self, model: Blip2, seen: Seen, prompts: Sequence[str], decoding: Decoding):
+        self._model, self._given = model, (seen, prompts, decoding)
+        self._end: Callable[[], torch.Tensor] | None = None
+        self.following: Callable[[], _Job | None] = lambda: None
+
+    def start(self) -> None:
+        if self._end is None:
+            self._end = self._model.start(*self._given)
+
+    def texts(self) -> list[Text]:
+        self.start()
+        assert self._end is not None
+        tokens = self._end()
+        # The device writes the next batch while the host checks and stores this one.
+        if (following := self.following()) is not None:
+            with suppress(RuntimeError, MemoryError):  # it fails again, and is reported, when it is asked for
+                following.start()
+        return self._model.texts(tokens)
+
+
+def _greedy(kind: Any, model: Any, embeddings: torch.Tensor, mask: torch.Tensor, ends: Ends) -> torch.Tensor:
+    return write(kind(model, embeddings, mask), len(embeddings), ends)
 
 
 def _torch_dtype(name: str) -> torch.dtype:

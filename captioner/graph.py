@@ -28,31 +28,34 @@ class Graphs:
     def __init__(self, model: Any):
         self._model = model
         self._shapes: dict[tuple[int, int, int], _Shape] = {}  # the shape that was used last stands last
+        self._current: Writing | None = None  # what was begun last
         self.attention_is_ours = _use_our_attention(model)
 
-    def write(self, embeddings: torch.Tensor, mask: torch.Tensor, ends: Ends) -> torch.Tensor:
-        """As `greedy.write`: int64 [captions, ends.maximum] on the CPU.
+    def begin(self, embeddings: torch.Tensor, mask: torch.Tensor, ends: Ends) -> Writing:
+        """Begins to write captions; `Writing.tokens` has them, as `greedy.write` returns them.
 
         `embeddings` are [captions, length, width], `mask` is [captions, length], 0 where a prompt is filled
         up.
         """
+        if self._current is not None:
+            self._current.end()  # two batches of one shape share its memory
+        captions = len(embeddings)
         try:
-            return self._write(embeddings, mask, ends)
+            shape = self._shape(captions, embeddings.shape[1], ends)
+            if missing := shape.captions - captions:
+                embeddings = torch.cat([embeddings, embeddings[-1:].expand(missing, -1, -1)])
+                mask = torch.cat([mask, mask[-1:].expand(missing, -1)])
+            shape.begin(embeddings, mask, ends)
         except (RuntimeError, MemoryError):
             self.forget()  # if memory ran out, a smaller shape needs this memory
             raise
-
-    def _write(self, embeddings: torch.Tensor, mask: torch.Tensor, ends: Ends) -> torch.Tensor:
-        captions = len(embeddings)
-        shape = self._shape(captions, embeddings.shape[1], ends)
-        if missing := shape.captions - captions:
-            embeddings = torch.cat([embeddings, embeddings[-1:].expand(missing, -1, -1)])
-            mask = torch.cat([mask, mask[-1:].expand(missing, -1)])
-        return shape.write(embeddings, mask, ends)[:captions]
+        self._current = Writing(self, shape, captions)
+        return self._current
 
     def forget(self) -> None:
         """Frees the memory of all shapes."""
         self._shapes.clear()
+        self._current = None
 
     def _shape(self, captions: int, prompt: int, ends: Ends) -> _Shape:
         """The smallest shape that there is and that has room, or a new one."""
@@ -80,6 +83,33 @@ def _use_our_attention(model: Any) -> bool:
     return True
 
 
+class Writing:
+    """Captions of one batch that are being written."""
+
+    def __init__(self, graphs: Graphs, shape: _Shape, captions: int):
+        self._graphs, self._shape, self._captions = graphs, shape, captions
+        self._tokens: torch.Tensor | None = None
+        self._error: Exception | None = None
+
+    def end(self) -> None:
+        """Waits until all captions have ended. An error is raised by `tokens`."""
+        if self._tokens is not None or self._error is not None:
+            return
+        try:
+            self._tokens = self._shape.end()[: self._captions]
+        except (RuntimeError, MemoryError) as error:
+            self._error = error
+            self._graphs.forget()
+
+    def tokens(self) -> torch.Tensor:
+        """Int64 [captions, longest], on the CPU; see `greedy.write`."""
+        self.end()
+        if self._tokens is None:
+            assert self._error is not None
+            raise self._error
+        return self._tokens
+
+
 class _Shape:
     """Memory and graph for batches of one shape."""
 
@@ -91,7 +121,8 @@ class _Shape:
         self._places = -(-(prompt + maximum) // _ROUND) * _ROUND
         self._cache = StaticCache(config=model.config, max_cache_len=self._places)
         self._graph: Any = None
-        self._batches = 0
+        self._batches, self._steps = 0, 0
+        self._questions: deque[_Question] = deque()
         of = {"device": self._device}
         self._visible = torch.zeros((captions, self._places), dtype=torch.bool, **of)
         self._positions = torch.zeros((captions, 1), dtype=torch.long, **of)
@@ -105,7 +136,8 @@ class _Shape:
         self._pad = torch.zeros((), dtype=torch.long, **of)
         self._end_tokens: torch.Tensor | None = None
 
-    def write(self, embeddings: torch.Tensor, mask: torch.Tensor, ends: Ends) -> torch.Tensor:
+    def begin(self, embeddings: torch.Tensor, mask: torch.Tensor, ends: Ends) -> None:
+        """Gives the device the prompts and all steps before which no caption may end; waits for nothing."""
         if self._end_tokens is None:  # a model has the same ones always
             self._end_tokens = torch.tensor(ends.tokens, device=self._device)
         self._minimum.fill_(ends.minimum)
@@ -115,20 +147,30 @@ class _Shape:
         if self._batches == 1 and self._device.type == "cuda":
             self._record()
         self._batches += 1
-        step = self._step if self._graph is None else self._graph.replay
-        questions: deque[_Question] = deque()
-        written = 1
-        while written < self._maximum:
-            chunk = min(_CHUNK, self._maximum - written)
-            for _ in range(chunk):
-                step()
-            written += chunk
-            if written > ends.minimum:
-                questions.append(_Question(self._ended))
-            if len(questions) > 1 and questions.popleft().answer():
+        self._steps = 1
+        self._questions.clear()
+        self._step_on(min(max(ends.minimum, 1 + _CHUNK), self._maximum) - 1)
+
+    def end(self) -> torch.Tensor:
+        """Goes on until all captions have ended; their tokens."""
+        while self._steps < self._maximum:
+            self._questions.append(_Question(self._ended))
+            self._step_on(min(_CHUNK, self._maximum - self._steps))
+            # The device has a chunk to do while the host waits for the answer to an earlier question.
+            if len(self._questions) > 1 and self._questions.popleft().answer():
                 break
-        tokens = self._tokens.masked_fill(self._broken[:, None], BROKEN)
-        return tokens.cpu()
+        tokens = self._tokens.masked_fill(self._broken[:, None], BROKEN).cpu()
+        if bool((tokens == BROKEN).any()):
+            # What is no number stays one, even where nobody may look: the next batch would get it.
+            for layer in self._cache.layers:
+                layer.keys.zero_()
+                layer.values.zero_()
+        return tokens
+
+    def _step_on(self, steps: int) -> None:
+        for _ in range(steps):
+            self._step() if self._graph is None else self._graph.replay()
+        self._steps += steps
 
     def _begin(self, embeddings: torch.Tensor, mask: torch.Tensor) -> None:
         """Fills the cache with pictures and prompts, and chooses the first tokens."""

@@ -32,6 +32,7 @@ from .readers import CaptionKey, PictureReaders, ReadPicture
 
 MAX_PIXELS = 100_000_000  # of a picture; larger ones are refused
 SECONDS_PER_IMAGE = 120  # how long it may take to fetch and decode a picture
+DECODERS = 8  # threads that decode at a time: more only wait for the interpreter, and let the model wait
 MAX_REMEMBERED = 10_000  # images whose caption the worker itself remembers
 
 Key = tuple[str, str]  # SHA-256 of the image, recipe_id
@@ -78,6 +79,7 @@ class Worker:
         self.batch_size = BatchSize(batch_size, MAX_BATCH[kind], FIRST_BATCH[kind])
         self.threads = threads or max(2, min(16, os.cpu_count() or 2))
         self.stop = threading.Event()
+        self._decoders = threading.BoundedSemaphore(DECODERS)
         self._remembered: dict[CaptionKey, Caption] = {}
         self._ended = 0.0  # when the last batch ended, by time.perf_counter()
         if not model.prompt_fits("", self.decoding):
@@ -105,7 +107,8 @@ class Worker:
             while not self.stop.is_set() and flow.read():
                 if flow.is_full:
                     flow.caption()
-                    yield flow.take_rows()
+                    if flow.rows:
+                        yield flow.take_rows()
                 elif len(flow.rows) >= self.batch_size.current:
                     yield flow.take_rows()
             while flow.ready or flow.begun:
@@ -146,7 +149,8 @@ class Worker:
                 return ReadPicture(
                     pin, reason="the Parquet file was rewritten since it was ingested: ingest it again"
                 )
-            picture, truncated = self._decode(data)
+            with self._decoders:
+                picture, truncated = self._decode(data)
             return ReadPicture(pin, digest, pixels=np.asarray(picture), truncated=truncated)
         except ImageError as error:
             return ReadPicture(pin, digest, reason=str(error))

@@ -3,8 +3,6 @@
 import functools
 import hashlib
 import io
-import random
-import shutil
 import subprocess
 import sys
 import threading
@@ -26,27 +24,8 @@ from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.checkpoint import CheckpointError
 from pincaption.captioner.model import Decoding, Text, out_of_memory
 from pincaption.captioner.worker import Worker
-from pincaption.drawn import draw
 from pincaption.images.fetch import Fetcher
 from pincaption.store.work import Caption, Pin
-
-
-@pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """0.png to 39.png are drawn, copy.png has the bytes of 0.png.
-
-    broken.jpg, cut.png, empty.png and text.png cannot be read.
-    """
-    folder, rng = tmp_path_factory.mktemp("images"), random.Random(3)
-    for i in range(40):
-        draw.draw(draw.random_scene(rng), rng, (80, 60)).save(folder / f"{i}.png")
-    shutil.copy(folder / "0.png", folder / "copy.png")
-    whole = (folder / "1.png").read_bytes()
-    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff" + bytes(200))
-    (folder / "empty.png").touch()
-    (folder / "text.png").write_text("this is no image")
-    return folder
 
 
 def pins(images: Path, *names: str, prompt: str = "") -> list[Pin]:
