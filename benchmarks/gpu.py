@@ -2,7 +2,7 @@
 a table last.
 
     python benchmarks/gpu.py --minutes 9                       all parts
-    python benchmarks/gpu.py --minutes 4 --parts d,b,f --batches 256 --loops 256,512 --seconds 5
+    python benchmarks/gpu.py --minutes 4 --parts f,b,c --batches 256 --loops 256,512 --seconds 5
     python benchmarks/gpu.py --toy                             the same code on a CPU, at toy size
 
 a  captions of the built-in checkpoint: the same on the GPU as on the CPU?
@@ -13,11 +13,10 @@ c  what the device could do: its matrix rate on the vision tower's shapes, its c
    they allow
 d  two processes on one GPU; a batch that is too large for the memory
 e  `embed train`: pairs/s in bfloat16 and float32
-f  a prototype of the fast path (gpu_loop.py): images/s, and whether its tokens are those of `generate`
-g  the same with torch.compile, which takes minutes to compile
-h  what the GPU and the interpreter do during steps of `embed train`
+f  the model alone: images/s, what its stages take, and whether its tokens are those of `generate`
+g  what the GPU and the interpreter do during steps of `embed train`
 
-A part that fails prints one line, and the others go on. The weights of b, d, f and g are random: their
+A part that fails prints one line, and the others go on. The weights of b, d and f are random: their
 captions are no words.
 """
 
@@ -46,11 +45,11 @@ def main() -> None:
     # Importing torch takes seconds, in which the data are made.
     from gpu_bench import Bench
     from gpu_captions import bound, end_to_end, same_captions, together_and_too_large
-    from gpu_prototype import compiled_prototype, prototype
+    from gpu_model import model_alone
     from gpu_training import embed_training, recorded_training
 
-    functions = same_captions, end_to_end, bound, together_and_too_large, embed_training, prototype
-    parts = dict(zip("abcdefgh", (*functions, compiled_prototype, recorded_training), strict=True))
+    functions = same_captions, end_to_end, bound, together_and_too_large, embed_training, model_alone
+    parts = dict(zip("abcdefg", (*functions, recorded_training), strict=True))
     bench = Bench(began, work, data, chosen)
     device = about(bench.cuda)
     print(f"{device}\n{time.monotonic() - began:.1f} s to import", flush=True)
@@ -86,10 +85,10 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=9)
-    parser.add_argument("--parts", default="a,b,c,d,e,f,g,h")
+    parser.add_argument("--parts", default="a,f,b,c,d,e,g")
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--batches", help="batch sizes of b, comma-separated")
-    parser.add_argument("--loops", help="batch sizes of f, comma-separated; g takes the last")
+    parser.add_argument("--loops", help="batch sizes of f, comma-separated")
     parser.add_argument(
         "--seconds", type=float, default=11, help="of steady work that a figure is taken from"
     )
@@ -102,8 +101,8 @@ def make_data(work: Path, chosen: argparse.Namespace) -> subprocess.Popen[bytes]
     toy = chosen.toy
     wanted = {
         "plain": (12 if toy else 400, "af"),
-        "pictures": (150 if toy else round(32_000 * chosen.seconds / 11), "bdfg"),
-        "export": (400 if toy else 20_000, "eh"),
+        "pictures": (150 if toy else round(45_000 * chosen.seconds / 11), "bdf"),
+        "export": (400 if toy else 20_000, "eg"),
     }
     amounts = [f"--{name}={n}" for name, (n, users) in wanted.items() if set(users) & set(chosen.parts)]
     return subprocess.Popen([sys.executable, str(HERE / "gpu_data.py"), str(work), *amounts])

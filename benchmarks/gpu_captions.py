@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
 import gpu_bound
 import torch
-from gpu_bench import TOKENS, Bench, Claims, Decoding, Fetcher, Options, checks, run, tell_profile, worker
+from gpu_bench import (
+    TOKENS,
+    Bench,
+    Claims,
+    Decoding,
+    Fetcher,
+    Options,
+    checks,
+    graph,
+    run,
+    tell_profile,
+    worker,
+)  # fmt: skip
 from gpu_clock import Load, Stages, in_place_of, profiled
-
-ZONES = ("copy, vision, Q-Former, prefill", "decode steps and words", "the time between batches")
 
 
 def same_captions(bench: Bench) -> None:
@@ -61,7 +68,7 @@ def end_to_end(bench: Bench) -> None:
         model.caption(some, [""] * batch, decoding)  # warms up, and shows how long a batch takes
         began = time.perf_counter()
         model.caption(some, [""] * batch, decoding)
-        limit = batch * max(3, round(bench.seconds / (time.perf_counter() - began)))
+        limit = batch * max(5, round(bench.seconds / (time.perf_counter() - began)))
         if bench.cuda:
             torch.cuda.reset_peak_memory_stats()
         rate = measured_run(bench, conn, batch, limit)
@@ -72,29 +79,15 @@ def end_to_end(bench: Bench) -> None:
         if rate >= max(bench.rates.values()):
             bench.best_batch, bench.peak = batch, torch.cuda.max_memory_allocated() if bench.cuda else 0
     batch = bench.best_batch
-    for name, workers, interval in (
-        ("4 reading threads", 4, 0.005),
-        ("interpreter's switch interval 0.2 ms", None, 0.0002),
-    ):
-        with in_place_of_switch_interval(interval):
-            limit = batch * max(
-                3 if bench.toy else 8, round(bench.seconds * bench.rates.get(batch, 0) / batch)
-            )
-            measured_run(bench, conn, batch, limit, workers, f", {name}")
+    for workers in (4,) if bench.toy else (6, 8):
+        if bench.left() < 40:
+            print(f"no time for {workers} reading threads", flush=True)
+            continue
+        batches = max(4 if bench.toy else 9, round(bench.seconds * bench.rates[batch] / batch))
+        measured_run(bench, conn, batch, batch * batches, workers, f", {workers} reading threads")
     for batch in dict.fromkeys((bench.batches[0] if bench.toy else 16, bench.best_batch)):
         bench.tell("b", f"bare generate, tensors ready, batch {batch}: images/s", bare(bench, batch))
     idle_time(bench, conn)
-
-
-@contextmanager
-def in_place_of_switch_interval(seconds: float) -> Iterator[None]:
-    """How long a thread may hold the interpreter's lock while others wait for it; Python's own is 5 ms."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(seconds)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 def measured_run(
@@ -106,7 +99,10 @@ def measured_run(
         "fetch": [(Fetcher, "fetch")],
         "decode": [(worker, "decode")],
         "copy and normalise": [(model, "pixel_values")],
-        "caption": [(model, "caption")],
+        "prefill": [(graph._Shape, "_begin")],
+        "decode steps": [(graph._Shape, "_step_on")],
+        "to begin": [(model, "begin")],
+        "to write, and to wait for the GPU": [(model, "start"), (graph.Writing, "end")],
         "words": [(model.tokenizer, "batch_decode")],
         "checks": [(checks, "check")],
         "store, commit": [(Claims, "commit")],
@@ -117,6 +113,8 @@ def measured_run(
     with Stages(bench.device, model.model, parts) as stages, load:
         result = bench.captioned(conn, batch, limit, marks, workers)
     steady = [mark for mark in marks if mark[0]]
+    # When the first commit comes, later batches have begun; when the last one comes, none.
+    steady = steady[: max(2, len(steady) - model.ahead)]
     (first, began), (last, ended) = steady[0], steady[-1]
     rate = (last - first) / max(ended - began, 1e-9)
     done = result.captioned + result.rejected + result.failed + result.shared
@@ -125,22 +123,26 @@ def measured_run(
     bench.tell("b", f"{name}: images/s, start and end included, {done} pictures", result.images_per_second)
     bench.tell("b", f"{name}: failed, shared (both should be 0)", f"{result.failed}, {result.shared}")
     s, wall = stages.seconds, result.seconds
-    inner = ("copy and normalise", "vision", "Q-Former", "prefill", "decode steps", "words")
-    s["between steps"] = s["caption"] - sum(s[stage] for stage in inner)
-    outer = ("checks", "store, commit", "store, claim", "store, known captions")
-    s["waiting for pictures and the rest"] = wall - s["caption"] - sum(s[stage] for stage in outer)
-    for stage in (*inner, "between steps", *outer, "waiting for pictures and the rest"):
-        bench.tell("b", f"{name}: {stage}, share of the time", f"{100 * s[stage] / wall:.1f}%")
+    on_device = ("copy and normalise", "vision", "Q-Former", "prefill", "decode steps")
+    for stage in on_device:
+        bench.tell("b", f"{name}: {stage}, of the GPU's time", f"{100 * s[stage] / wall:.1f}%")
+    of_host = (
+        "to begin",
+        "to write, and to wait for the GPU",
+        "words",
+        "checks",
+        "store, commit",
+        "store, claim",
+        "store, known captions",
+    )
+    s["to wait for pictures, and the rest"] = wall - sum(s[stage] for stage in of_host)
+    for stage in (*of_host, "to wait for pictures, and the rest"):
+        bench.tell("b", f"{name}: {stage}, of the main thread's time", f"{100 * s[stage] / wall:.1f}%")
     threads = workers or max(2, min(16, os.cpu_count() or 2))
     for stage in ("fetch", "decode"):
         milli = 1000 * s[stage] / max(stages.calls[stage], 1)
         bench.tell("b", f"{name}: {stage}, milliseconds a picture in one of {threads} threads", milli)
     bench.tell("b", f"{name}: threads busy", f"{100 * (s['fetch'] + s['decode']) / threads / wall:.1f}%")
-    bench.tell(
-        "b",
-        f"{name}: milliseconds of a decode step, eager",
-        1000 * s["decode steps"] / max(stages.calls["decode steps"], 1),
-    )
     if load.busy is not None:
         bench.tell("b", f"{name}: GPU idle by NVML utilisation", f"{100 - 100 * load.busy:.1f}%")
     return rate
@@ -169,41 +171,24 @@ def bare(bench: Bench, batch: int) -> float:
 
 
 def idle_time(bench: Bench, conn: Any) -> None:
-    """Every kernel of a few batches recorded: in which stage does the GPU have nothing to do?"""
-    model, batch = bench.model, bench.best_batch
-    inside, steps = list[tuple[int, int]](), list[int]()
-    inner = model.caption
+    """Every kernel of some batches recorded: how long does the GPU have nothing to do?"""
+    model, batch, moments = bench.model, bench.best_batch, list[int]()
+    inner = model.start
 
-    def caption(*arguments: Any) -> Any:
-        began = time.time_ns()
-        steps.append(0)
-        found = inner(*arguments)
-        inside.append((began, time.time_ns()))
-        return found
+    def written(*arguments: Any) -> Any:
+        moments.append(time.time_ns())
+        return inner(*arguments)
 
-    def before(module: Any, arguments: Any, named: dict[str, Any]) -> None:
-        if named.get("inputs_embeds") is None and not steps[-1]:
-            steps[-1] = time.time_ns()
-
-    zones: dict[str, list[tuple[int, int]]] = {name: [] for name in ("all", *ZONES)}
+    zones: dict[str, list[tuple[int, int]]] = {}
 
     def work() -> None:
-        bench.captioned(conn, batch, 5 * batch)
-        for (began, ended), step in zip(inside, steps, strict=True):
-            zones[ZONES[0]].append((began, step))
-            zones[ZONES[1]].append((step, ended))
-        zones[ZONES[2]] += [(a[1], b[0]) for a, b in itertools.pairwise(inside)]
-        zones["all"].append((inside[0][0], inside[-1][1]))
+        bench.captioned(conn, batch, 7 * batch)
+        zones["all"] = [(moments[1], moments[-1])]
 
-    hook = model.model.language_model.register_forward_pre_hook(before, with_kwargs=True)
-    try:
-        with in_place_of(model, "caption", caption):
-            tell_profile(
-                bench, "b", f"batch {batch}, five batches recorded", profiled(work, zones, bench.device)
-            )
-    finally:
-        hook.remove()
-        del model.caption
+    with in_place_of(model, "start", written):
+        name = f"batch {batch}, five batches recorded"
+        tell_profile(bench, "b", name, profiled(work, zones, bench.device))
+    del model.start
 
 
 def bound(bench: Bench) -> None:
@@ -229,19 +214,20 @@ def together_and_too_large(bench: Bench) -> None:
         bench.free()
         torch.cuda.set_per_process_memory_fraction(allowed / torch.cuda.get_device_properties(0).total_memory)
     sizes: list[int] = []
-    inner = model.caption
+    inner = model.see
 
-    def caption(pictures: Any, *others: Any) -> Any:
+    def see(pictures: Any) -> Any:
         sizes.append(len(pictures))
         if not bench.cuda and len(pictures) > batch // 2:
             raise MemoryError  # at toy size nothing is too large
-        return inner(pictures, *others)
+        return inner(pictures)
 
+    model._graphs.forget()
     try:
-        with in_place_of(model, "caption", caption):
+        with in_place_of(model, "see", see):
             result = bench.captioned(conn, batch, 2 * batch)
     finally:
-        del model.caption
+        del model.see
         if bench.cuda:
             torch.cuda.set_per_process_memory_fraction(1.0)
     done = result.captioned + result.rejected

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-DEVICE_STAGES = ("copy and normalise", "vision", "Q-Former", "prefill", "decode steps", "caption")
+DEVICE_STAGES = ("copy and normalise", "vision", "Q-Former", "prefill", "decode steps")
 
 
 class Stages:
@@ -41,11 +41,7 @@ class Stages:
         for stage, places in self.parts.items():
             for owner, name in places:
                 self._mark(owner, name, stage)
-        modules = (
-            (self.model.vision_model, "vision"),
-            (self.model.qformer, "Q-Former"),
-            (self.model.language_model, ""),
-        )
+        modules = (self.model.vision_model, "vision"), (self.model.qformer, "Q-Former")
         for module, stage in modules:
             self._hook(module, stage)
         return self
@@ -95,8 +91,7 @@ class Stages:
         begun: list[tuple[str, Any]] = []
 
         def before(module: Any, arguments: Any, named: dict[str, Any]) -> None:
-            name = stage or ("decode steps" if named.get("inputs_embeds") is None else "prefill")
-            begun.append((name, self._moment()))
+            begun.append((stage, self._moment()))
 
         def after(module: Any, arguments: Any, output: Any) -> None:
             name, first = begun.pop()

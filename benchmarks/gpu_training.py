@@ -1,4 +1,4 @@
-"""Parts e and h of benchmarks/gpu.py: `embed train` on a GPU."""
+"""Parts e and g of benchmarks/gpu.py: `embed train` on a GPU."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import accelerate
 from accelerate.state import AcceleratorState
 from gpu_bench import Bench, TrainOptions, tell_profile, training
 from gpu_clock import in_place_of, profiled
+from transformers import BertConfig, BertModel
+from worker import word_tokenizer
 
 
 def embed_training(bench: Bench) -> None:
@@ -23,8 +25,16 @@ def embed_training(bench: Bench) -> None:
     kinds = {"n-grams alone, batch 256": small, "n-grams alone, batch 1024": replace(small, batch=1024)}
     if bench.toy:
         kinds = {"n-grams alone, batch 32": replace(small, batch=32)}
+    encoder = str(random_encoder(bench.work / "encoder", small=bench.toy))
+    kinds |= {
+        name.replace("n-grams alone", "encoder of MiniLM's sizes fine-tuned"): replace(
+            options, encoder=encoder
+        )
+        for name, options in kinds.items()
+    }
     for name, options in kinds.items():
-        for precision, workers in (("bf16", 1), ("no", 1), ("bf16", 8))[: 2 if bench.toy else 3]:
+        few = bench.toy or options.trains_encoder
+        for precision, workers in (("bf16", 1), ("no", 1), ("bf16", 8))[: 2 if few else 3]:
             if bench.left() < 25:
                 print("no time for more trainings", flush=True)
                 return
@@ -33,8 +43,19 @@ def embed_training(bench: Bench) -> None:
             bench.tell("e", f"{name}, {dtype}, workers {workers}: pairs/s", rate)
 
 
+def random_encoder(folder: Path, *, small: bool) -> Path:
+    """Writes an encoder of the sizes of all-MiniLM-L6-v2 with random weights: it computes as long as that."""
+    tokeniser = word_tokenizer(30_500)
+    sizes = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+    if small:
+        sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    BertModel(BertConfig(vocab_size=len(tokeniser), **sizes)).save_pretrained(folder)
+    tokeniser.save_pretrained(folder)
+    return folder
+
+
 def recorded_training(bench: Bench) -> None:
-    """Part h."""
+    """Part g."""
     folder = bench.folder("export") / "out"
     options = TrainOptions(every=1_000_000, validation=0.0, batch=32 if bench.toy else 256)
     zones, moments = dict[str, list[tuple[int, int]]](), dict[int, int]()
@@ -49,11 +70,11 @@ def recorded_training(bench: Bench) -> None:
         zones["all"] = [(moments[5], moments[max(moments)])]
 
     found = profiled(work, zones, bench.device)
-    tell_profile(bench, "h", f"embed train, n-grams alone, batch {options.batch}, float32", found)
-    bench.tell("h", "kernels of 25 steps and their start", found.kernels)
+    tell_profile(bench, "g", f"embed train, n-grams alone, batch {options.batch}, float32", found)
+    bench.tell("g", "kernels of 25 steps and their start", found.kernels)
     rate = train_rate(bench, folder, replace(options, seed=1), "no", 1, 25, lambda done, when: on_step(done))
     calls.disable()
-    bench.tell("h", "pairs/s while the interpreter's calls are counted", rate)
+    bench.tell("g", "pairs/s while the interpreter's calls are counted", rate)
     pstats.Stats(calls).sort_stats("tottime").print_stats(14)
 
 
@@ -69,7 +90,8 @@ def train_rate(
     """pairs/s of the steps after the first fifth; `on_done` (steps, time.time_ns()) after each."""
     moments = dict[int, float]()
     steps = min(steps, 12) if bench.toy else steps
-    out = bench.work / f"trained {options.batch} {precision} {workers} {steps} {options.seed}"
+    kind = "encoder" if options.trains_encoder else "n-grams"
+    out = bench.work / f"trained {kind} {options.batch} {precision} {workers} {steps} {options.seed}"
 
     def on_step(what: str, done: int, total: int) -> None:
         if what == "training":

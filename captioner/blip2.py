@@ -8,14 +8,19 @@ These points are easy to get wrong. Tests cover each of them:
 - Prompts of different length are padded to the same length: for OPT between the image tokens and the prompt,
   for Flan-T5 at the end.
 - `generate` does not use the generation_config of the whole model, so every decoding parameter is passed.
+
+Greedy search is a loop of our own (`greedy.py`, on a GPU `graph.py`); every other way is `generate`'s.
 """
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,13 +34,29 @@ from transformers.utils import logging as transformers_logging
 
 from .blip2_layout import filled_in
 from .checkpoint import Checkpoint, CheckpointError
+from .greedy import BROKEN, DecoderSteps, EncoderDecoderSteps, Ends, write
 from .model import Decoding, Text, out_of_memory
 from .preprocessing import read_preprocessing
+
+if TYPE_CHECKING:
+    from .graph import Graphs
 
 _PROMPTS_KEPT = 1024  # prompts whose tokens are remembered
 # T5 has relative positions and takes prompts of any length. This bound only limits the memory.
 _T5_POSITIONS = 2048
+NO_NUMBERS = "the model computed no numbers (NaN) for it; try the dtype float32"
 _MAX_CHARS_PER_TOKEN = 64  # a prompt with more characters per position is too long for certain
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the language model gets of pictures, [batch, queries, width].
+
+    On a GPU, `event` happens when it has been computed.
+    """
+
+    features: torch.Tensor
+    event: Any = None
 
 
 class Blip2:
@@ -46,6 +67,7 @@ class Blip2:
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", dtype: str = "float32"):
+        self.ahead = 0 if device == "cpu" else 2
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self.name = checkpoint.name
         self.preprocessing = read_preprocessing(checkpoint)
@@ -61,10 +83,19 @@ class Blip2:
         shape = (1, 1, 1, 3)
         self._mean = torch.tensor(self.preprocessing["mean"], dtype=torch.float32, device=device).view(shape)
         self._std = torch.tensor(self.preprocessing["std"], dtype=torch.float32, device=device).view(shape)
-        self._prompt_ids = lru_cache(_PROMPTS_KEPT)(self._tokenize)
+        self._prompt_ids = functools.lru_cache(_PROMPTS_KEPT)(self._tokenize)
         # The first call changes the padding settings of the tokenizer. It must happen before threads share
         # it.
         self._prompt_ids("")
+        self._graphs: Graphs | None = None
+        self._stream: Any = None  # of the words, on a GPU
+        self._last: Callable[[], _Job | None] = lambda: None  # the batch that has begun last
+        if device.startswith("cuda"):
+            self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
+        if device.startswith("cuda") and self.decoder_only:
+            from .graph import Graphs
+
+            self._graphs = Graphs(self.model.language_model)
 
     def _check_vocabulary(self) -> None:
         """Raises CheckpointError if tokens have no row in the table of the language model."""
@@ -143,29 +174,141 @@ class Blip2:
 
         The result is float32 [batch, 3, height, width], on the device of the model.
         """
-        pixels = torch.from_numpy(np.asarray(pictures)).to(self.device, non_blocking=True).to(torch.float32)
+        pixels = self._on_device(pictures).to(torch.float32)
         normal: torch.Tensor = (pixels * self.preprocessing["scale"] - self._mean) / self._std
         return normal.permute(0, 3, 1, 2).contiguous()
 
-    @torch.inference_mode()
+    def _on_device(self, pictures: Sequence[np.ndarray] | np.ndarray) -> torch.Tensor:
+        if self.device == "cpu":
+            return torch.from_numpy(np.asarray(pictures))
+        # A copy from pinned memory does not wait for what the GPU computes at the moment.
+        pinned = torch.empty((len(pictures), *pictures[0].shape), dtype=torch.uint8, pin_memory=True)
+        np.stack(list(pictures), out=pinned.numpy())
+        return pinned.to(self.device, non_blocking=True)
+
+    def begin(
+        self, pictures: Sequence[np.ndarray] | np.ndarray, prompts: Sequence[str], decoding: Decoding
+    ) -> Callable[[], list[Text]]:
+        """Begins to caption, and returns a function that writes the texts, in the order of the pictures.
+
+        `pictures` are RGB, uint8 [height, width, 3]. A text continues the prompt of its picture. On a GPU the
+        pictures of one batch can be seen while the texts of another one are checked.
+        """
+        if not self.ahead:
+            return functools.partial(self.caption, pictures, prompts, decoding)
+        before, job = self._last(), _Job(self, self.see(pictures), prompts, decoding)
+        if before is not None:
+            before.following = weakref.ref(job)
+        self._last = weakref.ref(job)
+        return job.texts
+
     def caption(
         self, pictures: Sequence[np.ndarray] | np.ndarray, prompts: Sequence[str], decoding: Decoding
     ) -> list[Text]:
-        """Writes a text about each of `pictures` (RGB, uint8 [height, width, 3]), continuing its prompt."""
-        ids, mask = self.input_ids(prompts)
-        generated = self.model.generate(
-            pixel_values=self.pixel_values(pictures).to(_torch_dtype(self.dtype)),
-            input_ids=ids.to(self.device),
-            attention_mask=mask.to(self.device),
+        """Writes a text about each of `pictures`, as `begin` and the function that it returns do."""
+        return self.texts(self.write(self.see(pictures), prompts, decoding))
+
+    @torch.inference_mode()
+    def see(self, pictures: Sequence[np.ndarray] | np.ndarray) -> Seen:
+        """Runs the vision tower and the Q-Former on pictures (RGB, uint8 [height, width, 3])."""
+        pixels = self.pixel_values(pictures).to(_torch_dtype(self.dtype))
+        features: torch.Tensor = self.model.get_image_features(pixels).pooler_output
+        if not features.is_cuda:
+            return Seen(features)
+        return Seen(features, torch.cuda.current_stream().record_event())
+
+    def write(self, seen: Seen, prompts: Sequence[str], decoding: Decoding) -> torch.Tensor:
+        """The new tokens [batch, any] on the CPU; a row that begins with `BROKEN` is no text."""
+        return self.start(seen, prompts, decoding)()
+
+    def start(self, seen: Seen, prompts: Sequence[str], decoding: Decoding) -> Callable[[], torch.Tensor]:
+        """Starts to `write`, if the device can do that by itself, and returns a function that ends it."""
+        with self._words():
+            ids, mask = (tensor.to(self.device) for tensor in self.input_ids(prompts))
+            if seen.event is not None:
+                self._stream.wait_event(seen.event)
+            embeddings = self.model.get_input_embeddings()(ids)
+            of_pictures = (ids == self._image_token).unsqueeze(-1)
+            embeddings = embeddings.masked_scatter(of_pictures, seen.features.to(embeddings.dtype))
+            minimum = min(decoding.min_new_tokens, decoding.max_new_tokens)
+            ends = Ends(tuple(self.end_tokens), self.pad_token, minimum, decoding.max_new_tokens)
+            if not decoding.is_greedy:
+                end: Callable[[], torch.Tensor] = functools.partial(
+                    self._generate, ids, embeddings, mask, decoding
+                )
+            elif self._graphs is not None:
+                end = self._graphs.begin(embeddings, mask, ends).tokens
+            else:
+                kind = DecoderSteps if self.decoder_only else EncoderDecoderSteps
+                end = functools.partial(_greedy, kind, self.model.language_model, embeddings, mask, ends)
+
+        def in_place() -> torch.Tensor:
+            with self._words():
+                return end()
+
+        return in_place
+
+    @contextmanager
+    def _words(self) -> Iterator[None]:
+        """Where words are computed: on a GPU in a stream of their own, before the other in priority.
+
+        So the GPU sees the next pictures whenever it would wait for the host or for memory.
+        """
+        with torch.inference_mode(), torch.cuda.stream(self._stream) if self._stream else nullcontext():
+            yield
+
+    def _generate(
+        self, ids: torch.Tensor, embeddings: torch.Tensor, mask: torch.Tensor, decoding: Decoding
+    ) -> torch.Tensor:
+        """As `write`, by `generate` of transformers, which knows every way to decode."""
+        generated = self.model.language_model.generate(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
             eos_token_id=self.end_tokens,
             pad_token_id=self.pad_token,
+            **({"input_ids": ids} if self.decoder_only else {}),
             **decoding.parameters(),
         )
         # OPT returns what it was given before the new tokens, T5 one token that starts the text.
-        new = generated[:, ids.shape[1] :] if self.decoder_only else generated[:, 1:]
-        finished = torch.isin(new, torch.tensor(self.end_tokens, device=new.device)).any(1).tolist()
-        texts = self.tokenizer.batch_decode(new, skip_special_tokens=True)
-        return [Text(text, is_finished) for text, is_finished in zip(texts, finished, strict=True)]
+        new: torch.Tensor = generated[:, ids.shape[1] :] if self.decoder_only else generated[:, 1:]
+        return new.cpu()
+
+    def texts(self, tokens: torch.Tensor) -> list[Text]:
+        """The texts of tokens that `write` returned."""
+        finished = torch.isin(tokens, torch.tensor(self.end_tokens)).any(1).tolist()
+        broken = (tokens[:, 0] == BROKEN).tolist()
+        texts = self.tokenizer.batch_decode(tokens.clamp(min=0), skip_special_tokens=True)
+        return [
+            Text("", reason=NO_NUMBERS) if is_broken else Text(text, is_finished)
+            for text, is_finished, is_broken in zip(texts, finished, broken, strict=True)
+        ]
+
+
+class _Job:
+    """A batch that has begun: its pictures are seen. Its words start when those of the batch before end."""
+
+    def __init__(self, model: Blip2, seen: Seen, prompts: Sequence[str], decoding: Decoding):
+        self._model, self._given = model, (seen, prompts, decoding)
+        self._end: Callable[[], torch.Tensor] | None = None
+        self.following: Callable[[], _Job | None] = lambda: None
+
+    def start(self) -> None:
+        if self._end is None:
+            self._end = self._model.start(*self._given)
+
+    def texts(self) -> list[Text]:
+        self.start()
+        assert self._end is not None
+        tokens = self._end()
+        # The device writes the next batch while the host checks and stores this one.
+        if (following := self.following()) is not None:
+            with suppress(RuntimeError, MemoryError):  # it fails again, and is reported, when it is asked for
+                following.start()
+        return self._model.texts(tokens)
+
+
+def _greedy(kind: Any, model: Any, embeddings: torch.Tensor, mask: torch.Tensor, ends: Ends) -> torch.Tensor:
+    return write(kind(model, embeddings, mask), len(embeddings), ends)
 
 
 def _torch_dtype(name: str) -> torch.dtype:

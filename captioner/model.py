@@ -5,7 +5,7 @@ torch is imported inside the functions that need it, so that a plan can be made 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -29,6 +29,11 @@ class Decoding:
     num_beams: int = 1
     no_repeat_ngram: int = 0
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether each token is the most likely one, whatever was written before."""
+        return self.num_beams == 1 and not self.no_repeat_ngram
+
     def parameters(self) -> dict[str, Any]:
         """The arguments of transformers' `generate`.
 
@@ -48,10 +53,14 @@ class Decoding:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """What the model wrote about a picture. `finished` is False if it ran out of tokens before its end."""
+    """What the model wrote about a picture.
+
+    `finished` is False if it ran out of tokens before its end. With a `reason` it could not write anything.
+    """
 
     text: str
-    finished: bool
+    finished: bool = False
+    reason: str | None = None
 
 
 class CaptionModel(Protocol):
@@ -65,6 +74,10 @@ class CaptionModel(Protocol):
     that read pictures call it. `caption` writes one text for each picture, which continues its prompt.
     Pictures are RGB, uint8 [height, width, 3]. The text for a picture must not depend on the others in the
     batch. `caption` raises an error for which `out_of_memory` is true if a smaller batch may fit.
+
+    `begin` is the first half of `caption`: it returns a function that returns the texts, and both may raise
+    such an error. A device that computes by itself goes on in between. `ahead` is how many later batches
+    should have begun when one is ended; with 0 each batch is ended at once.
     """
 
     @property
@@ -85,7 +98,14 @@ class CaptionModel(Protocol):
     @property
     def resample(self) -> Image.Resampling: ...
 
+    @property
+    def ahead(self) -> int: ...
+
     def prompt_fits(self, prompt: str, decoding: Decoding) -> bool: ...
+
+    def begin(
+        self, pictures: Sequence[np.ndarray], prompts: Sequence[str], decoding: Decoding
+    ) -> Callable[[], list[Text]]: ...
 
     def caption(
         self, pictures: Sequence[np.ndarray], prompts: Sequence[str], decoding: Decoding

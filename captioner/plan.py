@@ -19,7 +19,7 @@ from .preprocessing import read_preprocessing
 
 if TYPE_CHECKING:
     from ..images.fetch import Fetcher
-    from .worker import FindCaption, Worker
+    from .worker import FindCaptions, Worker
 
 
 @dataclass(frozen=True)
@@ -102,14 +102,14 @@ class Plan:
             checkpoint = find_checkpoint(checkpoint.reference, checkpoint.revision)
         return Blip2(checkpoint, device, choose_dtype(self.dtype, device))
 
-    def worker(self, find_caption: FindCaption | None = None, fetcher: Fetcher | None = None) -> Worker:
+    def worker(self, find_captions: FindCaptions | None = None, fetcher: Fetcher | None = None) -> Worker:
         """Loads the model and makes a worker. Raises CheckpointError or MemoryError."""
         from .worker import Worker
 
         chosen: dict[str, Any] = {
             "max_pixels": self.max_pixels,
             "seconds_per_image": self.seconds_per_image,
-            "find_caption": find_caption,
+            "find_captions": find_captions,
         }
         return Worker(
             self.load_model(),

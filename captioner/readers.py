@@ -15,7 +15,7 @@ import numpy as np
 from ..store.work import Pin
 
 CaptionKey = tuple[str, str, str]  # SHA-256 of the image, recipe_id, prompt
-_POLL_SECONDS = 0.2  # how long `next` waits for a picture
+_POLL_SECONDS = 0.2  # how long `ready` waits for a picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +40,16 @@ class ReadPicture:
 class PictureReaders:
     """A number of threads that call `read` for one pin after the other.
 
-    `next` returns pictures in the order in which they become ready, so that a slow server delays only its own
-    pictures. A picture that takes longer than `seconds` fails. Its thread is abandoned and a fresh one takes
-    its place.
+    `ready` returns pictures in the order in which they become ready, so that a slow server delays only its
+    own pictures. A picture that takes longer than `seconds` fails. Its thread is abandoned and a fresh one
+    takes its place.
 
     The threads are daemons. Unlike those of ThreadPoolExecutor, a thread that hangs on a dead disk does not
     keep the process from ending.
     """
 
     def __init__(self, read: Callable[[Pin], ReadPicture], threads: int, seconds: float):
-        self.unfinished = 0  # pins that were submitted and not yet returned by `next`
+        self.unfinished = 0  # pins that were submitted and not yet returned by `ready`
         self._read, self._threads, self._seconds = read, threads, seconds
         self._waiting: queue.SimpleQueue[Pin | None] = queue.SimpleQueue()  # None ends a thread
         self._done: queue.SimpleQueue[ReadPicture] = queue.SimpleQueue()
@@ -64,16 +64,16 @@ class PictureReaders:
         self.unfinished += 1
         self._waiting.put(pin)
 
-    def next(self) -> ReadPicture | None:
-        """The next picture that was read or took too long; None if a fifth of a second passed without one."""
-        picture = self._next_overdue()
-        if picture is None:
-            try:
-                picture = self._done.get(timeout=_POLL_SECONDS)
-            except queue.Empty:
-                return None
-        self.unfinished -= 1
-        return picture
+    def ready(self, most: int) -> list[ReadPicture]:
+        """Up to `most` pictures that were read or took too long; waits a fifth of a second for the first."""
+        pictures = self._overdue()
+        with contextlib.suppress(queue.Empty):
+            if not pictures:
+                pictures.append(self._done.get(timeout=_POLL_SECONDS))
+            while len(pictures) < most:
+                pictures.append(self._done.get_nowait())
+        self.unfinished -= len(pictures)
+        return pictures
 
     def close(self) -> None:
         """Drops the pins that nobody reads yet, and lets the threads end."""
@@ -85,16 +85,16 @@ class PictureReaders:
         for _ in range(self._threads):
             self._waiting.put(None)
 
-    def _next_overdue(self) -> ReadPicture | None:
+    def _overdue(self) -> list[ReadPicture]:
         """A picture that takes too long, as failed; its thread is replaced."""
         with self._lock:
             limit = time.monotonic() - self._seconds
             late = next((number for number, (_, since) in self._reading.items() if since < limit), None)
             if late is None:
-                return None
+                return []
             pin, _ = self._reading.pop(late)
         self._start_thread()
-        return ReadPicture(pin, reason=f"took longer than {self._seconds:g} seconds to read")
+        return [ReadPicture(pin, reason=f"took longer than {self._seconds:g} seconds to read")]
 
     def _start_thread(self) -> None:
         threading.Thread(target=self._read_pins, args=[next(self._numbers)], daemon=True).start()

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -23,22 +25,24 @@ from ..images.fetch import Fetcher
 from ..images.truncated import completed
 from ..store.work import Caption, Pin
 from . import checks
-from .batch_size import MAX_BATCH, BatchSize
+from .batch_size import FIRST_BATCH, MAX_BATCH, BatchSize
 from .checkpoint import CheckpointError
 from .model import CaptionModel, Decoding, Text, free_unused_memory, out_of_memory
 from .readers import CaptionKey, PictureReaders, ReadPicture
 
 MAX_PIXELS = 100_000_000  # of a picture; larger ones are refused
 SECONDS_PER_IMAGE = 120  # how long it may take to fetch and decode a picture
+DECODERS = 8  # threads that decode at a time: more only wait for the interpreter, and let the model wait
 MAX_REMEMBERED = 10_000  # images whose caption the worker itself remembers
 
-# (image_sha256, recipe_id) -> a caption that this image has already with this recipe
-FindCaption = Callable[[str, str], Caption | None]
+Key = tuple[str, str]  # SHA-256 of the image, recipe_id
+# The captions that these images have already with these recipes
+FindCaptions = Callable[[Sequence[Key]], dict[Key, Caption]]
 
 
-def no_caption(image_sha256: str, recipe_id: str) -> Caption | None:
-    """The `FindCaption` of a worker without a store: no picture has a caption yet."""
-    return None
+def no_captions(keys: Sequence[Key]) -> dict[Key, Caption]:
+    """The `FindCaptions` of a worker without a store: no picture has a caption yet."""
+    return {}
 
 
 class Worker:
@@ -46,10 +50,10 @@ class Worker:
 
     A `batch_size` of None grows the batch as long as that makes the model faster. In any case a batch is
     halved when memory runs out. `threads` fetch and decode pictures; the default is one per core, between 2
-    and 16. `max_pixels` and `seconds_per_image` limit what a picture may cost. `find_caption` may return a
-    caption that an image has already, so that it is not captioned again. With `accept_truncated`, a JPEG or
-    PNG that ends early is captioned from what is there, and its row says so. Set the event `stop` to end
-    after the current batch.
+    and 16. `max_pixels` and `seconds_per_image` limit what a picture may cost. `find_captions` may
+    return captions that images have already, so that they are not captioned again. With `accept_truncated`, a
+    JPEG or PNG that ends early is captioned from what is there, and its row says so. Set the event `stop` to
+    end after the batches that the model has begun.
 
     Raises CheckpointError if the model has no room for captions of the longest length.
     """
@@ -64,18 +68,20 @@ class Worker:
         fetcher: Fetcher | None = None,
         max_pixels: int = MAX_PIXELS,
         seconds_per_image: float = SECONDS_PER_IMAGE,
-        find_caption: FindCaption = no_caption,
+        find_captions: FindCaptions = no_captions,
         accept_truncated: bool = False,
     ):
         self.model, self.decoding = model, decoding or Decoding()
         self.fetcher = fetcher or Fetcher()
         self.max_pixels, self.seconds_per_image = max_pixels, seconds_per_image
-        self.find_caption, self.accept_truncated = find_caption, accept_truncated
-        largest = MAX_BATCH["cuda" if model.device.startswith("cuda") else "cpu"]
-        self.batch_size = BatchSize(batch_size, largest)
+        self.find_captions, self.accept_truncated = find_captions, accept_truncated
+        kind = "cuda" if model.device.startswith("cuda") else "cpu"
+        self.batch_size = BatchSize(batch_size, MAX_BATCH[kind], FIRST_BATCH[kind])
         self.threads = threads or max(2, min(16, os.cpu_count() or 2))
         self.stop = threading.Event()
+        self._decoders = threading.BoundedSemaphore(DECODERS)
         self._remembered: dict[CaptionKey, Caption] = {}
+        self._ended = 0.0  # when the last batch ended, by time.perf_counter()
         if not model.prompt_fits("", self.decoding):
             raise CheckpointError(
                 f"{model.name} has no room for captions of {self.decoding.max_new_tokens} new tokens: choose "
@@ -93,57 +99,41 @@ class Worker:
     def batches(self, pins: Iterable[Pin]) -> Iterator[list[Caption]]:
         """Like calling the worker, but yields the finished rows of each batch as one list.
 
-        `pins` is read lazily, a little over two batches ahead. If the iterator is closed early, the rows that
-        it has not yielded yet are lost.
+        `pins` is read lazily, a few batches ahead. If the iterator is closed early, the rows that it has not
+        yielded yet are lost.
         """
-        source, more = iter(pins), True
-        readers = PictureReaders(self._read, self.threads, self.seconds_per_image)
-        rows: list[Caption] = []  # finished without the model
-        ready: dict[CaptionKey, ReadPicture] = {}  # waiting for the model
-        duplicates: list[tuple[CaptionKey, Pin]] = []  # pins whose picture and prompt are in `ready` already
+        flow = _Flow(self, iter(pins))
         try:
-            while not self.stop.is_set():
-                size = self.batch_size.current
-                while (
-                    more
-                    and readers.unfinished < 2 * size + self.threads
-                    and len(rows) < size
-                    and not self.stop.is_set()
-                ):
-                    if (pin := next(source, None)) is None:
-                        more = False
-                    elif pin.image_sha256 and (caption := self._shared(pin, pin.image_sha256)):
-                        rows.append(caption)
-                    else:
-                        readers.submit(pin)
-                if len(rows) >= size:
-                    yield rows
-                    rows = []
-                elif not readers.unfinished:
-                    break
-                elif picture := readers.next():
-                    if picture.reason is not None:
-                        rows.append(_failed(picture))
-                    elif caption := self._shared(picture.pin, picture.key[0]):
-                        rows.append(caption)
-                    elif picture.key in ready:
-                        duplicates.append((picture.key, picture.pin))
-                    else:
-                        ready[picture.key] = picture
-                    if len(ready) >= size or len(duplicates) >= 4 * size:
-                        yield rows + self._caption(ready, duplicates)
-                        rows, ready, duplicates = [], {}, []
-            if rows or ready:
-                yield rows + self._caption(ready, duplicates)
+            while not self.stop.is_set() and flow.read():
+                if flow.is_full:
+                    flow.caption()
+                    if flow.rows:
+                        yield flow.take_rows()
+                elif len(flow.rows) >= self.batch_size.current:
+                    yield flow.take_rows()
+            while flow.ready or flow.begun:
+                flow.caption()
+                if flow.rows:
+                    yield flow.take_rows()
+            if flow.rows:
+                yield flow.rows
         finally:
-            readers.close()
+            flow.readers.close()
 
-    def _shared(self, pin: Pin, image_sha256: str) -> Caption | None:
-        """The caption of another pin with the same image, recipe and prompt, as a row of `pin`, or None."""
-        caption = self._remembered.get((image_sha256, pin.recipe_id, pin.prompt)) or self.find_caption(
-            image_sha256, pin.recipe_id
-        )
-        return replace(caption, pin_id=pin.pin_id, shared=True) if caption else None
+    def known(self, pictures: Sequence[tuple[str | None, Pin]]) -> dict[str, Caption]:
+        """{pin_id: row} of the pins whose image has a caption already; takes (SHA-256 of the image, pin)."""
+        found: dict[str, Caption] = {}
+        others: list[tuple[Key, Pin]] = []
+        for digest, pin in pictures:
+            if not digest:
+                continue
+            if caption := self._remembered.get((digest, pin.recipe_id, pin.prompt)):
+                found[pin.pin_id] = caption
+            else:
+                others.append(((digest, pin.recipe_id), pin))
+        stored = self.find_captions(sorted({key for key, _ in others})) if others else {}
+        found |= {pin.pin_id: stored[key] for key, pin in others if key in stored}
+        return {pin_id: replace(caption, pin_id=pin_id, shared=True) for pin_id, caption in found.items()}
 
     def _read(self, pin: Pin) -> ReadPicture:
         """Reads the image of a pin and decodes it to the size that the model wants. Runs in the threads."""
@@ -159,7 +149,8 @@ class Worker:
                 return ReadPicture(
                     pin, reason="the Parquet file was rewritten since it was ingested: ingest it again"
                 )
-            picture, truncated = self._decode(data)
+            with self._decoders:
+                picture, truncated = self._decode(data)
             return ReadPicture(pin, digest, pixels=np.asarray(picture), truncated=truncated)
         except ImageError as error:
             return ReadPicture(pin, digest, reason=str(error))
@@ -186,15 +177,16 @@ class Worker:
                 raise
             return decoded(with_end), True
 
-    def _caption(
-        self, ready: dict[CaptionKey, ReadPicture], duplicates: list[tuple[CaptionKey, Pin]]
-    ) -> list[Caption]:
-        """Rows for the pictures in `ready`, and for the pins that share one of them."""
-        pictures, captions = list(ready.values()), dict[CaptionKey, Caption]()
-        for picture, text in zip(pictures, self._texts(pictures), strict=True):
+    def rows(self, pictures: Sequence[ReadPicture], texts: Sequence[Text]) -> dict[CaptionKey, Caption]:
+        """A row for each of these pictures, by its key, from what the model wrote about it."""
+        rows = dict[CaptionKey, Caption]()
+        for picture, text in zip(pictures, texts, strict=True):
+            if text.reason:
+                rows[picture.key] = _failed(replace(picture, reason=text.reason))
+                continue
             pin = picture.pin
             caption, reason = checks.check(text.text, pin.prompt, text.finished)
-            captions[picture.key] = Caption(
+            rows[picture.key] = self._remembered[picture.key] = Caption(
                 pin_id=pin.pin_id,
                 recipe_id=pin.recipe_id,
                 status="rejected" if reason else "ok",
@@ -203,32 +195,153 @@ class Worker:
                 image_sha256=picture.image_sha256,
                 truncated=picture.truncated,
             )
-        self._remembered |= captions
         while len(self._remembered) > MAX_REMEMBERED:
             self._remembered.pop(next(iter(self._remembered)))
-        shared = [replace(captions[key], pin_id=pin.pin_id, shared=True) for key, pin in duplicates]
-        return [*captions.values(), *shared]
+        return rows
 
-    def _texts(self, pictures: list[ReadPicture]) -> list[Text]:
-        """What the model writes about these pictures, in smaller batches if they do not fit into memory."""
+    def begin(self, pictures: list[ReadPicture]) -> Callable[[], list[Text]]:
+        """Gives pictures to the model, and returns a function that returns what it writes about them."""
+        pixels, prompts = _inputs(pictures)
+        try:
+            end = self.model.begin(pixels, prompts, self.decoding)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            end = _raise_again(error)
+        return functools.partial(self._end, pictures, end, time.perf_counter())
+
+    def _end(self, pictures: list[ReadPicture], end: Callable[[], list[Text]], began: float) -> list[Text]:
+        try:
+            texts = end()
+            now = time.perf_counter()
+            self.batch_size.record(len(pictures), now - max(began, self._ended))
+            self._ended = now
+            return texts
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+        # Outside of the except clause, because the traceback of the error keeps the tensors alive.
+        del end
+        self._shrink(len(pictures))
+        return self._in_smaller_batches(pictures)
+
+    def _shrink(self, n: int) -> None:
+        self.batch_size.shrink(n)
+        free_unused_memory(self.model.device)
+
+    def _in_smaller_batches(self, pictures: list[ReadPicture]) -> list[Text]:
+        """What the model writes about these pictures, for which memory ran out."""
         texts: list[Text] = []
         while part := pictures[len(texts) :][: self.batch_size.current]:
-            began = time.perf_counter()
             try:
-                texts += self.model.caption(
-                    [picture.pixels for picture in part if picture.pixels is not None],
-                    [picture.pin.prompt for picture in part],
-                    self.decoding,
-                )
-                self.batch_size.record(len(part), time.perf_counter() - began)
+                texts += self.model.caption(*_inputs(part), self.decoding)
                 continue
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error):
                     raise
-            # Outside of the except clause, because the traceback of the error keeps the tensors alive.
-            self.batch_size.shrink(len(part))
-            free_unused_memory(self.model.device)
+            self._shrink(len(part))
         return texts
+
+
+class _Flow:
+    """One call of a worker, and where its pins are: being read, ready for the model, in it, or finished.
+
+    The pictures of `begun` batches are in the model. While it works on them, the next ones are read, and the
+    rows of the batch before are made and stored.
+    """
+
+    def __init__(self, worker: Worker, pins: Iterator[Pin]):
+        self.worker, self.pins, self.more = worker, pins, True
+        self.readers = PictureReaders(worker._read, worker.threads, worker.seconds_per_image)
+        self.rows: list[Caption] = []
+        self.ready: dict[CaptionKey, ReadPicture] = {}
+        self.begun: deque[tuple[list[ReadPicture], Callable[[], list[Text]]]] = deque()
+        # Other pins with the picture and the prompt of one that is ready or begun, by its key.
+        self.sharing: dict[CaptionKey, list[Pin]] = {}
+        self.n_sharing = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is enough for a batch, or too much that waits for one."""
+        size = self.worker.batch_size.current
+        return len(self.ready) >= size or self.n_sharing >= 4 * size
+
+    def take_rows(self) -> list[Caption]:
+        """The finished rows, which are no longer kept here."""
+        rows, self.rows = self.rows, []
+        return rows
+
+    def read(self) -> bool:
+        """Lets the threads read ahead, and sorts what they have read. False: everything has been read."""
+        size = self.worker.batch_size.current
+        ahead = (2 + self.worker.model.ahead) * size + self.worker.threads
+        while self.more and len(self.rows) < size and not self.worker.stop.is_set():
+            if (room := ahead - self.readers.unfinished) <= 0:
+                break
+            self._submit(list(itertools.islice(self.pins, min(room, size))))
+        if len(self.rows) >= size:
+            return True
+        if not self.readers.unfinished:
+            return False
+        self._sort(self.readers.ready(max(1, size - len(self.ready))))
+        return True
+
+    def _submit(self, pins: list[Pin]) -> None:
+        self.more = bool(pins)
+        known = self.worker.known([(pin.image_sha256, pin) for pin in pins])
+        self.rows += known.values()
+        for pin in pins:
+            if pin.pin_id not in known:
+                self.readers.submit(pin)
+
+    def _sort(self, pictures: list[ReadPicture]) -> None:
+        """Rows for pictures that could not be read or have a caption; the others wait for the model."""
+        self.rows += [_failed(picture) for picture in pictures if picture.reason is not None]
+        whole = [picture for picture in pictures if picture.reason is None]
+        known = self.worker.known([(picture.image_sha256, picture.pin) for picture in whole])
+        self.rows += known.values()
+        for picture in whole:
+            if picture.pin.pin_id in known:
+                continue
+            if picture.key in self.sharing:
+                self.sharing[picture.key].append(picture.pin)
+                self.n_sharing += 1
+            else:
+                self.sharing[picture.key] = []
+                self.ready[picture.key] = picture
+
+    def caption(self) -> None:
+        """Begins a batch with the pictures that are ready, and ends the oldest one if enough have begun."""
+        if self.ready:
+            pictures = list(self.ready.values())
+            self.begun.append((pictures, self.worker.begin(pictures)))
+            self.ready = {}
+            if len(self.begun) <= self.worker.model.ahead:
+                return
+        self._end()
+
+    def _end(self) -> None:
+        pictures, end = self.begun.popleft()
+        for key, row in self.worker.rows(pictures, end()).items():
+            sharing = self.sharing.pop(key)
+            self.n_sharing -= len(sharing)
+            self.rows += [row, *(replace(row, pin_id=pin.pin_id, shared=True) for pin in sharing)]
+
+
+def _inputs(pictures: list[ReadPicture]) -> tuple[list[np.ndarray], list[str]]:
+    """What a model takes: pixels and prompts."""
+    pixels = [picture.pixels for picture in pictures if picture.pixels is not None]
+    return pixels, [picture.pin.prompt for picture in pictures]
+
+
+def _raise_again(error: Exception) -> Callable[[], list[Text]]:
+    """A function that raises an error of this kind, without the tensors that its traceback keeps alive."""
+    kind, said = type(error), str(error)
+
+    def end() -> list[Text]:
+        raise kind(said)
+
+    return end
 
 
 def _failed(picture: ReadPicture) -> Caption:

@@ -9,6 +9,7 @@ ends the claims, in one transaction: after a crash each pin is either done or fr
 from __future__ import annotations
 
 import functools
+import json
 import os
 import socket
 import sqlite3
@@ -87,51 +88,63 @@ class Claims:
             with transaction(self.conn):
                 if start == 0:
                     self._drop_void_claims()
-                rows = self.conn.execute(
+                # Few statements and one row: other threads may take the interpreter at each of them, and
+                # keep it for milliseconds.
+                (found,) = self.conn.execute(
                     f"""
-                    SELECT p.rowid AS place, p.pin_id, p.image, p.image_sha256, p.image_stamp,
-                        coalesce(nullif(p.prompt, ''), :prompt) AS prompt, {self._recipe} AS recipe_id
-                    {self._open} AND p.rowid > :after
-                    AND NOT EXISTS (
-                        SELECT 1 FROM claims k WHERE k.pin_id = p.pin_id AND k.recipe_id = {self._recipe})
-                    ORDER BY p.rowid LIMIT :n""",
+                    SELECT json_group_array(
+                        json_array(place, pin_id, recipe_id, prompt, image, stamp, digest))
+                    FROM (
+                        SELECT p.rowid AS place, p.pin_id, p.image, p.image_sha256 AS digest,
+                            p.image_stamp AS stamp, coalesce(nullif(p.prompt, ''), :prompt) AS prompt,
+                            {self._recipe} AS recipe_id
+                        {self._open} AND p.rowid > :after
+                        AND NOT EXISTS (
+                            SELECT 1 FROM claims k
+                            WHERE k.pin_id = p.pin_id AND k.recipe_id = {self._recipe})
+                        ORDER BY p.rowid LIMIT :n)""",
                     self._parameters | {"after": start, "n": n},
-                ).fetchall()
-                until = _lease()
-                self.conn.executemany(
-                    "INSERT INTO claims VALUES"
-                    " (:pin_id, :recipe_id, :host, :process_id, :process_started, :until)",
-                    [
-                        self._parameters
-                        | {"pin_id": row["pin_id"], "recipe_id": row["recipe_id"], "until": until}
-                        for row in rows
-                    ],
+                ).fetchone()
+                self.conn.execute(
+                    """
+                    INSERT INTO claims SELECT value ->> 1, value ->> 2, :host, :process_id, :process_started,
+                        :until FROM json_each(:found)""",
+                    self._parameters | {"found": found, "until": _lease()},
                 )
-            if rows:
-                self._after = rows[-1]["place"]
-                self._claimed |= {
-                    row["pin_id"]: (row["prompt"], row["image"], row["image_stamp"]) for row in rows
-                }
+            if rows := sorted(json.loads(found)):
+                self._after = rows[-1][0]
+                self._claimed |= {row[1]: tuple(row[3:6]) for row in rows}
                 return [
-                    Pin(row["pin_id"], row["image"], row["prompt"], row["recipe_id"], row["image_sha256"])
-                    for row in rows
+                    Pin(pin_id, image, prompt, recipe_id, digest)
+                    for _, pin_id, recipe_id, prompt, image, _, digest in rows
                 ]
         return []
 
-    def known(self, image_sha256: str, recipe_id: str) -> Caption | None:
-        """The caption that an image already has with a recipe, whichever pin it was made for, or None.
+    def known(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Caption]:
+        """The captions that images already have with recipes, by (image_sha256, recipe_id).
 
-        A rejected caption counts, a failure does not.
+        It makes no difference which pin they were made for. A rejected caption counts, a failure does not.
         """
-        row = self.conn.execute(
-            "SELECT * FROM captions WHERE image_sha256 = ? AND recipe_id = ? AND status <> 'failed' LIMIT 1",
-            [image_sha256, recipe_id],
-        ).fetchone()
-        if row is None:
-            return None
-        return Caption(
-            row["pin_id"], recipe_id, row["status"], row["text"], row["reason"], image_sha256, row["score"]
+        # One question for all of them: while other threads work, each question waits for the interpreter.
+        rows = self.conn.execute(
+            """
+            SELECT c.* FROM json_each(?) k, captions c WHERE c.recipe_id = k.value ->> 1 AND c.pin_id = (
+                SELECT pin_id FROM captions o WHERE o.image_sha256 = k.value ->> 0
+                AND o.recipe_id = k.value ->> 1 AND o.status <> 'failed' LIMIT 1)""",
+            [json.dumps(keys)],
         )
+        return {
+            (row["image_sha256"], row["recipe_id"]): Caption(
+                row["pin_id"],
+                row["recipe_id"],
+                row["status"],
+                row["text"],
+                row["reason"],
+                row["image_sha256"],
+                row["score"],
+            )
+            for row in rows
+        }
 
     def commit(self, captions: Sequence[Caption], run_id: int | None = None) -> None:
         """Writes captions and the digests of their images, and ends their claims, all or nothing.

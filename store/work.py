@@ -44,8 +44,9 @@ class Work(Protocol):
     """The pins that one run has to caption, wherever they are stored.
 
     `count` says how many pins are left, those included that other processes work on. `claim` reserves up to
-    `n` of them for this process; an empty list means that no free pin is left. `known` returns the caption
-    that an image already has with a recipe, whichever pin it was made for. `commit` writes captions and ends
+    `n` of them for this process; an empty list means that no free pin is left. `known` returns the
+    captions that images already have with recipes, by (image_sha256, recipe_id), whichever pin they were made
+    for. `commit` writes captions and ends
     the claims on their pins, all or nothing. `release` gives back every claim of this process.
     """
 
@@ -53,7 +54,7 @@ class Work(Protocol):
 
     def claim(self, n: int) -> list[Pin]: ...
 
-    def known(self, image_sha256: str, recipe_id: str) -> Caption | None: ...
+    def known(self, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Caption]: ...
 
     def commit(self, captions: Sequence[Caption], run_id: int | None = None) -> None: ...
 

@@ -75,13 +75,8 @@ def texts(
 
 
 def new_tokens(model: Blip2, pixels: np.ndarray, decoding: Decoding) -> list[list[int]]:
-    """The ids that `generate` adds for these pictures, without a prompt."""
-    with pytest.MonkeyPatch.context() as patch:
-        made: list[torch.Tensor] = []
-        generate = model.model.generate
-        patch.setattr(model.model, "generate", lambda **inputs: made.append(generate(**inputs)) or made[-1])
-        model.caption(pixels, [""] * len(pixels), decoding)
-    return made[0][:, model.model.config.num_query_tokens + 1 if model.decoder_only else 1 :].tolist()
+    """The ids of the tokens that the model writes about these pictures, without a prompt."""
+    return model.write(model.see(pixels), [""] * len(pixels), decoding).tolist()
 
 
 class TestInputs:

@@ -1,14 +1,13 @@
 """The worker alone, without a store: every pin gets exactly one row, whatever is wrong with its image."""
 
+import functools
 import hashlib
 import io
-import random
-import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -25,27 +24,8 @@ from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.checkpoint import CheckpointError
 from pincaption.captioner.model import Decoding, Text, out_of_memory
 from pincaption.captioner.worker import Worker
-from pincaption.drawn import draw
 from pincaption.images.fetch import Fetcher
 from pincaption.store.work import Caption, Pin
-
-
-@pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """0.png to 39.png are drawn, copy.png has the bytes of 0.png.
-
-    broken.jpg, cut.png, empty.png and text.png cannot be read.
-    """
-    folder, rng = tmp_path_factory.mktemp("images"), random.Random(3)
-    for i in range(40):
-        draw.draw(draw.random_scene(rng), rng, (80, 60)).save(folder / f"{i}.png")
-    shutil.copy(folder / "0.png", folder / "copy.png")
-    whole = (folder / "1.png").read_bytes()
-    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff" + bytes(200))
-    (folder / "empty.png").touch()
-    (folder / "text.png").write_text("this is no image")
-    return folder
 
 
 def pins(images: Path, *names: str, prompt: str = "") -> list[Pin]:
@@ -135,12 +115,12 @@ def test_any_mix_gives_the_same_row_for_every_pin(opt, images, names, prompts, k
         for i, (name, prompt) in enumerate(zip(names, prompts, strict=False))
     ]
 
-    def remembered(sha, recipe_id):
-        caption = Caption("another pin", "recipe", "ok", "remembered", image_sha256=sha)
-        return caption if sha == "known" else None
+    def remembered(keys):
+        caption = Caption("another pin", "recipe", "ok", "remembered", image_sha256="known")
+        return {key: caption for key in keys if key[0] == "known"}
 
     worker = Worker(
-        opt, Decoding(max_new_tokens=8), batch_size=batch_size, threads=threads, find_caption=remembered
+        opt, Decoding(max_new_tokens=8), batch_size=batch_size, threads=threads, find_captions=remembered
     )
     rows = by_pin(worker(asked))
     assert set(rows) == {pin.pin_id for pin in asked}
@@ -214,7 +194,7 @@ class TestSharing:
     def test_what_the_store_knows_is_not_captioned_again(self, builtin, images, asked):
         first = next(Worker(builtin)(pins(images, "0.png")))
         worker = Worker(
-            builtin, find_caption=lambda sha, recipe_id: first if sha == first.image_sha256 else None
+            builtin, find_captions=lambda keys: {key: first for key in keys if key[0] == first.image_sha256}
         )
         rows = by_pin(worker(pins(images, "copy.png", "0.png")))
         assert sum(asked) == 1
@@ -269,7 +249,7 @@ class TestReadingAhead:
     def test_also_where_everything_is_known(self, opt, images):
         taken: list[int] = []
         worker = Worker(
-            opt, batch_size=4, find_caption=lambda sha, recipe_id: Caption("x", "", "ok", "known")
+            opt, batch_size=4, find_captions=lambda keys: dict.fromkeys(keys, Caption("x", "", "ok", "known"))
         )
         assert len(next(worker.batches(self.endless(images, taken, ["0.png"], image_sha256="abc")))) == 4
         assert len(taken) == 4
@@ -400,12 +380,14 @@ class TestHanging:
 
         last = hashlib.sha256((images / "1.png").read_bytes()).hexdigest()
 
-        def find_caption(image_sha256: str, recipe_id: str) -> None:  # called for each picture that was read
-            if image_sha256 == last:
+        def find_captions(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Caption]:
+            """Called for the pictures that were read."""
+            if last in [image_sha256 for image_sha256, _ in keys]:
                 began.append(time.monotonic())
                 threading.Timer(1, worker.stop.set).start()
+            return {}
 
-        worker = Worker(builtin, batch_size=8, threads=1, fetcher=fetcher, find_caption=find_caption)
+        worker = Worker(builtin, batch_size=8, threads=1, fetcher=fetcher, find_captions=find_captions)
         rows = list(worker([*pins(images, "broken.jpg", "0.png", "1.png"), Pin("slow", f"{server}/hang")]))
         assert 0.9 < time.monotonic() - began[0] < 20
         assert sorted(row.status for row in rows) == ["failed", "ok", "ok"]
@@ -461,12 +443,16 @@ class Small:
         )
         self.picture_size, self.resample = model.picture_size, model.resample
         self.prompt_fits = model.prompt_fits
+        self.ahead = 0
 
     def caption(self, pictures: np.ndarray, prompts: list[str], decoding: Decoding) -> list[Text]:
         self.sizes.append(len(prompts))
         if len(prompts) > self.fits:
             raise self.error("CUDA out of memory. Tried to allocate 20.00 GiB.")
         return self.model.caption(pictures, prompts, decoding)
+
+    def begin(self, pictures: np.ndarray, prompts: list[str], decoding: Decoding) -> Callable[[], list[Text]]:
+        return functools.partial(self.caption, pictures, prompts, decoding)
 
 
 class TestMemory:
