@@ -15,6 +15,7 @@ d  two processes on one GPU; a batch that is too large for the memory
 e  `embed train`: pairs/s in bfloat16 and float32
 f  the model alone: images/s, what its stages take, and whether its tokens are those of `generate`
 g  what the GPU and the interpreter do during steps of `embed train`
+h  the attention of one new token: torch's and ours
 
 A part that fails prints one line, and the others go on. The weights of b, d and f are random: their
 captions are no words.
@@ -45,11 +46,11 @@ def main() -> None:
     # Importing torch takes seconds, in which the data are made.
     from gpu_bench import Bench
     from gpu_captions import bound, end_to_end, same_captions, together_and_too_large
-    from gpu_model import model_alone
+    from gpu_model import attention, model_alone
     from gpu_training import embed_training, recorded_training
 
     functions = same_captions, end_to_end, bound, together_and_too_large, embed_training, model_alone
-    parts = dict(zip("abcdefg", (*functions, recorded_training), strict=True))
+    parts = dict(zip("abcdefgh", (*functions, recorded_training, attention), strict=True))
     bench = Bench(began, work, data, chosen)
     device = about(bench.cuda)
     print(f"{device}\n{time.monotonic() - began:.1f} s to import", flush=True)
@@ -85,7 +86,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=9)
-    parser.add_argument("--parts", default="a,f,b,c,d,e,g")
+    parser.add_argument("--parts", default="a,f,b,c,d,h,e,g")
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--batches", help="batch sizes of b, comma-separated")
     parser.add_argument("--loops", help="batch sizes of f, comma-separated")

@@ -1,8 +1,11 @@
-"""Part f of benchmarks/gpu.py: the model alone, from decoded pictures in host memory to texts."""
+"""Parts f and h of benchmarks/gpu.py: the model alone, from decoded pictures in host memory to texts, and the
+attention of one new token.
+"""
 
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable
@@ -120,3 +123,35 @@ def images_per_second(model: Any, batches: list[list[np.ndarray]]) -> float:
     while begun:
         begun.popleft()()
     return sum(map(len, batches)) / (time.perf_counter() - began)
+
+
+def attention(bench: Bench) -> None:
+    """Part h: heads and widths of OPT-2.7B. Several layers, so that nothing stays near the chip."""
+    heads, width = (4, 16) if bench.toy else (32, 80)
+    ways: dict[str, Callable[..., torch.Tensor]] = {"torch": by_torch}
+    if bench.cuda:
+        from pincaption.captioner.decode_attention import attend
+
+        ways["ours"] = attend
+    for captions, places in ((2, 8),) if bench.toy else ((64, 56), (256, 56), (512, 56), (256, 152)):
+        size = 4 * captions * heads * places * width
+        layers = 1 if bench.toy else max(2, round(1.2e9 / size))
+        of: dict[str, Any] = {"device": bench.device, "dtype": getattr(torch, bench.dtype)}
+        keys, values = torch.randn(2, layers, captions, heads, places, width, **of)
+        query = torch.randn(captions, heads, 1, width, **of) * width**-0.5
+        visible = torch.ones(captions, places, dtype=torch.bool, device=bench.device)
+        pairs = itertools.cycle(zip(keys, values, strict=True))
+        for name, way in ways.items():
+            once = functools.partial(lambda way, *given: way(given[0], *next(given[1]), given[2], 1.0), way)
+            milli = milliseconds(functools.partial(once, query, pairs, visible), bench.device, 50, 5)
+            what = f"attention of one token, {captions} captions, {places} places, {name}"
+            bench.tell("h", f"{what}: milliseconds", milli)
+            bench.tell("h", f"{what}: TB/s", size / milli / 1e9)
+
+
+def by_torch(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visible: torch.Tensor, scaling: float
+) -> torch.Tensor:
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, keys, values, attn_mask=visible[:, None, None], scale=scaling
+    )

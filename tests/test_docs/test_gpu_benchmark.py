@@ -19,6 +19,7 @@ FIGURES = {
     "e": "bfloat16, workers 1: pairs/s",
     "f": "mixed prompts: captions of 12 whose tokens are not generate's",
     "g": "GPU idle by kernel times",
+    "h": "places, torch: milliseconds",
 }
 
 
