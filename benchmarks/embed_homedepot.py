@@ -120,7 +120,7 @@ def shares(model: EmbeddingModel, export: Export, items: torch.Tensor) -> None:
 
     print(
         f"  held-out training queries ({len(task):,} pairs), by the share of the n-grams; the model has "
-        f"{float(model.towers.words_share.sigmoid()):.2f}:"
+        f"{model.towers.share_of_words:.2f}:"
     )
     print("  " + ", ".join(recall(share) for share in (0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1)), flush=True)
 

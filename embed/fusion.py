@@ -1,8 +1,11 @@
-"""How much the model counts beside BM25: chosen on held-out training queries, and saved in the model."""
+"""How much two scores count in their sum: chosen on held-out training queries, and saved in the model.
+
+The two are the model's and BM25's, or, within the model, those of its n-grams and of its text encoder.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,25 +76,49 @@ def tune_fusion(
     kinds = [kind for kind in KINDS if kind in words_scores]
     alone = {kind: _hits(words_scores[kind], task, candidates, known).sum() for kind in kinds}
     kind = max(kinds, key=lambda kind: (alone[kind], kinds.index(kind)))
-    hits = np.zeros(len(WEIGHTS))
+    weight, recall = best_weight(
+        lambda places: standardised(model_scores(places)),
+        lambda places: standardised(words_scores[kind](places)),
+        task,
+        candidates,
+        known,
+    )
+    return Fusion(kind, weight, recall)
+
+
+def best_weight(
+    a: Scores,
+    b: Scores,
+    task: Task,
+    candidates: Candidates,
+    known: np.ndarray,
+    *,
+    weights: Sequence[float] = WEIGHTS,
+    near: float = 0.5,
+) -> tuple[float, float]:
+    """(the best of `weights`, its Recall@10), where a weight w stands for the scores w * a + (1 - w) * b.
+
+    Of equal weights the one nearest to `near` wins, and then the lesser one. The task must have pairs.
+    """
+    hits = np.zeros(len(weights))
     queries = np.unique(task.queries)
     block = max(1, BLOCK_BYTES // (4 * max(1, len(candidates.rows))))
     for first in range(0, len(queries), block):
         some = queries[first : first + block]
         mask = np.isin(task.queries, some)
         part = Task(task.name, task.queries[mask], task.items[mask], task.weights[mask], task.pool)
-        ours, words = standardised(model_scores(some)), standardised(words_scores[kind](some))
-        for place, weight in enumerate(WEIGHTS):
-            table = weight * ours + (1 - weight) * words
+        of_a, of_b = a(some), b(some)
+        for place, weight in enumerate(weights):
+            table = weight * of_a + (1 - weight) * of_b
 
             def of_block(
                 places: np.ndarray, table: torch.Tensor = table, some: np.ndarray = some
             ) -> torch.Tensor:
-                return table[torch.from_numpy(np.searchsorted(some, places))]
+                return table[torch.from_numpy(np.searchsorted(some, places)).to(table.device)]
 
             hits[place] += _hits(of_block, part, candidates, known).sum()
-    best = max(range(len(WEIGHTS)), key=lambda i: (hits[i], -abs(i - len(WEIGHTS) // 2), -i))
-    return Fusion(kind, WEIGHTS[best], round(float(hits[best]) / len(task), 4))
+    best = max(range(len(weights)), key=lambda i: (hits[i], -round(abs(weights[i] - near), 6), -i))
+    return weights[best], round(float(hits[best]) / len(task), 4)
 
 
 def _hits(scores: Scores, task: Task, candidates: Candidates, known: np.ndarray) -> np.ndarray:

@@ -26,7 +26,8 @@ from .inputs import EncoderInput, Items, Queries
 from .sizes import Sizes
 from .text_encoder import TextEncoder, Tokens
 
-# Of the n-grams in a score, at first; the encoder has the rest. An item of mean length uses half of it.
+# Of the n-grams in a score, at first; the encoder has the rest. A training learns it, and held-out queries
+# choose it in the end (validation.py). An item of mean length uses half of it.
 # Held-out training queries of Home Depot chose it (benchmarks/embed_homedepot.py prints other shares).
 WORDS_SHARE = 0.6
 # Of the encoder's vectors of an item's fields, at first; every other field has OTHER_WEIGHT. The n-grams of
@@ -93,6 +94,16 @@ class Towers(nn.Module):
     def dim(self) -> int:
         """How many numbers an embedding has."""
         return sum(self.widths)
+
+    @property
+    def share_of_words(self) -> float:
+        """The share that the n-grams have of a score; 1 without an encoder. It can be set with one."""
+        return float(self.words_share.detach().sigmoid()) if self.encoder else 1.0
+
+    @share_of_words.setter
+    def share_of_words(self, share: float) -> None:
+        with torch.no_grad():
+            self.words_share.copy_(torch.tensor(share).logit())
 
     def queries(self, queries: Queries) -> torch.Tensor:
         """Queries -> embeddings [queries, dim], float32, of length 1.

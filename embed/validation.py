@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from .bm25 import KINDS
-from .fusion import Fusion, tune_fusion
+from .fusion import Fusion, best_weight, tune_fusion
 from .model import EmbeddingModel
 from .pairs import QUERY_QUERY, Pairs, Task
 from .ranking import Candidates, Scores, candidates_of, known_positives, measures, ranks
@@ -23,6 +23,7 @@ VALIDATION_PAIRS = 1_000  # at most, of each task
 # training may look better than it is among all. An encoder that is trained has to encode them each time.
 VALIDATION_CANDIDATES = 20_000
 CANDIDATES_WITH_ENCODER = 5_000
+SHARES = tuple(step / 20 for step in range(1, 20))  # of the n-grams: 0.05, 0.1 ... 0.95
 TUNING_CANDIDATES = 50_000  # the weight of a fusion depends on how many items there are
 
 TaskValidation = TypedDict("TaskValidation", {"recall@10": float, "bm25 recall@10": float})
@@ -88,38 +89,67 @@ class Validation:
     def tune(self, model: EmbeddingModel) -> Fusion | None:
         """How to fuse the model with BM25, chosen on the task with most held-out pairs of queries and items.
 
-        None without such pairs.
+        None without such pairs. Before that it gives the n-grams of a model that has a text encoder the share
+        of a score that is best for the same pairs: what a training learns suits its small batches, in which
+        a text encoder is enough to tell items apart.
         """
         tasks = [ranked.task for name, ranked in self.tasks.items() if name != QUERY_QUERY]
         if not tasks:
             return None
         task = max(tasks, key=len)
         candidates = candidates_of(task, TUNING_CANDIDATES, self.seed)
-        words = {kind: bm25_scores(self.export, self.pairs, task, candidates, kind=kind) for kind in KINDS}
         known = known_positives([self.pairs.tasks], task.name)
-        return tune_fusion(self._scores(model, task, candidates), words, task, candidates, known)
+        queries, items = self._embeddings(model, task, candidates)
+        if model.towers.encoder:
+            self._tune_share(model, queries, items, task, candidates, known)
+            queries, items = self._embeddings(model, task, candidates)
+        words = {kind: bm25_scores(self.export, self.pairs, task, candidates, kind=kind) for kind in KINDS}
+        return tune_fusion(_products(task, queries, items), words, task, candidates, known)
+
+    def _tune_share(
+        self,
+        model: EmbeddingModel,
+        queries: torch.Tensor,
+        items: torch.Tensor,
+        task: Task,
+        candidates: Candidates,
+        known: np.ndarray,
+    ) -> None:
+        towers = model.towers
+        first, share = towers.widths[0], towers.share_of_words
+        words = _products(task, queries[:, first:] / share, items[:, first:])
+        meaning = _products(task, queries[:, :first] / (1 - share), items[:, :first])
+        best, _ = best_weight(words, meaning, task, candidates, known, weights=SHARES, near=share)
+        model.about["words_share"] = {"learned": round(share, 4), "chosen": best}
+        towers.share_of_words = best
 
     def _recall(self, model: EmbeddingModel, ranked: _Ranked) -> float:
         scores = self._scores(model, ranked.task, ranked.candidates)
         return _recall_at_10(ranks(scores, ranked.task, ranked.candidates, ranked.known))
 
     def _scores(self, model: EmbeddingModel, task: Task, candidates: Candidates) -> Scores:
-        used = np.unique(task.queries)
-        queries = model.embed_queries(self._texts(used))
-        targets = (
-            model.embed_queries(self._texts(candidates.rows))
-            if task.name == QUERY_QUERY
-            else model.embed_items(self.export, candidates.rows)
-        )
+        return _products(task, *self._embeddings(model, task, candidates))
 
-        def scores(places: np.ndarray) -> torch.Tensor:
-            return queries[torch.from_numpy(np.searchsorted(used, places)).to(queries.device)] @ targets.T
-
-        return scores
+    def _embeddings(
+        self, model: EmbeddingModel, task: Task, candidates: Candidates
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of the queries of a task, in ascending order, and of the candidates."""
+        queries = model.embed_queries(self._texts(np.unique(task.queries)))
+        if task.name == QUERY_QUERY:
+            return queries, model.embed_queries(self._texts(candidates.rows))
+        return queries, model.embed_items(self.export, candidates.rows)
 
     def _texts(self, places: np.ndarray) -> list[str]:
         texts: list[str] = self.pairs.queries.take(pa.array(places)).to_pylist()
         return texts
+
+
+def _products(task: Task, queries: torch.Tensor, targets: torch.Tensor) -> Scores:
+    """The dot products of a task's queries, which `queries` has in ascending order, with `targets`."""
+    used = np.unique(task.queries)
+    return lambda places: (
+        queries[torch.from_numpy(np.searchsorted(used, places)).to(queries.device)] @ targets.T
+    )
 
 
 def _recall_at_10(rank: np.ndarray) -> float:

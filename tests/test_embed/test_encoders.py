@@ -16,12 +16,13 @@ from pincaption.embed.errors import EmbedError
 from pincaption.embed.model import EmbeddingModel
 from pincaption.embed.ngrams import grams
 from pincaption.embed.options import TrainOptions
-from pincaption.embed.pairs import Pairs
+from pincaption.embed.pairs import QUERY_QUERY, Pairs
 from pincaption.embed.reader import Export
 from pincaption.embed.sizes import Sizes
 from pincaption.embed.start import initial_model
 from pincaption.embed.text_encoder import TextEncoder
 from pincaption.embed.training import train
+from pincaption.embed.validation import SHARES, Validation, hold_out
 
 TINY = Sizes(rows=500, width=32, hidden=32, prefixes=(8, 16))
 OPTIONS = TrainOptions(sizes=TINY, epochs=2, batch=56, every=10, validation=0.1)
@@ -42,6 +43,27 @@ def test_an_encoder_of_transformers_trains_and_loads(
     assert read.texts[0].shape[1] == {"short": 12}.get(name, 64)
     lengths = model.embed_queries(["red mug", "tea " * 100]).norm(dim=1).tolist()
     assert lengths == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_the_share_of_the_ngrams_is_the_best_for_held_out_queries(
+    export: Path, encoders: Path, tmp_path: Path
+) -> None:
+    options = replace(OPTIONS, encoder=str(encoders / "bert"), epochs=0.5)
+    train(export, tmp_path / "m", options, workers=0)
+    model = EmbeddingModel.load(tmp_path / "m")
+    chosen = model.about["words_share"]["chosen"]
+    assert model.towers.share_of_words == pytest.approx(chosen, abs=1e-6)
+    data = Export(export, options.fields)
+    _, held_out, data.hidden_queries = hold_out(Pairs.load(data, "train"), options.validation)
+    validation = Validation(data, held_out, options.seed)
+    sizes = {name: len(pairs) for name, pairs in held_out.tasks.items() if name != QUERY_QUERY}
+    name = max(sizes, key=lambda name: sizes[name])
+    recalls = {}
+    for share in SHARES:
+        model.towers.share_of_words = share
+        recalls[share] = validation(model)[name]["recall@10"]
+    assert recalls[chosen] == max(recalls.values())
+    assert len(set(recalls.values())) > 1
 
 
 def test_the_untrained_model_is_the_encoders_similarity_and_the_overlap_of_ngrams(
