@@ -11,7 +11,8 @@ demo: .venv/core
 test: .venv/dev
 	$(BIN)/python -m pytest -n auto --dist worksteal -m "not slow"
 
-# What needs more than Python (a browser; Ray and Spark as they come); skipped with a message where it is missing.
+# What needs more than Python (a browser; Ray and Spark as they come), skipped with a message where it is missing;
+# and what takes long, above all several processes at once.
 test-all: test test-slow
 
 test-slow: .venv/slow

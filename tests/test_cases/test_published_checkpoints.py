@@ -419,6 +419,7 @@ class TestHub:
         assert text.index("2 files of weights") < bar.start() < text.index("\nloading org/opt-coco (")
         assert b"2 rejected, 0 failed; 0 left" in done.stdout.read()  # what random weights write is no words
 
+    @pytest.mark.slow
     def test_with_json_there_is_no_bar_and_one_object(self, published, tmp_path):
         store = tmp_path / "pins.db"
         drawn(store, tmp_path)

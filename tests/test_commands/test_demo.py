@@ -59,6 +59,7 @@ def test_the_demo_continues_where_it_was_killed(tmp_path: Path) -> None:
     assert (tmp_path / "demo/gallery.html").exists()
 
 
+@pytest.mark.slow
 def test_the_search_of_the_demo_is_trained_once(tmp_path: Path) -> None:
     demo, said = make_demo(tmp_path / "demo", pins=48), list[str]()
     store, folder = Path(demo["store"]), tmp_path / "demo" / "search"

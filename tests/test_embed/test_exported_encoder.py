@@ -30,7 +30,7 @@ TINY = Sizes(rows=500, width=32, hidden=32, prefixes=(8, 16))
 OPTIONS = TrainOptions(sizes=TINY, epochs=2, batch=56, every=10, validation=0.1)
 
 
-@pytest.mark.parametrize("name", [None, "bert", "mean"])
+@pytest.mark.parametrize("name", [None, "bert", pytest.param("mean", marks=pytest.mark.slow)])
 def test_the_exported_encoder_reads_raw_texts_without_our_code(
     export: Path, encoders: Path, tmp_path: Path, name: str | None
 ) -> None:

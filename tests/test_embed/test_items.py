@@ -258,6 +258,7 @@ def test_what_a_stopped_call_made_of_a_text_that_changed_since_is_not_used(
     np.testing.assert_allclose(*vectors, atol=1e-3)  # other batches round in another way
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_file_of_one(
     export: Path, model: Path, loaded: EmbeddingModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

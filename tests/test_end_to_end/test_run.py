@@ -193,6 +193,7 @@ def test_two_processes_share_the_work_from_the_first_batches_on(store: Path) -> 
     assert query(store, "SELECT count(*) FROM claims") == [(0,)]
 
 
+@pytest.mark.slow
 def test_a_device_list_runs_a_process_each(store: Path) -> None:
     found = json.loads(
         captioner(
@@ -204,6 +205,7 @@ def test_a_device_list_runs_a_process_each(store: Path) -> None:
     assert count(store, "SELECT count(*) FROM runs WHERE command = 'run'") >= 1
 
 
+@pytest.mark.slow
 def test_a_limit_is_one_for_all_devices_together(store: Path) -> None:
     words = ("--model", "builtin", "--device", "cpu,cpu", "--batch-size", "4", "--limit", "5", "--json")
     found = json.loads(captioner("run", store, *words).stdout)
@@ -211,6 +213,7 @@ def test_a_limit_is_one_for_all_devices_together(store: Path) -> None:
     assert (count(store), found["remaining"]) == (5, PICTURES - 5)
 
 
+@pytest.mark.slow
 def test_a_limit_is_reached_although_a_process_is_killed(store: Path) -> None:
     """The process that is killed had taken pins. The other device captions them in a second round."""
     words = ["--device", "cpu,cpu", "--batch-size", "4", "--limit", "60", "--json"]

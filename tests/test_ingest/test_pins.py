@@ -442,6 +442,7 @@ def test_relative_images_below_a_folder_whose_name_is_not_utf_8_are_left_out(
     )
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_rows(tmp_path: Path) -> None:
     def peak(rows: int) -> int:
         with pq.ParquetWriter(
