@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -45,6 +46,7 @@ _PROMPTS_KEPT = 1024  # prompts whose tokens are remembered
 # T5 has relative positions and takes prompts of any length. This bound only limits the memory.
 _T5_POSITIONS = 2048
 NO_NUMBERS = "the model computed no numbers (NaN) for it; try the dtype float32"
+_LAYER = re.compile(r".*?\.(layers?|block)\.\d+\.")  # what the name of a layer's tensor begins with
 _MAX_CHARS_PER_TOKEN = 64  # a prompt with more characters per position is too long for certain
 
 
@@ -365,6 +367,16 @@ def _load(checkpoint: Checkpoint, device: str, dtype: str) -> tuple[Any, Any]:
                 f"the weights of {checkpoint.path} {what} {len(keys)} tensors (first: {min(keys)}), captions "
                 "would be random: take a fresh, complete copy"
             )
+    # Parts that config.json does not ask for: the captions would be those of a smaller model.
+    built = {found[0] for key in model.state_dict() if (found := _LAYER.match(key))}
+    layers = [
+        key for key in report["unexpected_keys"] if (found := _LAYER.match(key)) and found[0] not in built
+    ]
+    if layers:
+        raise CheckpointError(
+            f"the weights of {checkpoint.path} have {len(layers)} tensors of layers that config.json does "
+            f"not have (first: {min(layers)}): the files are of two models, take a fresh, complete copy"
+        )
     return tokenizer, model
 
 

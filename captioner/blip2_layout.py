@@ -32,6 +32,7 @@ def check_layout(checkpoint: Checkpoint) -> None:
     _check_config(checkpoint)
     check_weights(checkpoint)
     _check_settings(checkpoint)
+    _check_generation(checkpoint)
     _check_language_model(checkpoint, stored_tensors(checkpoint))
 
 
@@ -94,6 +95,10 @@ def _check_config(checkpoint: Checkpoint) -> None:
             f"{config.get('model_type')!r}, not 'blip-2'; take one such as Salesforce/blip2-flan-t5-xl"
         )
     architectures = config.get("architectures") or [ARCHITECTURE]
+    if not isinstance(architectures, list):
+        raise CheckpointError(
+            f"{checkpoint.path / 'config.json'} has architectures that are no list: take a fresh copy of it"
+        )
     if ARCHITECTURE not in architectures:
         raise CheckpointError(
             f"{checkpoint.title} holds {', '.join(map(str, architectures))}, which does not write captions: "
@@ -218,6 +223,18 @@ def _processor_queries(checkpoint: Checkpoint) -> Any:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _check_generation(checkpoint: Checkpoint) -> None:
+    """Are the end tokens that generation_config.json states ids?"""
+    path = checkpoint.path / "generation_config.json"
+    if not path.exists():
+        return
+    ends = read_json(path).get("eos_token_id")
+    if not all(_is_count(end) for end in (ends if isinstance(ends, list) else [ends]) if end is not None):
+        raise CheckpointError(
+            f"{path} has an eos_token_id that is no id and no list of ids: take a fresh copy of it"
+        )
 
 
 def _part(config: dict[str, Any], name: str) -> dict[str, Any]:

@@ -127,6 +127,8 @@ def with_last_model(conn: Connection, options: Options) -> Options:
 
     Raises CheckpointError if no model is named and the store has not used one.
     """
+    if options.model is not None and not options.model.strip():
+        raise CheckpointError(f"the name of the model is empty: name one, {known_models()}")
     last_model = (last_arguments(conn, "run") or {}).get("model")
     model = options.model or last_model
     if not model:

@@ -176,8 +176,8 @@ def make_demo(
             )
         covered = api.coverage(conn)
         if not sheets.exists() and covered["caption"]:
-            api.sample(conn, sheets, n=40, raters=2, stratify="kind")
-            say(f"wrote sheets on which two people can judge 40 captions to {sheets}")
+            drawn = api.sample(conn, sheets, n=40, raters=2, stratify="kind")
+            say(f"wrote sheets on which two people can judge {plural(drawn['items'], 'caption')} to {sheets}")
         if not is_current(conn, gallery):
             shown = write_gallery(conn, gallery, title=TITLE)
             say(f"wrote {plural(shown, 'picture')} with their captions to {gallery}")

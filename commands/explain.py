@@ -34,7 +34,7 @@ def explain(store: str, pin_id: str, as_json: bool) -> Mapping[str, Any]:
     from ..store import open_store
     from ..store.people import caption_with_author
 
-    conn = open_store(store)
+    conn = open_store(store, read_only=True)
     explanation = explain_pin(conn, pin_id)
     caption = caption_with_author(conn, pin_id)
     if not as_json:

@@ -47,6 +47,8 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
         def run_and_report(*args: Any, debug: bool, as_json: bool, **kwargs: Any) -> None:
             try:
                 result = function(*args, as_json=as_json, **kwargs)
+                if as_json:
+                    click.echo(json.dumps(result, ensure_ascii=False))
             except (click.ClickException, click.exceptions.Exit, click.Abort):
                 raise
             except KeyboardInterrupt:
@@ -60,8 +62,6 @@ def command(name: str) -> Callable[[Callable[..., Any]], click.Command]:
                 if debug:
                     raise
                 raise click.ClickException(printable(sentence_of(error))) from error
-            if as_json:
-                click.echo(json.dumps(result, ensure_ascii=False))
 
         decorated = click.command(name)(run_and_report)
         decorated.params += [

@@ -39,6 +39,8 @@ def find_sources(sources: Iterable[str], *, any_name: bool = False) -> list[str]
     """
     files: dict[str, None] = {}  # used as an ordered set
     for source in sources:
+        if not source.strip():  # a path without a name is the current folder
+            raise SourceError("a source has an empty name: is a variable of the shell not set?")
         files.update(dict.fromkeys([source] if source == "-" else _files_of(source, any_name)))
     return list(files)
 

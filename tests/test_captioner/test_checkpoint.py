@@ -143,6 +143,27 @@ def test_missing_tensors_are_not_made_up(t5_folder, tmp_path):
     assert "qformer.encoder.layer.1.crossattention" in sentence
 
 
+@pytest.mark.parametrize("part", ["text_config", "qformer_config", "vision_config"])
+def test_weights_of_more_layers_than_the_configuration_has(model, folder, part):
+    config = json.loads((folder / "config.json").read_text())
+    layers = "num_layers" if part == "text_config" and not model.decoder_only else "num_hidden_layers"
+    config[part][layers] -= 1
+    (folder / "config.json").write_text(json.dumps(config))
+    assert "tensors of layers that config.json does not have" in refusal(folder)
+
+
+@pytest.mark.parametrize("text", ["{bad", '{"eos_token_id": "x"}', '{"eos_token_id": [3, null, "x"]}'])
+def test_a_broken_generation_config(folder, text):
+    (folder / "generation_config.json").write_text(text)
+    assert "generation_config.json" in refusal(folder)
+
+
+def test_architectures_that_are_no_list(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architectures": 5}))
+    assert "architectures that are no list" in refusal(folder)
+
+
 def test_tensors_of_another_shape(t5_folder, tmp_path):
     folder = shutil.copytree(t5_folder, tmp_path / "copy")
     tensors = load_file(folder / "model.safetensors")

@@ -356,9 +356,14 @@ def test_the_first_run_must_name_a_model_and_learns_which_there_are(store: Path,
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_output_that_cannot_be_written_is_no_traceback(store: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_output_that_cannot_be_written_is_no_traceback(store: Path, options: list[str]) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [*CAPTIONER, "stats", str(store)], stdout=full, stderr=subprocess.PIPE, text=True, timeout=200
+            [*CAPTIONER, "stats", str(store), *options],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=200,
         )
     assert done.returncode != 0
