@@ -9,6 +9,7 @@ from typing import TypedDict
 import numpy as np
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 
 from .bm25 import KINDS
 from .fusion import Fusion, best_weight, tune_fusion
@@ -101,8 +102,9 @@ class Validation:
         known = known_positives([self.pairs.tasks], task.name)
         queries, items = self._embeddings(model, task, candidates)
         if model.towers.encoder:
+            before = model.towers.share_of_words
             self._tune_share(model, queries, items, task, candidates, known)
-            queries, items = self._embeddings(model, task, candidates)
+            queries, items = (_with_share(vectors, model, before) for vectors in (queries, items))
         words = {kind: bm25_scores(self.export, self.pairs, task, candidates, kind=kind) for kind in KINDS}
         return tune_fusion(_products(task, queries, items), words, task, candidates, known)
 
@@ -142,6 +144,14 @@ class Validation:
     def _texts(self, places: np.ndarray) -> list[str]:
         texts: list[str] = self.pairs.queries.take(pa.array(places)).to_pylist()
         return texts
+
+
+def _with_share(vectors: torch.Tensor, model: EmbeddingModel, before: float) -> torch.Tensor:
+    """The embeddings that the model gives now, from those that it gave with another share of the n-grams."""
+    first, share = model.towers.widths[0], model.towers.share_of_words
+    meaning = vectors[:, :first] * ((1 - share) / (1 - before)) ** 0.5
+    words = vectors[:, first:] * (share / before) ** 0.5
+    return F.normalize(torch.cat([meaning, words], 1), dim=1)
 
 
 def _products(task: Task, queries: torch.Tensor, targets: torch.Tensor) -> Scores:

@@ -22,7 +22,7 @@ from pincaption.embed.sizes import Sizes
 from pincaption.embed.start import initial_model
 from pincaption.embed.text_encoder import TextEncoder
 from pincaption.embed.training import train
-from pincaption.embed.validation import SHARES, Validation, hold_out
+from pincaption.embed.validation import SHARES, Validation, _with_share, hold_out
 
 TINY = Sizes(rows=500, width=32, hidden=32, prefixes=(8, 16))
 OPTIONS = TrainOptions(sizes=TINY, epochs=2, batch=56, every=10, validation=0.1)
@@ -63,6 +63,12 @@ def test_the_share_of_the_ngrams_is_the_best_for_held_out_queries(
         model.towers.share_of_words = share
         recalls[share] = validation(model)[name]["recall@10"]
     assert recalls[chosen] == max(recalls.values())
+    # What the fusion was tuned with is what the model gives now.
+    queries = model.embed_queries(["red mug", "", "unheard of"])
+    model.towers.share_of_words = 0.3
+    before = model.embed_queries(["red mug", "", "unheard of"])
+    model.towers.share_of_words = SHARES[-1]
+    assert torch.allclose(_with_share(before, model, 0.3), queries, atol=1e-5)
     assert len(set(recalls.values())) > 1
 
 
