@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..sources.cells import RowError, convert_column, identifier, row_as_json, text_column
+from ..sources.cells import MISSING_WORDS, RowError, convert_column, identifier, row_as_json, text_column
 from ..sources.columns import ColumnsRead
 from ..sources.dates import moment
 from ..sources.report import Report
@@ -132,7 +132,7 @@ def converter(name: str, wanted: FieldType, required: bool) -> Callable[[Any], A
 
 
 def _count(value: Any) -> int:
-    if is_missing(value):
+    if is_missing(value) or (isinstance(value, str) and value.strip() in MISSING_WORDS | {""}):
         return 1
     try:
         exact = Decimal(value.strip()) if isinstance(value, str) else value
