@@ -16,7 +16,7 @@ from .formats import table_format
 from .locations import open_source
 from .names import plain
 from .read_as import ReadAs
-from .rows import CHUNK, EXCERPT, MAX_LINE, BadRow, Rows, SourceError
+from .rows import CHUNK, EXCERPT, MAX_LINE, BadRow, EmptySource, Rows, SourceError
 
 csv.field_size_limit(MAX_LINE)
 
@@ -25,9 +25,11 @@ _SEP = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # a first line that tells E
 _QUOTED = re.compile(r'"[^"]*"')
 
 
-def column_names(source: str, wanted: Wanted) -> list[str] | None:
+def column_names(source: str, wanted: Wanted) -> list[str]:
     with open_cells(source, wanted.read_as) as table:
-        return table.names or None
+        if not table.names or (wanted.read_as.names and next(table.rows, None) is None):
+            raise EmptySource(source)
+        return table.names
 
 
 def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow | ColumnsRead]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import NotRequired, TypedDict
 
+from ..common.terminal import plural
 from .columns import ColumnsRead, Wanted
 from .json_shape import jq
+from .locations import Found
 from .names import listed
 from .rows import SourceError
 
@@ -36,6 +38,7 @@ class ReadReport(TypedDict):
     tables: list[TableColumns]  # at most 20
     more_tables: NotRequired[int]  # files with other columns beyond these
     remarks: list[str]
+    skipped_by_ending: NotRequired[dict[str, int]]  # files in folders that are no tables by their names
 
 
 class Report:
@@ -45,6 +48,9 @@ class Report:
         self._tables: dict[tuple[object, ...], TableColumns] = {}
         self._more = 0
         self._remarks: dict[str, None] = {}
+        self._skipped = Counter[str]()  # ending -> files
+        self._system = list[str]()
+        self._empty = list[str]()
 
     def add(self, read: ColumnsRead, wanted: Wanted, table: str = "", unread: Collection[str] = ()) -> None:
         """Adds a source. `unread` are fields that the command knows and does not read."""
@@ -79,8 +85,36 @@ class Report:
         if len(self._remarks) < MAX_REMARKS:
             self._remarks[_text(text)] = None
 
+    def skip(self, found: Found) -> None:
+        """Adds the files in folders and behind globs that are not read."""
+        self._skipped.update(found.skipped)
+        self._system += found.system
+
+    def empty(self, source: str) -> None:
+        """Adds a file with nothing in it."""
+        self._empty.append(source)
+
+    def _of_files(self) -> Iterator[str]:
+        """What is said of files that were not read or had nothing in them."""
+        if n := self._skipped.total():
+            by_ending = [f"{k:,} {ending or 'no extension'}" for ending, k in self._skipped.most_common(8)]
+            dots = ["..."] if len(self._skipped) > 8 else []
+            are = "is no table by its name" if n == 1 else "are no tables by their names"
+            yield f"{plural(n, 'file')} skipped, which {are} ({', '.join(by_ending + dots)})"
+        if n := len(self._system):
+            examples = ", ".join(dict.fromkeys(_text(name) for name in self._system[:4]))
+            yield f"{plural(n, 'file')} skipped, hidden or of systems ({examples})"
+        if n := len(self._empty):
+            such = "" if n == 1 else f"{n:,} files are empty, such as "
+            yield f"{such}{_text(self._empty[0])}{' is empty' if n == 1 else ''}"
+
     def as_json(self) -> ReadReport:
-        report: ReadReport = {"tables": list(self._tables.values()), "remarks": list(self._remarks)}
+        report: ReadReport = {
+            "tables": list(self._tables.values()),
+            "remarks": [*self._of_files(), *self._remarks],
+        }
+        if self._skipped:
+            report["skipped_by_ending"] = dict(self._skipped.most_common())
         if self._more:
             report["more_tables"] = self._more
         return report

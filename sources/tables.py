@@ -9,24 +9,24 @@ A new format is one more module with the functions of `Reader`, and a line in RE
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from . import csv_reader, excel_reader, json_reader, parquet_reader
 from .columns import ColumnsRead, Wanted
 from .folders import differing
 from .formats import format_of
-from .locations import errors_name, find_sources
+from .locations import errors_name, find_sources, look_for
 from .read_as import ReadAs
 from .report import Report
-from .rows import BadRow, Rows, SourceError
+from .rows import BadRow, EmptySource, Rows, SourceError
 
 
 class Reader(Protocol):
     """What a module that reads one format of tables has."""
 
     def column_names(self, source: str, wanted: Wanted) -> list[str] | None:
-        """The columns by header or schema; None for an empty file, and for a format without a header."""
+        """The columns by header or schema; None for a format without a header. Raises EmptySource."""
 
     def read_rows(self, source: str, wanted: Wanted) -> Iterator[Rows | BadRow | ColumnsRead]:
         """The table's rows in order, and once what its columns are.
@@ -46,13 +46,25 @@ READERS: Mapping[str, Reader] = {
 }
 
 
-def check_columns(sources: Iterable[str], wanted: Wanted) -> None:
-    """Opens every table and reads its header alone. Raises SourceError where `read_tables` would."""
-    for source in tables_of(sources, wanted.read_as):
-        if source == "-":
+def check_columns(sources: Iterable[str], wanted: Wanted, only: Collection[str] | None = None) -> None:
+    """Opens every table and reads its header alone. Raises SourceError where `read_tables` would.
+
+    A file with nothing in it is an error, too. One of several in a folder or behind a glob is none, because
+    Spark writes such parts. With `only`, the other files are not opened.
+    """
+    found = look_for(sources, any_name=wanted.read_as.format is not None)
+    empty: list[EmptySource] = []
+    for source in found.files:
+        if source == "-" or (only is not None and source not in only):
             continue
         with errors_name(source):
-            names = _reader_of(source, wanted).column_names(source, wanted)
+            try:
+                names = _reader_of(source, wanted).column_names(source, wanted)
+            except EmptySource as error:
+                empty.append(error)
+                if source in found.named or len(empty) == len(found.files):
+                    raise empty[0] from None
+                continue
             if names is not None:
                 wanted.match(source, names)
 
@@ -68,8 +80,11 @@ def read_tables(
     columns: Mapping[str, str] | None,
     required: Sequence[str],
 ) -> Iterator[Rows | BadRow]:
-    """The rows of all `sources` in order, with the values of `fields`: see `read_wanted`."""
-    for rows in read_wanted(sources, Wanted(fields, columns, required)):
+    """The rows of all `sources` in order, with the values of `fields`: see `check_columns`, `read_wanted`."""
+    wanted = Wanted(fields, columns, required)
+    sources = list(sources)
+    check_columns(sources, wanted)
+    for rows in read_wanted(sources, wanted):
         if not isinstance(rows, ColumnsRead):
             yield rows
 
@@ -87,16 +102,26 @@ def read_wanted(
     source has it, and the error comes after the last row.
     """
     unseen, any_row = dict(wanted.columns or {}), False
-    for source in tables_of(sources, wanted.read_as):
+    found = look_for(sources, any_name=wanted.read_as.format is not None)
+    if report:
+        report.skip(found)
+    for source in found.files:
+        is_empty = True
         with errors_name(source):
             of_folders = wanted.of_folders(source)
             for rows in _reader_of(source, wanted).read_rows(source, wanted):
+                if not isinstance(rows, ColumnsRead) or rows.names:
+                    is_empty = False
                 if isinstance(rows, Rows):
                     any_row = True
                     if of_folders:
                         _add_folders(rows, of_folders, wanted, report)
                     unseen = {field: column for field, column in unseen.items() if field not in rows.columns}
                 yield rows
+        if is_empty and source == "-":
+            raise EmptySource(source)
+        if is_empty and report:
+            report.empty(source)
     if any_row:
         for field, column in unseen.items():
             raise SourceError(
