@@ -45,6 +45,10 @@ MISSING_WORDS = EXCEL_ERRORS.union(
 # A word of these alone as an id is no id: else all rows without one would be one pin. "none" may be a name.
 MISSING_IDS = EXCEL_ERRORS.union(["nan", "NaN", "null", "NULL", "None", "<NA>", "\\N", "NaT"])
 _PLACEHOLDERS = {word.lower() for word in MISSING_WORDS} | {"", "n/a", "na", "#n/a", "nil", "-", "--", "?"}
+# Blanks, and what stands at the ends of ids without being seen: marks of byte order, width and direction.
+_EDGES = (
+    "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b\u200c\u200d\u2060\u200e\u200f\u00ad"
+)
 _PLAIN_ID = re.compile(r"[\w:/-]+", re.ASCII)  # as most are: nothing has to be changed
 # A float as Python, pandas and databases write it, and as Java and Spark do from ten million on.
 _FLOAT = re.compile(r"(-?(?:0|[1-9]\d*))\.0+|-?[1-9]\.\d+E\d{1,2}", re.ASCII)
@@ -162,7 +166,7 @@ def identifier(value: Any, name: str = "pin_id", longest: float = MAX_ID) -> str
         if isinstance(value, float):
             _check_exact(value, name)
         value = int(value)
-    text = (text_of(name, value) or "").strip()
+    text = (text_of(name, value) or "").strip(_EDGES)
     if not text or text in MISSING_IDS:
         raise RowError(f"no {name}")
     if len(text) > longest:

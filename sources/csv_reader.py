@@ -22,6 +22,7 @@ csv.field_size_limit(MAX_LINE)
 
 DELIMITERS = ",;\t|"  # in many countries spreadsheets write semicolons
 _SEP = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # a first line that tells Excel the delimiter
+_END_OF_FILE = "\x1a"  # what DOS and old databases write as the last character
 _QUOTED = re.compile(r'"[^"]*"')
 
 
@@ -214,7 +215,7 @@ def _rows(source: str, lines: _Lines, delimiter: str, width: int) -> Iterator[tu
             continue
         if reason:
             lines.give_back_all_but(1)
-        elif not cells:
+        elif not cells or cells == [_END_OF_FILE]:
             continue
         elif any(cells[width:]):
             reason = "more cells than the header has columns"

@@ -57,6 +57,8 @@ def _rows_of(source: str, wanted: Wanted) -> Iterator[tuple[list[str], Iterator[
         raise SourceError("Excel files cannot be read from standard input: name a file")
     if wanted.read_as.names:
         raise SourceError(f"{source} is an Excel file: --columns is for CSV and TSV without a header")
+    if wanted.read_as.encoding:
+        raise SourceError(f"{source} is an Excel file, whose text is Unicode: --encoding is for CSV and JSON")
     try:
         import openpyxl
     except ImportError:

@@ -62,6 +62,8 @@ def _check_options(source: str, wanted: Wanted) -> None:
         raise SourceError("Parquet cannot be read from standard input: name a file")
     if wanted.read_as.names:
         raise SourceError(f"{source} is Parquet, which names its columns: --columns is for CSV and TSV")
+    if wanted.read_as.encoding:
+        raise SourceError(f"{source} is Parquet, whose text is UTF-8: --encoding is for CSV and JSON")
 
 
 @contextmanager

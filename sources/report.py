@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from shlex import quote
 from typing import NotRequired, TypedDict
 
 from ..common.terminal import plural
 from .columns import ColumnsRead, Wanted
 from .json_shape import jq
 from .locations import Found
-from .names import listed
 from .rows import SourceError
 
 MAX_SETS = 20  # different sets of columns that are remembered
 MAX_NAMES = 100  # names of ignored columns that are remembered of a set
 MAX_REMARKS = 20
 _REASONS_SHOWN = 3
+_NO_JSON = "not valid JSON"
 _OF_ENCODING = re.compile(r"(?:\w+ is )?not valid UTF-8")  # of a line, or of the cell of a field
 
 
@@ -181,8 +182,10 @@ def nothing_understood(source: str, reasons: Counter[str], read: ColumnsRead | N
     name = "standard input" if source == "-" else source
     rows = "its only row was" if n == 1 else f"all {n:,} rows were"
     sentence = f"nothing of {name} could be used: {rows} rejected, see the table rejected_rows ({why}{more})"
-    if read:
-        sentence += f"; its columns: {listed(read.names)}{_mend(source, read, wanted)}"
+    if read and not read.names and any(reason.startswith(_NO_JSON) for reason in reasons):
+        sentence += "; if it is CSV, say so with --format csv" if wanted.columns is not None else ""
+    elif read:
+        sentence += f"; {wanted.these(source, read.names)}{_mend(source, read, wanted)}"
     if any(map(is_of_encoding, reasons)):
         sentence += "; if it is in another encoding, say which with --encoding cp1252"
     return sentence
@@ -200,5 +203,7 @@ def _mend(source: str, read: ColumnsRead, wanted: Wanted) -> str:
     for group in wanted.required:
         field = group.partition("|")[0]
         if not (read.columns.keys() | read.folders.keys()) & set(group.split("|")):
-            return wanted.map_advice(field, read.names)
+            column = wanted.column_of(field)
+            mapped = f"; no row has {column!r} (--map {field}={quote(column)})" if column != field else ""
+            return mapped + wanted.map_advice(source, field, read.names)
     return ""

@@ -10,6 +10,7 @@ A new format is one more module with the functions of `Reader`, and a line in RE
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from shlex import quote
 from typing import Protocol
 
 from . import csv_reader, excel_reader, json_reader, parquet_reader
@@ -101,7 +102,7 @@ def read_wanted(
     mapped column that is missing. JSON has no header: there a mapped column is missing if no row of any
     source has it, and the error comes after the last row.
     """
-    unseen, any_row = dict(wanted.columns or {}), False
+    unseen, seen = dict(wanted.columns or {}), set[str]()
     found = look_for(sources, any_name=wanted.read_as.format is not None)
     if report:
         report.skip(found)
@@ -113,19 +114,25 @@ def read_wanted(
                 if not isinstance(rows, ColumnsRead) or rows.names:
                     is_empty = False
                 if isinstance(rows, Rows):
-                    any_row = True
                     if of_folders:
                         _add_folders(rows, of_folders, wanted, report)
+                    seen.update(rows.columns)
                     unseen = {field: column for field, column in unseen.items() if field not in rows.columns}
                 yield rows
         if is_empty and source == "-":
             raise EmptySource(source)
         if is_empty and report:
             report.empty(source)
-    if any_row:
-        for field, column in unseen.items():
+    # Without a required field all rows are rejected, and the command says why.
+    missing = {
+        name for group in wanted.required for name in group.split("|") if not seen & {*group.split("|")}
+    }
+    for field, column in unseen.items():
+        if seen and field not in missing:
+            of = found.files[0] if len(found.files) == 1 else f"the {len(found.files):,} sources"
             raise SourceError(
-                f"no row has {column!r} (--map {field}={column}): the rows were read without it"
+                f"no row of {'standard input' if of == '-' else of} has {column!r}"
+                f" (--map {field}={quote(column)}): the rows were read without it"
             )
 
 
