@@ -10,6 +10,7 @@ from pathlib import Path
 
 import openpyxl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -64,6 +65,21 @@ def test_a_row_in_another_encoding_is_rejected_with_the_option_to_use(tmp_path: 
     assert "not valid UTF-8 (is it another encoding? --encoding cp1252)" in said(
         "ingest", "pins", tmp_path / "s.db", tmp_path / "p.csv"
     )
+
+
+def test_an_encoding_is_refused_where_there_is_none_to_say(tmp_path: Path) -> None:
+    workbook(tmp_path / "p.xlsx", [["pin_id"], [1]])
+    pq.write_table(pa.table({"pin_id": [1]}), tmp_path / "p.parquet")
+    for name in ("p.xlsx", "p.parquet"):
+        sentence = refused("ingest", "pins", tmp_path / "s.db", tmp_path / name, "--encoding", "cp1252")
+        assert "--encoding is for CSV and JSON" in sentence
+
+
+@pytest.mark.parametrize("content", ["pin_id,title\n1,Mug\n\x1a", "pin_id\r\n1\r\n\x1a"])
+def test_the_mark_of_dos_at_the_end_is_no_row(tmp_path: Path, content: str) -> None:
+    (tmp_path / "p.csv").write_text(content, newline="")
+    found = counts("ingest", "pins", tmp_path / "s.db", tmp_path / "p.csv")
+    assert (found["pins"], found["rejected"]) == (1, 0)
 
 
 def test_an_encoding_that_is_none_is_wrong_usage(tmp_path: Path) -> None:
