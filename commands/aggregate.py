@@ -13,7 +13,7 @@ from ..common.terminal import plural, printable, steps, wrapped
 from .explain import explain
 from .ingest_counts import print_columns, print_left_empty, print_rejected
 from .table_options import table_options
-from .verbs import STORE, Verbs, pair, verb
+from .verbs import STORE, Verbs, pairs, verb
 
 if TYPE_CHECKING:
     from ..filters.boards import BoardsResult
@@ -151,7 +151,7 @@ def boards(
 
     if (*boards, *saves).count("-") > 1:
         raise click.UsageError("only one table can come from standard input: name a file for the other")
-    mapping = dict(map(pair, columns))
+    mapping = pairs(columns)
     with steps(_UNITS) as on_step:
         counts = api.aggregate_boards(
             store,
@@ -307,7 +307,7 @@ def queries(
     """
     from .. import api
 
-    mapping = dict(map(pair, columns))
+    mapping = pairs(columns)
     with steps(_UNITS) as on_step:
         counts = api.aggregate_queries(
             store,

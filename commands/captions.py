@@ -9,7 +9,7 @@ import click
 
 from ..common.terminal import plural, steps
 from .table_options import MAP, one_list, table_options
-from .verbs import STORE, Verbs, pair, verb
+from .verbs import STORE, Verbs, pairs, verb
 
 if TYPE_CHECKING:
     from ..ingest.corrections import CorrectionCounts
@@ -65,7 +65,7 @@ def set_(
         counts = set_caption(open_store(store), pin_id, text)
     else:
         read_as = ReadAs(format, encoding, tuple(one_list(names)))
-        mapping = dict(pair(given) for given in columns)
+        mapping = pairs(columns)
         with steps({"reading": "rows"}) as on_step:
             counts = set_captions(
                 open_store(store), [table or ""], columns=mapping, read_as=read_as, on_step=on_step

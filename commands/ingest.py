@@ -10,7 +10,7 @@ import click
 from ..common.terminal import plural, steps, wrapped
 from .ingest_counts import print_columns, print_images, print_pins, print_rejected
 from .table_options import MAP, one_list, table_options
-from .verbs import STORE, Verbs, pair, verb
+from .verbs import STORE, Verbs, pairs, verb
 
 
 @click.group(cls=Verbs)
@@ -60,7 +60,7 @@ def ingest_pins(
     """
     from .. import api
 
-    mapping = dict(pair(text) for text in columns)
+    mapping = pairs(columns)
     with steps({"reading": "rows"}) as on_step:
         counts = api.ingest_pins(
             store,
@@ -142,7 +142,7 @@ def ingest_vectors(
     """
     from .. import api
 
-    mapping = dict(pair(text) for text in columns)
+    mapping = pairs(columns)
     with steps({"reading": "rows"}) as on_step:
         counts = api.ingest_embeddings(
             store,

@@ -7,7 +7,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import IO, Any, NoReturn, TextIO, cast
 
 import click
@@ -155,6 +155,17 @@ def sentence_of(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     message = str(error).splitlines()[0] if str(error) else "no message"
     return f"{type(error).__name__}: {message} (--debug shows where)"
+
+
+def pairs(texts: Iterable[str]) -> dict[str, str]:
+    """The columns of fields of --map. Raises click.UsageError, also for a field that comes twice."""
+    columns: dict[str, str] = {}
+    for field, column in map(pair, texts):
+        if columns.setdefault(field, column) != column:
+            raise click.UsageError(
+                f"--map gives {field} two columns, {columns[field]!r} and {column!r}: leave one of them out"
+            )
+    return columns
 
 
 def pair(text: str) -> tuple[str, str]:

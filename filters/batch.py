@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import duckdb
 
 from ..common.personal import holds_personal_data
+from ..sources.cells import MISSING_IDS, MISSING_WORDS
 from ..sources.report import Report
 from ..sources.rows import BadRow, SourceError
 from ..store.rejected import MOST_EMPTIED
@@ -24,7 +25,7 @@ from .row_checks import add_id_functions, rejection_reason
 from .source import Source
 from .staging import stage
 from .table_kinds import TABLE_KINDS, TableKind
-from .text import normalise
+from .text import as_read, normalise
 
 MAX_QUERY = 100  # characters of a normalised query; a longer one was pasted, not typed
 EMPTY, PERSONAL, LONG_QUERY = "empty", "personal data", f"longer than {MAX_QUERY} characters"
@@ -194,6 +195,10 @@ def _normalise_texts(db: Any, field: str) -> None:
         function, too_long = "normalise", f"WHEN length(text) > {MAX_QUERY} THEN '{LONG_QUERY}'"
     else:
         function, too_long = "normalise_title", ""
+    # A query in lower case such as "none" can be real, so only what programs write counts there.
+    missing = MISSING_IDS if field == "query" else MISSING_WORDS
+    words = ", ".join(f"'{word}'" for word in sorted(missing))
+    is_missing = f"trim(raw, ' ' || chr(9) || chr(10) || chr(13)) IN ({words})"
     db.execute(f"""CREATE OR REPLACE TABLE normalised AS
         WITH raw_texts AS (
             SELECT DISTINCT {field} AS raw FROM good WHERE {field} IS NOT NULL
@@ -203,7 +208,8 @@ def _normalise_texts(db: Any, field: str) -> None:
         ),
         judged AS (
             SELECT raw, text,
-                CASE WHEN text = '' THEN '{EMPTY}' {too_long} WHEN personal THEN '{PERSONAL}' END AS reason
+                CASE WHEN text = '' OR {is_missing} THEN '{EMPTY}' {too_long}
+                WHEN personal THEN '{PERSONAL}' END AS reason
             FROM texts
         )
         SELECT raw, CASE WHEN reason IS NULL THEN text END AS text, reason FROM judged""")
@@ -215,11 +221,18 @@ def _normalise_title(raw: str) -> str:
     return text if text.strip("\ufe0e\ufe0f\u20e3 ") else ""
 
 
+def _holds_personal_data(raw: str) -> bool:
+    """Whether a text holds personal data as it is, or as it is read: with a zero-width space in a number."""
+    if holds_personal_data(raw):
+        return True
+    return not raw.isascii() and (text := as_read(raw)) != raw and holds_personal_data(text)
+
+
 def add_functions(db: Any) -> None:
     """Makes the text functions of this project known to DuckDB."""
     db.create_function("normalise", normalise, [str], str)
     db.create_function("normalise_title", _normalise_title, [str], str)
-    db.create_function("holds_personal_data", holds_personal_data, [str], bool)
+    db.create_function("holds_personal_data", _holds_personal_data, [str], bool)
     add_id_functions(db)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ..sources.columns import Wanted
+from ..sources.locations import look_for
 from ..sources.report import Reading, ReadReport, Report
 from ..sources.rows import SourceError
 from ..sources.tables import check_columns, tables_of
@@ -119,6 +120,9 @@ class Evidence:
             )
             for kind in kinds
         }
+        for kind in kinds:
+            any_name = readings[kind].wanted.read_as.format is not None
+            report.skip(look_for(sources.get(kind, ()), any_name=any_name))
         all_sources = [
             (kind, path)
             for kind in kinds
@@ -130,7 +134,8 @@ class Evidence:
             if rebuild or not self._is_unchanged(kind, path, readings[kind].wanted)
         ]
         for kind in kinds:
-            check_columns([source.path for source in new if source.kind == kind], readings[kind].wanted)
+            paths = {source.path for source in new if source.kind == kind}
+            check_columns(sources.get(kind, ()), readings[kind].wanted, paths)
         if rebuild and not new:
             raise SourceError(
                 "--rebuild starts afresh and needs every source: name them with "

@@ -6,6 +6,7 @@ Ids that are not plain are given to the functions of sources/cells.py, so that b
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from ..sources.cells import MAX_ID, MISSING_IDS, RowError, identifier
@@ -14,7 +15,7 @@ from .table_kinds import TableKind
 MAX_COUNT = 2**31 - 1
 # Every id that `identifier` changes or refuses has a match, and few others: characters that are not printable
 # ASCII, floats as text, words that stand for nothing.
-_WORDS = "|".join(sorted(MISSING_IDS)).replace("\\", "\\\\")
+_WORDS = "|".join(map(re.escape, sorted(MISSING_IDS)))
 _NOT_PLAIN = rf"[^!-~]|\.[0-9]+(E[0-9]+)?$|[eE]\+[0-9]+$|^({_WORDS})$"
 
 

@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..sources.cells import RowError, convert_column, identifier, row_as_json, text_column
+from ..sources.cells import MISSING_WORDS, RowError, convert_column, identifier, row_as_json, text_column
 from ..sources.columns import ColumnsRead
 from ..sources.dates import moment
 from ..sources.report import Report
-from ..sources.rows import BadRow, Rows, SourceError, is_missing
+from ..sources.rows import BadRow, EmptySource, Rows, SourceError, is_missing
 from ..sources.tables import read_wanted
 from .row_checks import MAX_COUNT, optional_identifier
 from .source import Source
@@ -44,11 +44,12 @@ def stage(source: Source, scratch: Path, report: Report) -> str:
     types = {"line": pa.int64(), "bad": pa.string(), "emptied": pa.string(), "content": pa.string()}
     types |= {name: _ARROW_TYPES[wanted] for name, wanted in kind.fields.items()}
     path = str(scratch / f"{source.evidence_id}.parquet")
-    any_rows = has_text = False
+    any_rows = has_text = any_of_it = False
     with pq.ParquetWriter(path, pa.schema(types.items())) as writer:
         for rows in _read(source, report):
             if isinstance(rows, ColumnsRead):
                 source.columns = rows
+                any_of_it = any_of_it or bool(rows.names)
                 continue
             if isinstance(rows, BadRow):
                 columns: list[Any] = [[rows.line], [rows.reason], [None], [rows.content]]
@@ -57,6 +58,9 @@ def stage(source: Source, scratch: Path, report: Report) -> str:
                 any_rows, has_text = True, has_text or kind.text_field in rows.columns
                 columns = _columns(rows, kind)
             writer.write_table(pa.table(columns, schema=writer.schema))
+            any_of_it = True
+    if source.from_stdin and not any_of_it:
+        raise EmptySource("-")
     # A row of JSON names its own fields, so whether any row has the text is known only at the end.
     if kind.text_field and any_rows and not has_text:
         raise SourceError(
@@ -132,7 +136,7 @@ def converter(name: str, wanted: FieldType, required: bool) -> Callable[[Any], A
 
 
 def _count(value: Any) -> int:
-    if is_missing(value):
+    if is_missing(value) or (isinstance(value, str) and value.strip() in MISSING_WORDS | {""}):
         return 1
     try:
         exact = Decimal(value.strip()) if isinstance(value, str) else value

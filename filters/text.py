@@ -26,10 +26,7 @@ def normalise(text: str) -> str:
     if text.isascii():
         text = text.lower()
     else:
-        text = text.translate(_WITHOUT_FORMAT)
-        if len(text) > _LONG_TEXT:
-            text = _with_sorted_marks(text)
-        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        text = unicodedata.normalize("NFKC", as_read(text).casefold())
     if not text.isascii():
         if any(mark in text for mark in _APOSTROPHES):
             text = _with_apostrophes(text)
@@ -37,6 +34,14 @@ def normalise(text: str) -> str:
     if "'" in text:
         return " ".join(_with_apostrophes(text).translate(_KEPT).split())
     return " ".join(text.translate(_NOT_KEPT_ASCII).split())
+
+
+def as_read(text: str) -> str:
+    """The text without format characters (category Cf), in NFKC: its characters as people read them."""
+    text = text.translate(_WITHOUT_FORMAT)
+    if len(text) > _LONG_TEXT:
+        text = _with_sorted_marks(text)
+    return unicodedata.normalize("NFKC", text)
 
 
 def _with_sorted_marks(text: str) -> str:

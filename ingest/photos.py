@@ -16,8 +16,8 @@ from ..images.tar_index import BadMember, Member, read_index
 from ..sources.cells import is_unicode
 from ..sources.locations import file_stamp
 from ..sources.rows import BadRow
+from ..sources.system_files import is_of_system
 from .metadata_tables import TABLES, MetadataTables
-from .system_files import is_of_system
 from .texts_beside import SIDE_ENDINGS, Fields, Side
 
 PHOTOS_AT_ONCE = 5000  # of an archive

@@ -16,8 +16,11 @@ from .rows import ImageBytes, Unreadable, is_missing
 
 MAX_ID = 4096  # characters, as many as a path may have
 EXACT_FLOATS = 2**53  # above it a float no longer tells neighbouring whole numbers apart
+TOO_LARGE_FLOAT = "a float too large to be exact: write it as text"
+# What Excel writes into a cell whose formula fails.
+EXCEL_ERRORS = frozenset(["#N/A", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NULL!", "#NUM!"])
 # What programs write for a value that they do not have.
-MISSING_WORDS = frozenset(
+MISSING_WORDS = EXCEL_ERRORS.union(
     [
         "nan",
         "NaN",
@@ -40,8 +43,12 @@ MISSING_WORDS = frozenset(
     ]
 )
 # A word of these alone as an id is no id: else all rows without one would be one pin. "none" may be a name.
-MISSING_IDS = frozenset(["nan", "NaN", "null", "NULL", "None", "<NA>", "\\N", "NaT"])
+MISSING_IDS = EXCEL_ERRORS.union(["nan", "NaN", "null", "NULL", "None", "<NA>", "\\N", "NaT"])
 _PLACEHOLDERS = {word.lower() for word in MISSING_WORDS} | {"", "n/a", "na", "#n/a", "nil", "-", "--", "?"}
+# Blanks, and what stands at the ends of ids without being seen: marks of byte order, width and direction.
+_EDGES = (
+    "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b\u200c\u200d\u2060\u200e\u200f\u00ad"
+)
 _PLAIN_ID = re.compile(r"[\w:/-]+", re.ASCII)  # as most are: nothing has to be changed
 # A float as Python, pandas and databases write it, and as Java and Spark do from ten million on.
 _FLOAT = re.compile(r"(-?(?:0|[1-9]\d*))\.0+|-?[1-9]\.\d+E\d{1,2}", re.ASCII)
@@ -159,7 +166,7 @@ def identifier(value: Any, name: str = "pin_id", longest: float = MAX_ID) -> str
         if isinstance(value, float):
             _check_exact(value, name)
         value = int(value)
-    text = (text_of(name, value) or "").strip()
+    text = (text_of(name, value) or "").strip(_EDGES)
     if not text or text in MISSING_IDS:
         raise RowError(f"no {name}")
     if len(text) > longest:
@@ -187,7 +194,7 @@ def _whole_number(text: str, name: str) -> str:
 
 def _check_exact(number: float | Decimal, name: str) -> None:
     if not -EXACT_FLOATS <= number <= EXACT_FLOATS:
-        raise RowError(f"{name} is a float too large to be exact: write it as text")
+        raise RowError(f"{name} is {TOO_LARGE_FLOAT}")
 
 
 def row_as_json(columns: Mapping[str, Sequence[Any]], i: int) -> str:

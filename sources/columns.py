@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
+from shlex import quote
 
 from .folders import folder_columns, of_fields
+from .formats import table_format
 from .names import ambiguity, find_columns, listed, plain, proposed_column
 from .read_as import AS_NAMED, ReadAs
 from .rows import SourceError
+
+_LONG_NAME = 40  # characters
+_CELL = re.compile(r"^[\s\d.,:/+-]*\d[\s\d.,:/+TZ-]*$|://|\.(?:jpe?g|png|webp|gif|avif)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +70,16 @@ class Wanted:
         for field, column in (self.columns or {}).items():
             if field not in matched and field not in folders:
                 raise SourceError(
-                    f"{source} has no column {column!r} (--map {field}={column}); {these(names)}"
+                    f"{source} has no column {column!r} (--map {field}={quote(column)});"
+                    f" {self.these(source, names)}"
                 )
         folders = self.not_in_file(folders, matched)
         for alternatives in self.required:
             if not (matched.keys() | folders.keys()) & set(alternatives.split("|")):
                 field = alternatives.partition("|")[0]
                 raise SourceError(
-                    f"{source} has no column {field!r}{self.map_advice(field, names)}; {these(names)}"
+                    f"{source} has no column {field!r}{self._advice(source, field, names, matched)};"
+                    f" {self.these(source, names)}"
                 )
         used = set(matched.values())
         ignored = [name for name in names if name not in used]
@@ -95,12 +104,32 @@ class Wanted:
         read = {plain(self.column_of(field)) for field in used}
         return [f"{key}= (folder)" for key in folder_columns(source) if plain(key) not in read]
 
-    def map_advice(self, field: str, names: Sequence[str]) -> str:
+    def map_advice(self, source: str, field: str, names: Sequence[str]) -> str:
         """The part of an error that recommends --map, "" for a command that has none."""
         if self.columns is None:
             return ""
-        return f"; say which one it is with --map {field}={proposed_column(field, names) or 'COLUMN'}"
+        column = proposed_column(field, [*names, *self._keys(source)])
+        return f"; say which one it is with --map {field}={quote(column) if column else 'COLUMN'}"
+
+    def _advice(self, source: str, field: str, names: Sequence[str], matched: Mapping[str, str]) -> str:
+        """The same for a table that may be written in another way than it was read."""
+        form = self.read_as.format or table_format(PurePath(source).name)
+        if self.columns is not None and form in ("csv", "tsv"):
+            if names and names[0].lstrip().startswith(("{", "[")):
+                return "; if it is JSON Lines, say so with --format jsonl"
+            if not matched and any(map(_looks_like_data, names)):
+                return f"; if its first line is a row and no header: --columns {field},NAME,..."
+        return self.map_advice(source, field, names)
+
+    def _keys(self, source: str) -> list[str]:
+        """The columns that folders of the source name."""
+        return list(folder_columns(source)) if self.read_as.folders else []
+
+    def these(self, source: str, names: Sequence[str]) -> str:
+        """The part of an error that names the columns of a source, its folders included."""
+        return f"its columns: {listed([*names, *(f'{key}= (folder)' for key in self._keys(source))])}"
 
 
-def these(names: Sequence[str]) -> str:
-    return f"its columns: {listed(names)}"
+def _looks_like_data(name: str) -> bool:
+    """Whether the name of a column is rather a cell: a number, a date, a path, a link or a long text."""
+    return _CELL.search(name) is not None or len(name) > _LONG_NAME

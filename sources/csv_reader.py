@@ -16,18 +16,21 @@ from .formats import table_format
 from .locations import open_source
 from .names import plain
 from .read_as import ReadAs
-from .rows import CHUNK, EXCERPT, MAX_LINE, BadRow, Rows, SourceError
+from .rows import CHUNK, EXCERPT, MAX_LINE, BadRow, EmptySource, Rows, SourceError
 
 csv.field_size_limit(MAX_LINE)
 
 DELIMITERS = ",;\t|"  # in many countries spreadsheets write semicolons
 _SEP = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # a first line that tells Excel the delimiter
+_END_OF_FILE = "\x1a"  # what DOS and old databases write as the last character
 _QUOTED = re.compile(r'"[^"]*"')
 
 
-def column_names(source: str, wanted: Wanted) -> list[str] | None:
+def column_names(source: str, wanted: Wanted) -> list[str]:
     with open_cells(source, wanted.read_as) as table:
-        return table.names or None
+        if not table.names or (wanted.read_as.names and next(table.rows, None) is None):
+            raise EmptySource(source)
+        return table.names
 
 
 def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow | ColumnsRead]:
@@ -212,7 +215,7 @@ def _rows(source: str, lines: _Lines, delimiter: str, width: int) -> Iterator[tu
             continue
         if reason:
             lines.give_back_all_but(1)
-        elif not cells:
+        elif not cells or cells == [_END_OF_FILE]:
             continue
         elif any(cells[width:]):
             reason = "more cells than the header has columns"

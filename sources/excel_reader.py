@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,28 +10,27 @@ from typing import Any
 
 from .columns import ColumnsRead, Wanted
 from .names import listed
-from .rows import CHUNK, EXCERPT, BadRow, Rows, SourceError
+from .rows import CHUNK, EXCERPT, BadRow, EmptySource, Rows, SourceError
 
 MAX_UNPACKED = 2 << 30  # bytes of the parts of a file: a zip archive of a few kB can hold terabytes
 MAX_TEXTS = 256 << 20  # bytes of the table of texts, which openpyxl keeps in memory
 _TEXTS = "xl/sharedStrings.xml"
 
 
-def column_names(source: str, wanted: Wanted) -> list[str] | None:
+def column_names(source: str, wanted: Wanted) -> list[str]:
     with _rows_of(source, wanted) as (_, rows):
-        return next(rows, (0, None))[1]
+        names: list[str] = next(rows)[1]
+        return names
 
 
 def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow | ColumnsRead]:
-    """The rows of the first sheet that is not hidden, their cells as openpyxl reads them.
+    """The rows of the first sheet that is not hidden and has any, their cells as openpyxl reads them.
 
     The first row that is not empty has the names of the columns; empty rows are skipped. Of formulas, the
     results that Excel saved are read.
     """
     with _rows_of(source, wanted) as (remarks, rows):
-        _, names = next(rows, (0, None))
-        if not names:
-            return
+        _, names = next(rows)
         matched = wanted.match(source, names)
         yield ColumnsRead(source, matched.columns, matched.folders, matched.ignored, names, remarks)
         places = {field: names.index(column) for field, column in matched.columns.items()}
@@ -57,6 +57,8 @@ def _rows_of(source: str, wanted: Wanted) -> Iterator[tuple[list[str], Iterator[
         raise SourceError("Excel files cannot be read from standard input: name a file")
     if wanted.read_as.names:
         raise SourceError(f"{source} is an Excel file: --columns is for CSV and TSV without a header")
+    if wanted.read_as.encoding:
+        raise SourceError(f"{source} is an Excel file, whose text is Unicode: --encoding is for CSV and JSON")
     try:
         import openpyxl
     except ImportError:
@@ -69,17 +71,25 @@ def _rows_of(source: str, wanted: Wanted) -> Iterator[tuple[list[str], Iterator[
         with open(source, "rb") as file:
             workbook = openpyxl.load_workbook(file, read_only=True, data_only=True, keep_links=False)
             sheets = workbook.worksheets
-            shown = next((sheet for sheet in sheets if sheet.sheet_state == "visible"), None)
-            if shown is None:
+            visible = [sheet for sheet in sheets if sheet.sheet_state == "visible"]
+            if not visible:
                 raise SourceError(f"{source} has no sheet with cells: save the one you mean as CSV UTF-8")
-            others = [sheet.title for sheet in sheets if sheet is not shown]
-            remarks = (
-                [f"only the sheet {shown.title!r} was read, not {listed(map(repr, others), 5)}"]
-                if others
-                else []
-            )
-            shown.reset_dimensions()  # what the file says of its size may be wrong, or empty rows and columns
-            yield remarks, _filled(shown)
+            empty = []
+            for shown in visible:
+                shown.reset_dimensions()  # what the file says of its size may be wrong, or empty rows
+                rows = _filled(shown)
+                if header := next(rows, None):
+                    break
+                empty.append(shown)
+            else:
+                raise EmptySource(source)
+            others = [
+                f"{sheet.title!r}{' (empty)' if sheet in empty else ''}"
+                for sheet in sheets
+                if sheet is not shown
+            ]
+            remarks = [f"only the sheet {shown.title!r} was read, not {listed(others, 5)}"] if others else []
+            yield remarks, itertools.chain([header], rows)
     except (SourceError, GeneratorExit):
         raise
     except (OSError, MemoryError, KeyboardInterrupt):

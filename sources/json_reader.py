@@ -17,17 +17,19 @@ from .encodings import as_utf_8
 from .json_shape import check_shape
 from .locations import open_source
 from .names import find_columns
-from .rows import CHUNK, EXCERPT, MAX_LINE, BadRow, Rows, SourceError
+from .rows import CHUNK, EXCERPT, MAX_LINE, BadRow, EmptySource, Rows, SourceError
 
 _BYTES_AT_ONCE = 1 << 20  # read at a time of an array
 _BETWEEN_VALUES = re.compile(r"[\s,]*")
+_OF_NO_VALUE = b"[] \t\r\n" + codecs.BOM_UTF8
 MAX_KEYS = 2000  # different keys and sets of keys that are remembered of a source
 
 
 def column_names(source: str, wanted: Wanted) -> None:
     """JSON has no header: every object names its own fields. Raises SourceError if lines are no rows."""
-    with _open(source, wanted):
-        pass
+    with _open(source, wanted) as raw:
+        if not raw.peek(_BYTES_AT_ONCE).strip(_OF_NO_VALUE) and next(_values(source, raw), None) is None:
+            raise EmptySource(source)
 
 
 def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow | ColumnsRead]:

@@ -13,11 +13,14 @@ import bz2
 import glob
 import gzip
 import io
+import itertools
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,31 +28,55 @@ from ..common.files import stamp_of
 from ..common.redact import redact_credentials
 from .formats import READABLE, table_format
 from .rows import SourceError
+from .system_files import is_of_system
 
 # The first bytes of packed files.
 _GZIP, _BZIP2, _ZSTD = b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd"
 _PEEKED = 1 << 20  # bytes of a file that can be looked at before they are read
 
 
+@dataclass(slots=True)
+class Found:
+    """The files behind the sources of a command, and what in their folders and globs is left out."""
+
+    files: list[str] = field(default_factory=list)  # in order and each once
+    named: set[str] = field(default_factory=set)  # those that were named themselves, and `-`
+    skipped: Counter[str] = field(default_factory=Counter)  # ending -> files that are no tables by name
+    system: list[str] = field(default_factory=list)  # names of tables that are hidden or of a system
+
+
 def find_sources(sources: Iterable[str], *, any_name: bool = False) -> list[str]:
-    """The files behind paths, globs and folders, in order and each once. `-` (standard input) stays as it is.
+    """The files of `look_for`."""
+    return look_for(sources, any_name=any_name).files
+
+
+def look_for(sources: Iterable[str], *, any_name: bool = False) -> Found:
+    """The files behind paths, globs and folders. `-` (standard input) stays as it is.
 
     A folder stands for all tables below it. With `any_name`, files whose name does not say that they are
     tables count, too. Raises SourceError for a source without any table.
     """
+    found = Found()
     files: dict[str, None] = {}  # used as an ordered set
     for source in sources:
         if not source.strip():  # a path without a name is the current folder
             raise SourceError("a source has an empty name: is a variable of the shell not set?")
-        files.update(dict.fromkeys([source] if source == "-" else _files_of(source, any_name)))
-    return list(files)
+        if source == "-":
+            files[source] = None
+            found.named.add(source)
+        else:
+            files.update(dict.fromkeys(_files_of(source, any_name, found)))
+    found.files = list(files)
+    return found
 
 
-def _files_of(source: str, any_name: bool) -> list[str]:
+def _files_of(source: str, any_name: bool, found: Found) -> list[str]:
     path = Path(source).expanduser()
     if path.is_dir():
         tables = sorted(
-            str(file) for file in path.rglob("*") if file.is_file() and _is_table_of(path, file, any_name)
+            str(file)
+            for file in path.rglob("*")
+            if file.is_file() and _is_table(file.relative_to(path).parts, any_name, found)
         )
         if not tables:
             raise SourceError(f"no table below the folder {source}: {READABLE}")
@@ -57,9 +84,11 @@ def _files_of(source: str, any_name: bool) -> list[str]:
         if not any_name and not table_format(path.name):
             raise SourceError(f"{source} does not have the name of a table: {READABLE}")
         tables = [str(path)]
+        found.named.add(str(path))
     else:
         matches = [match for match in glob.glob(str(path), recursive=True) if Path(match).is_file()]
-        tables = sorted(match for match in matches if any_name or table_format(match))
+        fixed = len(list(itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)))
+        tables = sorted(match for match in matches if _is_match(Path(match).parts[fixed:], any_name, found))
         if not tables and matches:
             raise SourceError(f"{source} matches no file with the name of a table: {READABLE}")
         if not tables:
@@ -67,21 +96,43 @@ def _files_of(source: str, any_name: bool) -> list[str]:
     return tables
 
 
-def _is_table_of(folder: Path, file: Path, any_name: bool) -> bool:
-    """Whether a file below a folder is one of the user's tables.
+def _is_table(parts: Sequence[str], any_name: bool, found: Found) -> bool:
+    """Whether a file below a folder is one of the user's tables, by the parts of its path in there.
 
-    Hidden files (`._a.csv` of a Mac) are not, nor is what Spark, Delta and a Mac's zip archives put beside
-    tables (`_SUCCESS`, `_delta_log/`, `__MACOSX/`), nor what `aggregate` keeps in STORE.partials.
+    Hidden files (`._a.csv` of a Mac) and those of systems (`~$a.xlsx`, `@eaDir/`) are not, nor is what Spark
+    and Delta put beside tables (`_SUCCESS`, `_delta_log/`), nor what `aggregate` keeps in STORE.partials.
     """
-    parts = file.relative_to(folder).parts
-    if any(part.startswith(".") or part in _NOT_TABLES or part.endswith(".partials") for part in parts):
+    if any(part in _NOT_TABLES or part.endswith(".partials") for part in parts):
+        return False
+    if any(map(is_of_system, parts)):
+        if table_format(parts[-1]):
+            found.system.append(parts[-1])
+        return False
+    if parts[-1].startswith("_") and not table_format(parts[-1]):
         return False
     if any_name:
-        return not (file.name.startswith("_") or file.name.endswith(".crc"))
-    return bool(table_format(file.name))
+        return not parts[-1].startswith("_") and not parts[-1].endswith(".crc")
+    return _is_by_name(parts[-1], found)
 
 
-_NOT_TABLES = {"_delta_log", "_temporary", "_spark_metadata", "__MACOSX", "_metadata", "_common_metadata"}
+def _is_match(parts: Sequence[str], any_name: bool, found: Found) -> bool:
+    """The same for a file that a glob matches. Hidden files match only globs that mean them."""
+    if any(part in _NOT_TABLES or part.endswith(".partials") for part in parts[:-1]):
+        return False
+    if any(is_of_system(part) and not part.startswith(".") for part in parts):
+        found.system.append(parts[-1])
+        return False
+    return any_name or _is_by_name(parts[-1], found)
+
+
+def _is_by_name(name: str, found: Found) -> bool:
+    if table_format(name):
+        return True
+    found.skipped[Path(name).suffix.lower()] += 1
+    return False
+
+
+_NOT_TABLES = {"_delta_log", "_temporary", "_spark_metadata", "_metadata", "_common_metadata"}
 
 
 @contextmanager

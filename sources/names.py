@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from shlex import quote
 
 SHOWN = 20  # columns that an error names at most
 _NOT_A_LETTER = re.compile(r"[\W_]+")
@@ -49,7 +50,9 @@ def ambiguity(columns: Sequence[str], field: str, has_map: bool) -> str:
         times = "twice" if len(columns) == 2 else f"{len(columns)} times"
         return f"the column {columns[0]!r} {times}: rename all but one of them"
     advice = (
-        f"say which one counts with --map {field}={columns[0].strip()}" if has_map else "rename one of them"
+        f"say which one counts with --map {field}={quote(columns[0].strip())}"
+        if has_map
+        else "rename one of them"
     )
     if len({name.strip() for name in columns}) == 1:
         advice = "rename one of them"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .cells import TOO_LARGE_FLOAT
 from .columns import ColumnsRead, Wanted
 from .rows import CHUNK, BadRow, ImageBytes, Rows, SourceError, Unreadable
 
 CHUNK_OF_IMAGES = 16  # rows at a time where a column holds images
+_IDS = ("item", "rater")  # fields that are ids without a name that says so
 
 
 def column_names(source: str, wanted: Wanted) -> list[str]:
@@ -46,7 +49,10 @@ def read_rows(source: str, wanted: Wanted) -> Iterator[Rows | BadRow | ColumnsRe
                 elif field == "vector":
                     values[field] = _vectors(array)
                 else:
-                    values[field] = _values(array, decode=not field.endswith("_id"))
+                    is_id = field.endswith("_id")
+                    values[field] = _values(array, decode=not is_id)
+                    if is_id or field in _IDS:
+                        values[field] = _exact(array.type, values[field])
             yield Rows(source, range(first_row + 1, first_row + 1 + batch.num_rows), values)
             first_row += batch.num_rows
 
@@ -56,6 +62,8 @@ def _check_options(source: str, wanted: Wanted) -> None:
         raise SourceError("Parquet cannot be read from standard input: name a file")
     if wanted.read_as.names:
         raise SourceError(f"{source} is Parquet, which names its columns: --columns is for CSV and TSV")
+    if wanted.read_as.encoding:
+        raise SourceError(f"{source} is Parquet, whose text is UTF-8: --encoding is for CSV and JSON")
 
 
 @contextmanager
@@ -147,6 +155,25 @@ def _values(array: Any, decode: bool = True) -> list[Any]:
     if decode and _holds_bytes(array.type):  # older writers do not mark text as text
         values = [_decoded(value) for value in values]
     return list(values)
+
+
+def _exact(kind: Any, values: list[Any]) -> list[Any]:
+    """The values of an id; `Unreadable` for those that a short float cannot tell from their neighbours.
+
+    A float16 has 11 binary digits and a float32 has 24. Longer floats are checked where ids are made.
+    """
+    import pyarrow.types as types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    if not (types.is_float16(kind) or types.is_float32(kind)):
+        return values
+    most = 2**11 if types.is_float16(kind) else 2**24
+    return [
+        Unreadable(TOO_LARGE_FLOAT)
+        if value is not None and most < abs(value) and math.isfinite(value)
+        else value
+        for value in values
+    ]
 
 
 def _value(scalar: Any) -> Any:

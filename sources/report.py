@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from shlex import quote
 from typing import NotRequired, TypedDict
 
+from ..common.terminal import plural
 from .columns import ColumnsRead, Wanted
 from .json_shape import jq
-from .names import listed
+from .locations import Found
 from .rows import SourceError
 
 MAX_SETS = 20  # different sets of columns that are remembered
 MAX_NAMES = 100  # names of ignored columns that are remembered of a set
 MAX_REMARKS = 20
 _REASONS_SHOWN = 3
+_NO_JSON = "not valid JSON"
 _OF_ENCODING = re.compile(r"(?:\w+ is )?not valid UTF-8")  # of a line, or of the cell of a field
 
 
@@ -36,6 +39,7 @@ class ReadReport(TypedDict):
     tables: list[TableColumns]  # at most 20
     more_tables: NotRequired[int]  # files with other columns beyond these
     remarks: list[str]
+    skipped_by_ending: NotRequired[dict[str, int]]  # files in folders that are no tables by their names
 
 
 class Report:
@@ -45,6 +49,9 @@ class Report:
         self._tables: dict[tuple[object, ...], TableColumns] = {}
         self._more = 0
         self._remarks: dict[str, None] = {}
+        self._skipped = Counter[str]()  # ending -> files
+        self._system = list[str]()
+        self._empty = list[str]()
 
     def add(self, read: ColumnsRead, wanted: Wanted, table: str = "", unread: Collection[str] = ()) -> None:
         """Adds a source. `unread` are fields that the command knows and does not read."""
@@ -79,8 +86,36 @@ class Report:
         if len(self._remarks) < MAX_REMARKS:
             self._remarks[_text(text)] = None
 
+    def skip(self, found: Found) -> None:
+        """Adds the files in folders and behind globs that are not read."""
+        self._skipped.update(found.skipped)
+        self._system += found.system
+
+    def empty(self, source: str) -> None:
+        """Adds a file with nothing in it."""
+        self._empty.append(source)
+
+    def _of_files(self) -> Iterator[str]:
+        """What is said of files that were not read or had nothing in them."""
+        if n := self._skipped.total():
+            by_ending = [f"{k:,} {ending or 'no extension'}" for ending, k in self._skipped.most_common(8)]
+            dots = ["..."] if len(self._skipped) > 8 else []
+            are = "is no table by its name" if n == 1 else "are no tables by their names"
+            yield f"{plural(n, 'file')} skipped, which {are} ({', '.join(by_ending + dots)})"
+        if n := len(self._system):
+            examples = ", ".join(dict.fromkeys(_text(name) for name in self._system[:4]))
+            yield f"{plural(n, 'file')} skipped, hidden or of systems ({examples})"
+        if n := len(self._empty):
+            such = "" if n == 1 else f"{n:,} files are empty, such as "
+            yield f"{such}{_text(self._empty[0])}{' is empty' if n == 1 else ''}"
+
     def as_json(self) -> ReadReport:
-        report: ReadReport = {"tables": list(self._tables.values()), "remarks": list(self._remarks)}
+        report: ReadReport = {
+            "tables": list(self._tables.values()),
+            "remarks": [*self._of_files(), *self._remarks],
+        }
+        if self._skipped:
+            report["skipped_by_ending"] = dict(self._skipped.most_common())
         if self._more:
             report["more_tables"] = self._more
         return report
@@ -147,8 +182,10 @@ def nothing_understood(source: str, reasons: Counter[str], read: ColumnsRead | N
     name = "standard input" if source == "-" else source
     rows = "its only row was" if n == 1 else f"all {n:,} rows were"
     sentence = f"nothing of {name} could be used: {rows} rejected, see the table rejected_rows ({why}{more})"
-    if read:
-        sentence += f"; its columns: {listed(read.names)}{_mend(source, read, wanted)}"
+    if read and not read.names and any(reason.startswith(_NO_JSON) for reason in reasons):
+        sentence += "; if it is CSV, say so with --format csv" if wanted.columns is not None else ""
+    elif read:
+        sentence += f"; {wanted.these(source, read.names)}{_mend(source, read, wanted)}"
     if any(map(is_of_encoding, reasons)):
         sentence += "; if it is in another encoding, say which with --encoding cp1252"
     return sentence
@@ -166,5 +203,7 @@ def _mend(source: str, read: ColumnsRead, wanted: Wanted) -> str:
     for group in wanted.required:
         field = group.partition("|")[0]
         if not (read.columns.keys() | read.folders.keys()) & set(group.split("|")):
-            return wanted.map_advice(field, read.names)
+            column = wanted.column_of(field)
+            mapped = f"; no row has {column!r} (--map {field}={quote(column)})" if column != field else ""
+            return mapped + wanted.map_advice(source, field, read.names)
     return ""

@@ -18,6 +18,13 @@ class SourceError(PincaptionError):
     """A source that cannot be read at all. The message names it and says what to do."""
 
 
+class EmptySource(SourceError):
+    """A source with nothing in it, not even the names of columns."""
+
+    def __init__(self, source: str):
+        super().__init__(f"{'standard input' if source == '-' else source} is empty")
+
+
 @dataclass(slots=True)
 class Rows:
     """Rows of one source that have the same fields, column by column."""

@@ -9,24 +9,25 @@ A new format is one more module with the functions of `Reader`, and a line in RE
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from shlex import quote
 from typing import Protocol
 
 from . import csv_reader, excel_reader, json_reader, parquet_reader
 from .columns import ColumnsRead, Wanted
 from .folders import differing
 from .formats import format_of
-from .locations import errors_name, find_sources
+from .locations import errors_name, find_sources, look_for
 from .read_as import ReadAs
 from .report import Report
-from .rows import BadRow, Rows, SourceError
+from .rows import BadRow, EmptySource, Rows, SourceError
 
 
 class Reader(Protocol):
     """What a module that reads one format of tables has."""
 
     def column_names(self, source: str, wanted: Wanted) -> list[str] | None:
-        """The columns by header or schema; None for an empty file, and for a format without a header."""
+        """The columns by header or schema; None for a format without a header. Raises EmptySource."""
 
     def read_rows(self, source: str, wanted: Wanted) -> Iterator[Rows | BadRow | ColumnsRead]:
         """The table's rows in order, and once what its columns are.
@@ -46,13 +47,25 @@ READERS: Mapping[str, Reader] = {
 }
 
 
-def check_columns(sources: Iterable[str], wanted: Wanted) -> None:
-    """Opens every table and reads its header alone. Raises SourceError where `read_tables` would."""
-    for source in tables_of(sources, wanted.read_as):
-        if source == "-":
+def check_columns(sources: Iterable[str], wanted: Wanted, only: Collection[str] | None = None) -> None:
+    """Opens every table and reads its header alone. Raises SourceError where `read_tables` would.
+
+    A file with nothing in it is an error, too. One of several in a folder or behind a glob is none, because
+    Spark writes such parts. With `only`, the other files are not opened.
+    """
+    found = look_for(sources, any_name=wanted.read_as.format is not None)
+    empty: list[EmptySource] = []
+    for source in found.files:
+        if source == "-" or (only is not None and source not in only):
             continue
         with errors_name(source):
-            names = _reader_of(source, wanted).column_names(source, wanted)
+            try:
+                names = _reader_of(source, wanted).column_names(source, wanted)
+            except EmptySource as error:
+                empty.append(error)
+                if source in found.named or len(empty) == len(found.files):
+                    raise empty[0] from None
+                continue
             if names is not None:
                 wanted.match(source, names)
 
@@ -68,8 +81,11 @@ def read_tables(
     columns: Mapping[str, str] | None,
     required: Sequence[str],
 ) -> Iterator[Rows | BadRow]:
-    """The rows of all `sources` in order, with the values of `fields`: see `read_wanted`."""
-    for rows in read_wanted(sources, Wanted(fields, columns, required)):
+    """The rows of all `sources` in order, with the values of `fields`: see `check_columns`, `read_wanted`."""
+    wanted = Wanted(fields, columns, required)
+    sources = list(sources)
+    check_columns(sources, wanted)
+    for rows in read_wanted(sources, wanted):
         if not isinstance(rows, ColumnsRead):
             yield rows
 
@@ -86,21 +102,37 @@ def read_wanted(
     mapped column that is missing. JSON has no header: there a mapped column is missing if no row of any
     source has it, and the error comes after the last row.
     """
-    unseen, any_row = dict(wanted.columns or {}), False
-    for source in tables_of(sources, wanted.read_as):
+    unseen, seen = dict(wanted.columns or {}), set[str]()
+    found = look_for(sources, any_name=wanted.read_as.format is not None)
+    if report:
+        report.skip(found)
+    for source in found.files:
+        is_empty = True
         with errors_name(source):
             of_folders = wanted.of_folders(source)
             for rows in _reader_of(source, wanted).read_rows(source, wanted):
+                if not isinstance(rows, ColumnsRead) or rows.names:
+                    is_empty = False
                 if isinstance(rows, Rows):
-                    any_row = True
                     if of_folders:
                         _add_folders(rows, of_folders, wanted, report)
+                    seen.update(rows.columns)
                     unseen = {field: column for field, column in unseen.items() if field not in rows.columns}
                 yield rows
-    if any_row:
-        for field, column in unseen.items():
+        if is_empty and source == "-":
+            raise EmptySource(source)
+        if is_empty and report:
+            report.empty(source)
+    # Without a required field all rows are rejected, and the command says why.
+    missing = {
+        name for group in wanted.required for name in group.split("|") if not seen & {*group.split("|")}
+    }
+    for field, column in unseen.items():
+        if seen and field not in missing:
+            of = found.files[0] if len(found.files) == 1 else f"the {len(found.files):,} sources"
             raise SourceError(
-                f"no row has {column!r} (--map {field}={column}): the rows were read without it"
+                f"no row of {'standard input' if of == '-' else of} has {column!r}"
+                f" (--map {field}={quote(column)}): the rows were read without it"
             )
 
 

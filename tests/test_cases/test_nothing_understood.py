@@ -29,6 +29,73 @@ def test_a_table_without_ids_names_the_column_to_map(tmp_path: Path, name: str) 
     assert counts("ingest", "pins", tmp_path / "s.db", table, "--map", "pin_id=ID")["pins"] == 1
 
 
+def test_the_columns_of_folders_are_named_and_proposed(tmp_path: Path) -> None:
+    said("ingest", "pins", tmp_path / "s.db", "-", stdin='{"pin_id": "1"}\n')
+    for name, log in (
+        ("l.csv", "pin_id,query,action\n1,mug,save\n"),
+        ("l.jsonl", '{"pin_id": 1, "query": "mug", "action": "save"}\n'),
+    ):
+        path = tmp_path / "dt=2026-05-30" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(log)
+        sentence = refused("aggregate", "queries", tmp_path / "s.db", "--log", path)
+        assert "its columns: pin_id, query, action, dt= (folder)" in sentence
+        assert "--map date=dt" in sentence
+        found = counts("aggregate", "queries", tmp_path / "s.db", "--log", path, "--map", "date=dt")
+        assert found["rows_read"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "mend"),
+    [
+        ("-", "pin_id,title\n1,Mug\n", "if it is CSV, say so with --format csv"),
+        ("p.jsonl", "pin_id,title\n1,Mug\n", "if it is CSV, say so with --format csv"),
+        ("p.csv", '{"pin_id": 1, "title": "Mug"}\n', "if it is JSON Lines, say so with --format jsonl"),
+        ("p.csv", "1001,Mug,mug.jpg\n1002,Cup,c.jpg\n", "--columns pin_id,NAME,..."),
+        ("p.csv", "mug-1,A mug,photos/mug.JPG\n", "--columns pin_id,NAME,..."),
+        ("p.tsv", "mug-1\t2026-05-31\n", "--columns pin_id,NAME,..."),
+    ],
+)
+def test_a_table_that_is_written_in_another_way_names_the_option(
+    tmp_path: Path, name: str, content: str, mend: str
+) -> None:
+    path = name if name == "-" else tmp_path / name
+    if name != "-":
+        (tmp_path / name).write_text(content)
+    sentence = refused("ingest", "pins", tmp_path / "s.db", path, stdin=content)
+    assert mend in sentence
+    assert "--map" not in sentence
+
+
+def test_names_with_blanks_are_proposed_as_a_shell_reads_them(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("Pin ID,Title\n1,Mug\n")
+    sentence = refused("ingest", "pins", tmp_path / "s.db", tmp_path / "p.csv")
+    assert "with --map pin_id='Pin ID'; its columns" in sentence
+
+
+def test_a_mapped_key_that_no_row_has_is_said_with_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"sku": {"id": 1}, "name": "Mug"}\n')
+    sentence = refused("ingest", "pins", tmp_path / "s.db", path, "--map", "pin_id=sku.id")
+    assert f"nothing of {path} could be used" in sentence
+    assert "no row has 'sku.id' (--map pin_id=sku.id)" in sentence
+    path.write_text('{"pin_id": 1, "name": "Mug"}\n')
+    sentence = refused("ingest", "pins", tmp_path / "s.db", path, "--map", "title=headline")
+    assert sentence.startswith(f"no row of {path} has 'headline' (--map title=headline)")
+
+
+def test_a_field_that_is_mapped_twice_is_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("sku,name\n1,Mug\n")
+    twice = ("--map", "pin_id=sku", "--map", "pin_id=name")
+    for arguments in (
+        ("ingest", "pins", tmp_path / "s.db", tmp_path / "p.csv"),
+        ("aggregate", "queries", tmp_path / "s.db", "--log", tmp_path / "p.csv"),
+    ):
+        result = captioner(*arguments, *twice)
+        assert result.exit_code == 2
+        assert "--map gives pin_id two columns, 'sku' and 'name'" in result.stderr
+
+
 def test_rejected_rows_are_kept_and_other_sources_are_taken_in(tmp_path: Path) -> None:
     (tmp_path / "good.jsonl").write_text('{"pin_id": "1"}\n')
     (tmp_path / "bad.jsonl").write_text('{"sku": "1"}\n{"sku": "2"}\n')

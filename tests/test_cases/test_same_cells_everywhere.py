@@ -29,6 +29,10 @@ IDS = {
     "1001.00": "1001",
     " 1001 ": "1001",
     "1001\u00a0": "1001",
+    "\ufeff1001": "1001",
+    "1001\u200b \u2060": "1001",
+    "10\u200b02": "10\u200b02",
+    "\u200b": "no pin_id",
     "1.0012345E7": "10012345",
     "-7.0": "-7",
     "007": "007",
@@ -42,6 +46,8 @@ IDS = {
     "9007199254740993.0": "pin_id is a float too large to be exact: write it as text",
     "nan": "no pin_id",
     "NULL": "no pin_id",
+    "#N/A": "no pin_id",
+    "#NAME?": "no pin_id",
     "\t": "no pin_id",
     "": "no pin_id",
     "x" * 5000: "pin_id is longer than 4096 characters",
@@ -153,6 +159,63 @@ def test_typed_parquet_columns_leave_cells_empty_as_texts_do(tmp_path: Path) -> 
     assert column(store, "SELECT reason FROM rejected_rows") == [
         "left empty: saved_at is no date that can be"
     ]
+
+
+@pytest.mark.parametrize(("kind", "most"), [(pa.float32(), 2**24), (pa.float16(), 2**11)])
+def test_an_id_in_a_short_float_is_refused_where_it_is_not_exact(
+    tmp_path: Path, kind: pa.DataType, most: int
+) -> None:
+    ids = pa.array([most, most + 1, 7, 2 * most, None], pa.float64()).cast(kind, safe=False)
+    ids = pa.concat_arrays([ids, pa.array([most + 2], pa.float64()).cast(kind)])
+    store, reason = tmp_path / "my.db", "pin_id is a float too large to be exact: write it as text"
+    table = write(tmp_path / "p.parquet", {"pin_id": ids, "vector": [[1.0, 2.0]] * 6})
+    # what the table says of most + 1 can no longer be known: both are the same float
+    assert api.ingest_pins(store, table)["reasons"] == {reason: 2, "no pin_id": 1}
+    assert sorted(column(store, "SELECT pin_id FROM pins")) == sorted(["7", str(most)])
+    assert api.ingest_embeddings(store, table, name="v")["reasons"][reason] == 2
+    log = {"pin_id": ids, "query": ["mug"] * 6, "action": ["save"] * 6, "date": ["2026-05-31"] * 6}
+    found = api.aggregate_queries(store, log=write(tmp_path / "l.parquet", log))
+    assert (found["rejected"], found["reasons"][reason]) == (3, 2)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_words_for_nothing_are_no_texts_of_boards_and_queries(tmp_path: Path, ending: str) -> None:
+    store = store_with(tmp_path / "my.db")
+    words = ["nan", "NULL", " None ", "#N/A", "#DIV/0!", "\\N", "undefined", "none", "Null island", "n a n"]
+    n, numbers = len(words), [str(i) for i in range(len(words))]
+    log = {"pin_id": numbers, "query": words, "action": ["save"] * n, "date": ["2026-05-31"] * n}
+    found = api.aggregate_queries(store, log=write(tmp_path / f"log.{ending}", log))
+    assert found["dropped"]["empty"] == 6
+    queries = column(store, "SELECT query FROM engaged_query_ranks ORDER BY 1")
+    assert queries == ["n a n", "none", "null island", "undefined"]
+    saves = write(tmp_path / "s.csv", {"pin_id": numbers, "board_id": numbers})
+    boards = write(tmp_path / f"boards.{ending}", {"board_id": numbers, "title": words})
+    found = api.aggregate_boards(store, boards=boards, saves=saves)
+    titles = column(store, "SELECT json_each.value FROM board_titles, json_each(titles) ORDER BY 1")
+    assert titles == ["n a n", "null island"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_a_count_that_is_missing_in_words_counts_one(tmp_path: Path, ending: str) -> None:
+    store = store_with(tmp_path / "my.db")
+    words = ["NULL", "nan", "\\N", "<NA>", "", "#N/A", " "]
+    log = {"pin_id": ["1"] * 8, "query": ["mug"] * 8, "action": ["save"] * 8, "date": ["2026-05-31"] * 8}
+    found = api.aggregate_queries(store, log=write(tmp_path / f"l.{ending}", {**log, "count": [*words, "2"]}))
+    assert found["rejected"] == 0
+    assert column(store, "SELECT engagements FROM engaged_query_ranks") == [9]
+
+
+def test_numbers_and_addresses_that_invisible_characters_hide_are_personal_data(tmp_path: Path) -> None:
+    store = store_with(tmp_path / "my.db")
+    hidden = ["0170\u200b1234\u200b567", "0170\u00ad1234\u00ad567", "jo＠example.org", "ｗｗｗ．example.org"]
+    hidden += ["０１７０ １２３４ ５６７", "ht\u2060tps://example.org/a"]
+    texts = [*hidden, "می‌خواهم", "ＫＩＴＣＨＥＮ", "café 24"]
+    n, numbers = len(texts), [str(i) for i in range(len(texts))]
+    log = {"pin_id": numbers, "query": texts, "action": ["save"] * n, "date": ["2026-05-31"] * n}
+    found = api.aggregate_queries(store, log=write(tmp_path / "log.csv", log))
+    assert found["dropped"]["personal data"] == len(hidden)
+    queries = column(store, "SELECT query FROM engaged_query_ranks ORDER BY 1")
+    assert queries == ["café 24", "kitchen", "میخواهم"]
 
 
 def store_with(path: Path) -> Path:

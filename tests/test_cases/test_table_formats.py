@@ -8,7 +8,9 @@ import sys
 import zipfile
 from pathlib import Path
 
+import openpyxl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,6 +65,21 @@ def test_a_row_in_another_encoding_is_rejected_with_the_option_to_use(tmp_path: 
     assert "not valid UTF-8 (is it another encoding? --encoding cp1252)" in said(
         "ingest", "pins", tmp_path / "s.db", tmp_path / "p.csv"
     )
+
+
+def test_an_encoding_is_refused_where_there_is_none_to_say(tmp_path: Path) -> None:
+    workbook(tmp_path / "p.xlsx", [["pin_id"], [1]])
+    pq.write_table(pa.table({"pin_id": [1]}), tmp_path / "p.parquet")
+    for name in ("p.xlsx", "p.parquet"):
+        sentence = refused("ingest", "pins", tmp_path / "s.db", tmp_path / name, "--encoding", "cp1252")
+        assert "--encoding is for CSV and JSON" in sentence
+
+
+@pytest.mark.parametrize("content", ["pin_id,title\n1,Mug\n\x1a", "pin_id\r\n1\r\n\x1a"])
+def test_the_mark_of_dos_at_the_end_is_no_row(tmp_path: Path, content: str) -> None:
+    (tmp_path / "p.csv").write_text(content, newline="")
+    found = counts("ingest", "pins", tmp_path / "s.db", tmp_path / "p.csv")
+    assert (found["pins"], found["rejected"]) == (1, 0)
 
 
 def test_an_encoding_that_is_none_is_wrong_usage(tmp_path: Path) -> None:
@@ -125,6 +142,78 @@ def test_excel_is_told_by_its_first_bytes(tmp_path: Path, name: str) -> None:
     printed = said("ingest", "pins", tmp_path / "s.db", tmp_path / name)
     assert rows(tmp_path / "s.db", "SELECT pin_id, title FROM pins") == [("1001", "Mug"), ("1002", None)]
     assert "only the sheet 'Sheet' was read, not 'Stock'" in printed
+
+
+def test_excel_reads_the_first_sheet_that_has_rows(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    book.active.title = "Cover"
+    book.create_sheet("Hidden").append(["pin_id"])
+    book["Hidden"].sheet_state = "hidden"
+    data = book.create_sheet("Data")
+    data.append(["pin_id", "title"])
+    data.append([1, "Mug"])
+    book.create_sheet("Notes")
+    book.save(tmp_path / "p.xlsx")
+    assert "only the sheet 'Data' was read, not 'Cover' (empty), 'Hidden', 'Notes'" in said(
+        "ingest", "pins", tmp_path / "s.db", tmp_path / "p.xlsx"
+    )
+    assert rows(tmp_path / "s.db", "SELECT title FROM pins") == [("Mug",)]
+
+
+# --- files with nothing in them ---
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("e.csv", ""),
+        ("e.csv", "sep=;\n"),
+        ("e.csv", "\ufeff\n\n"),
+        ("e.tsv", "\n"),
+        ("e.jsonl", ""),
+        ("e.jsonl", "\n \n"),
+        ("e.json", "[]"),
+        ("e.json", " [\n]\n"),
+    ],
+)
+def test_a_file_with_nothing_in_it_is_an_error_in_every_command(
+    tmp_path: Path, name: str, content: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    empty, store = tmp_path / name, tmp_path / "s.db"
+    assert refused("ingest", "pins", store, empty) == f"{empty} is empty"
+    assert not store.exists()
+    said("ingest", "pins", store, "-", stdin='{"pin_id": "1"}\n')
+    assert refused("ingest", "embeddings", store, empty, "--name", "v") == f"{empty} is empty"
+    assert refused("aggregate", "queries", store, "--log", empty) == f"{empty} is empty"
+    assert refused("captions", "set", store, "--from", empty) == f"{empty} is empty"
+    assert f"{empty} is empty" in captioner("eval", "score", "--ratings", empty).stderr
+    assert refused("ingest", "pins", store, "-", stdin="") == "standard input is empty"
+    assert refused("aggregate", "queries", store, "--log", "-", stdin="") == "standard input is empty"
+
+
+def test_an_empty_workbook_is_an_error(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "e.xlsx", [])
+    assert refused("ingest", "pins", tmp_path / "s.db", path) == f"{path} is empty"
+
+
+def test_empty_parts_of_a_folder_are_said_and_a_header_alone_is_no_error(tmp_path: Path) -> None:
+    store, parts = tmp_path / "s.db", tmp_path / "parts"
+    parts.mkdir()
+    (parts / "0.csv").write_text("")
+    (parts / "1.csv").write_text("pin_id,query,action,date\n1,mug,save,2026-05-31\n")
+    (parts / "2.csv").write_text("pin_id,query,action,date\n")
+    printed = said("ingest", "pins", store, parts)
+    assert "1 pin into" in printed
+    assert f"{parts / '0.csv'} is empty" in printed
+    (parts / "3.csv").write_text("\n")
+    found = counts("aggregate", "queries", store, "--log", f"{parts}/*.csv")
+    assert found["rows_read"] == 1
+    assert found["columns"]["remarks"] == [f"2 files are empty, such as {parts / '0.csv'}"]
+    assert counts("ingest", "pins", store, parts / "2.csv")["pins"] == 0
+    (parts / "1.csv").unlink()
+    (parts / "2.csv").unlink()
+    assert refused("ingest", "pins", store, parts) == f"{parts / '0.csv'} is empty"
 
 
 def test_excel_in_aggregate(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
-"""Which files and folders are a system's own, and none of the user's pictures."""
+"""Which files and folders are a system's own, and none of the user's pictures and tables."""
 
 from __future__ import annotations
 
-# In lower case: what Synology, QNAP, macOS, Windows and Linux put into folders of pictures without a dot.
+# In lower case: what Synology, QNAP, macOS, Windows and Linux put into folders without a dot.
 _NAMES = frozenset(
     [
         "@eadir",
@@ -30,5 +30,8 @@ _NAMES = frozenset(
 
 
 def is_of_system(name: str) -> bool:
-    """Whether a file or folder of this name is hidden, or made by a system: "._a.jpg", "@eaDir"."""
-    return name.startswith(".") or name.lower() in _NAMES
+    """Whether a file or folder of this name is hidden, or made by a system: "._a.jpg", "@eaDir".
+
+    Excel keeps a file such as `~$prices.xlsx` beside a workbook that is open.
+    """
+    return name.startswith((".", "~$")) or name.lower() in _NAMES
