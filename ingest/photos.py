@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..common.files import open_regular, stamp_of
 from ..images.endings import IMAGE_ENDINGS
-from ..images.tar import reference
+from ..images.tar import name_in_archive, reference
 from ..images.tar_index import BadMember, Member, read_index
 from ..sources.cells import is_unicode
 from ..sources.locations import file_stamp
@@ -147,7 +147,7 @@ def _photos_of_open_archive(
     members: dict[str, Member] = {}
     bad: list[BadRow] = []
     for entry in read_index(fd):
-        name, reason = _name_in_archive(entry.name), ""
+        name, reason = name_in_archive(entry.name), ""
         parts = name.split("/")
         leads_out = name.startswith("/") or ".." in parts
         ending = _ending(name)
@@ -237,12 +237,6 @@ def _side_member(path: str, fd: int, member: Member) -> Side:
 
 def _pread(fd: int, member: Member, limit: int) -> bytes:
     return os.pread(fd, min(limit, member.size), member.offset)
-
-
-def _name_in_archive(name: str) -> str:
-    while name.startswith("./"):
-        name = name[2:].lstrip("/")
-    return name
 
 
 def _ending(name: str) -> str:

@@ -249,6 +249,24 @@ def test_sync_marks_what_an_archive_no_longer_has(store: Connection, tmp_path: P
     assert [row[0] for row in store.execute("SELECT pin_id FROM enriched_features")] == ["0 &.tar/a#1.jpg"]
 
 
+def test_names_that_begin_with_a_dot_and_a_slash_are_the_same_names(
+    store: Connection, tmp_path: Path
+) -> None:
+    archive = tmp_path / "t" / "0.tar"
+    archive.parent.mkdir()
+    make_tar(archive, ("./1.png", picture(1)), ("./2.png", picture(2)))
+    assert ingest_images(store, archive.parent)["new"] == 2
+    assert ingest_images(store, archive)["moved"] == 0
+    make_tar(archive, ("./2.png", picture(2)))
+    counts = ingest_images(store, archive.parent, sync=True)
+    assert (counts["updated"], counts["deleted"], counts["moved"]) == (1, 1, 0)
+    kept = store.execute("SELECT pin_id FROM pins WHERE deleted_at IS NULL").fetchall()
+    assert [row[0] for row in kept] == ["0.tar/2.png"]
+    make_tar(archive.with_name("1.tar"), ("2.png", picture(2)))
+    ingest_images(store, archive.parent)
+    assert ingest_images(store, archive)["moved"] == 0
+
+
 def test_archives_of_the_same_name_are_not_mixed(store: Connection, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
