@@ -20,6 +20,7 @@ _PATH = 60  # characters of a path
 def print_pins(counts: Mapping[str, Any], store: str) -> None:
     """What became of the rows of tables."""
     _print_first_line(counts, store)
+    print_repeated(counts)
     if "deleted" in counts:
         _say(f"{plural(counts['deleted'], 'pin')} marked as deleted: gone from the sources")
     print_columns(counts["columns"])
@@ -98,6 +99,13 @@ def _line(table: TableColumns) -> str:
 def _end_of(path: str) -> str:
     """A path, or its end if it is long."""
     return path if len(path) <= _PATH else "…" + path[1 - _PATH :]
+
+
+def print_repeated(counts: Mapping[str, Any]) -> None:
+    """How many rows have no effect, because a later row is about the same pin."""
+    if n := counts["repeated"]:
+        name = "names" if n == 1 else "name"
+        _say(f"{plural(n, 'row')} {name} a pin that another row has: the last one counts")
 
 
 def print_rejected(counts: Mapping[str, Any]) -> None:
