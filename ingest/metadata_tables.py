@@ -76,6 +76,8 @@ class MetadataTables:
         fields, reasons = fields_of(values, origin)
         # The path is only looked up among the pictures that are found; nothing is opened by it.
         path = os.path.normpath(os.path.join(folder, name.strip()))
+        if "\\" in name and not os.path.exists(path):  # as Windows writes paths
+            path = os.path.normpath(os.path.join(folder, name.strip().replace("\\", "/")))
         if path in self._rows:
             yield TWICE
         self._rows[path] = shown, line, json.dumps(fields, ensure_ascii=False)

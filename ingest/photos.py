@@ -128,7 +128,6 @@ def photos_of_archive(
 
     `source` is the name under which what is of no use is kept in `rejected_rows`.
     """
-    notes.archives += 1
     if not is_unicode(path):
         yield Found(bad=[BadRow(source, None, "the file's name is not valid UTF-8", path)])
         return
@@ -146,18 +145,22 @@ def _photos_of_open_archive(
     stamp = stamp_of(os.fstat(fd))
     members: dict[str, Member] = {}
     bad: list[BadRow] = []
+    is_read = False
     for entry in read_index(fd):
         name, reason = name_in_archive(entry.name), ""
         parts = name.split("/")
         leads_out = name.startswith("/") or ".." in parts
         ending = _ending(name)
         is_end = isinstance(entry, BadMember) and entry.is_end
+        if not is_read and not is_end:
+            is_read = True
+            notes.archives += 1
         if is_end and not path.lower().endswith(PACKED_ENDINGS):
             notes.unread.append(path)
         if is_end:
             pass
         elif not leads_out and any(map(is_of_system, parts)):
-            notes.add_of_system(parts[-1])
+            notes.add_of_system(next(filter(is_of_system, parts)))
             continue
         elif ending not in IMAGE_ENDINGS and ending not in SIDE_ENDINGS:
             notes.skipped[ending] += 1

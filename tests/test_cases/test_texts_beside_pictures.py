@@ -286,3 +286,14 @@ def test_a_text_of_another_encoding_gets_an_advice_that_can_be_followed(tmp_path
     put(tmp_path / "ph", **{"a.jpg": "", name: content.encode("latin-1")})
     said = CliRunner().invoke(cli, ["ingest", "images", str(tmp_path / "s.db"), str(tmp_path / "ph")])
     assert "not valid UTF-8 (is it another encoding? save it as UTF-8)" in unwrapped(said.stdout)
+
+
+def test_a_table_may_name_pictures_as_windows_writes_paths(store: Connection, tmp_path: Path) -> None:
+    put(
+        tmp_path / "ph",
+        **{"metadata.csv": "file_name,text\ntrain\\3.jpg,a mug\nd\\4.jpg,a cup\n", "d\\4.jpg": ""},
+    )
+    put(tmp_path / "ph/train", **{"3.jpg": ""})
+    counts = ingest_images(store, tmp_path / "ph")
+    assert counts["rejected"] == 0
+    assert texts(store, "pin_id, description") == [("d\\4.jpg", "a cup"), ("train/3.jpg", "a mug")]
