@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +12,7 @@ import click
 from ..common.terminal import plural, printable, steps, wrapped
 from .explain import explain
 from .ingest_counts import print_columns, print_left_empty, print_rejected
+from .options import DAY
 from .table_options import table_options
 from .verbs import STORE, Verbs, pairs, verb
 
@@ -211,7 +212,7 @@ class WeightType(click.ParamType[tuple[str, float]]):
 )
 @click.option(
     "--as-of",
-    type=click.DateTime(["%Y-%m-%d"]),
+    type=DAY,
     metavar="DATE",
     help="Last day that counts. [default: the newest day in the log that is not after today]",
 )
@@ -280,7 +281,7 @@ class WeightType(click.ParamType[tuple[str, float]]):
 def queries(
     store: str,
     log: tuple[str, ...],
-    as_of: datetime | None,
+    as_of: date | None,
     weights: tuple[tuple[str, float], ...],
     columns: tuple[str, ...],
     format: str | None,
@@ -312,7 +313,7 @@ def queries(
         counts = api.aggregate_queries(
             store,
             log=log,
-            as_of=as_of.date() if as_of else None,
+            as_of=as_of,
             weights=dict(weights),
             columns=mapping,
             format=format,
@@ -340,7 +341,7 @@ def queries(
 
 def _print_options(options: Mapping[str, Any]) -> None:
     """Prints what the queries were counted with, which the next call uses again."""
-    weights = ", ".join(f"{action} {weight:g}" for action, weight in options["weights"].items())
+    weights = ", ".join(f'"{action}" {weight:g}' for action, weight in options["weights"].items())
     bounds = [
         f"--{name.replace('_', '-')} {options[name]:g}"
         for name in ("max_per_user", "max_share_per_user")

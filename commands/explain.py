@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,9 +32,12 @@ def explain(store: str, pin_id: str, as_json: bool) -> Mapping[str, Any]:
     captioner aggregate explain my.db pin-0042
     """
     from ..filters.explain import explain as explain_pin
+    from ..sources.cells import RowError, identifier
     from ..store import open_store
     from ..store.people import caption_with_author
 
+    with suppress(RowError):  # tables are read in the same way
+        pin_id = identifier(pin_id)
     conn = open_store(store, read_only=True)
     explanation = explain_pin(conn, pin_id)
     caption = caption_with_author(conn, pin_id)
@@ -98,7 +102,9 @@ def _print_queries(engaged: ExplainedQueries) -> None:
     if engaged["outdated"]:
         click.echo("rows were read after the last ranking: `captioner aggregate queries` ranks again")
     if queries:
-        weights = ", ".join(f"{action} {weight:g}" for action, weight in options["weights"].items() if weight)
+        weights = ", ".join(
+            f'"{action}" {weight:g}' for action, weight in options["weights"].items() if weight
+        )
         click.echo(f"score = sum of weights: {weights}")
         click.echo(_columns("rank", "score", "engaged", "users", "query"))
     for query in queries:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +10,12 @@ import click
 
 from ..common.errors import OptionError
 from ..common.terminal import nouns, plural, say, steps
+from .options import DAY
 from .verbs import command, finish
 
 if TYPE_CHECKING:
     from ..export.manifest import CheckResult
     from ..export.write import ExportResult
-
-DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @command("export")
@@ -71,8 +70,8 @@ DAY = click.DateTime(["%Y-%m-%d"])
 @click.option("--check", metavar="OUT_DIR", help="Instead of exporting, compare an export with its manifest.")
 def export(
     arguments: tuple[str, ...],
-    as_of: datetime | None,
-    test_from: datetime | None,
+    as_of: date | None,
+    test_from: date | None,
     check: str | None,
     as_json: bool,
     **options: Any,
@@ -109,7 +108,7 @@ def export(
     try:
         with steps({"reading": "pins", "writing": "files"}) as on_step:
             result = api.export_features(
-                store, folder, as_of=_day(as_of), test_from=_day(test_from), on_step=on_step, **options
+                store, folder, as_of=as_of, test_from=test_from, on_step=on_step, **options
             )
     except OptionError as error:
         raise click.UsageError(str(error)) from None
@@ -118,10 +117,6 @@ def export(
     if not as_json:
         _print(result)
     return result
-
-
-def _day(moment: datetime | None) -> date | None:
-    return moment.date() if moment else None
 
 
 def _print(result: ExportResult) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import click
 
 from ..common.terminal import plural, steps, wrapped
-from .ingest_counts import print_columns, print_images, print_pins, print_rejected
+from .ingest_counts import print_columns, print_images, print_pins, print_rejected, print_repeated
 from .table_options import MAP, one_list, table_options
 from .verbs import STORE, Verbs, pairs, verb
 
@@ -157,6 +157,7 @@ def ingest_vectors(
     if not as_json:
         vectors, numbers = plural(counts["vectors"], "vector"), plural(counts["dim"] or 0, "number")
         click.echo(wrapped(f"{vectors} of {numbers} into {store} as {name}"))
+        print_repeated(counts)
         if counts["pins_not_in_store"]:
             click.echo(f"{counts['pins_not_in_store']:,} without a pin in the store yet")
         print_columns(counts["columns"])

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 _NAMED = 8  # endings, keys and the like that a line names
 _SETS, _IGNORED, _REMARKS = 5, 12, 5  # of columns; as many are printed, --json has more
+ENCODING = "--encoding cp1252"  # the mend in a command that reads tables
 _PATH = 60  # characters of a path
 
 
 def print_pins(counts: Mapping[str, Any], store: str) -> None:
     """What became of the rows of tables."""
     _print_first_line(counts, store)
+    print_repeated(counts)
     if "deleted" in counts:
         _say(f"{plural(counts['deleted'], 'pin')} marked as deleted: gone from the sources")
     print_columns(counts["columns"])
@@ -58,7 +60,7 @@ def print_images(counts: Mapping[str, Any], store: str) -> None:
     if counts["skipped"]:
         endings = {ending or "no extension": n for ending, n in counts["skipped_by_ending"].items()}
         _say(f"{plural(counts['skipped'], 'file')} skipped, with no image's extension ({_named(endings)})")
-    print_rejected(counts)
+    print_rejected(counts, of_encoding="save it as UTF-8")
 
 
 def print_columns(report: ReadReport) -> None:
@@ -100,11 +102,18 @@ def _end_of(path: str) -> str:
     return path if len(path) <= _PATH else "…" + path[1 - _PATH :]
 
 
-def print_rejected(counts: Mapping[str, Any]) -> None:
-    """How many rows were of no use, and why."""
+def print_repeated(counts: Mapping[str, Any]) -> None:
+    """How many rows have no effect, because a later row is about the same pin."""
+    if n := counts["repeated"]:
+        name = "names" if n == 1 else "name"
+        _say(f"{plural(n, 'row')} {name} a pin that another row has: the last one counts")
+
+
+def print_rejected(counts: Mapping[str, Any], *, of_encoding: str = ENCODING) -> None:
+    """How many rows were of no use, and why. `of_encoding` is the advice for what is not UTF-8."""
     if counts["rejected"]:
         _say(f"{plural(counts['rejected'], 'row')} rejected (see the table rejected_rows):")
-        _print_reasons(counts["reasons"])
+        _print_reasons(counts["reasons"], of_encoding)
 
 
 def print_left_empty(left_empty: Mapping[str, int]) -> None:
@@ -115,11 +124,11 @@ def print_left_empty(left_empty: Mapping[str, int]) -> None:
         _print_reasons(left_empty)
 
 
-def _print_reasons(reasons: Mapping[str, int]) -> None:
+def _print_reasons(reasons: Mapping[str, int], of_encoding: str = ENCODING) -> None:
     from ..sources.report import is_of_encoding
 
     for reason, n in reasons.items():
-        advice = " (is it another encoding? --encoding cp1252)" if is_of_encoding(reason) else ""
+        advice = f" (is it another encoding? {of_encoding})" if is_of_encoding(reason) else ""
         click.echo(wrapped(f"  {n:>8,}  {reason}{advice}", indent=" " * 12))
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from ..captioner.download import OnBytes
+
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_DAY_FIRST = re.compile(r"([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4})")  # with dots the day is first
 
 
 class BatchSizeType(click.ParamType[int | None]):
@@ -27,6 +32,40 @@ class BatchSizeType(click.ParamType[int | None]):
         if not 1 <= size <= 4096:
             self.fail(f"{value!r} is neither auto nor a number from 1 to 4096", param, ctx)
         return size
+
+
+class DayType(click.ParamType[date]):
+    """A day as 2026-05-31; one that is written in another way is named as it is to be written."""
+
+    name = "DATE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> date:
+        if isinstance(value, date):
+            return value
+        text = str(value)
+        reason = "is no day: write it as in 2026-05-31"
+        if _DAY.fullmatch(text):
+            with suppress(ValueError):
+                return date.fromisoformat(text)
+            reason = "is no day of the calendar"
+        elif meant := _meant(text):
+            reason = f"is not written as a day: write it as {meant}"
+        return self.fail(f"{text!r} {reason}", param, ctx)
+
+
+def _meant(text: str) -> date | None:
+    """The day that a text in another form means; None if that is not known."""
+    from ..sources.cells import RowError
+    from ..sources.dates import moment
+
+    if match := _DAY_FIRST.fullmatch(text):
+        text = f"{match[3]}-{int(match[2]):02}-{int(match[1]):02}"
+    with suppress(RowError, ValueError):
+        return date.fromisoformat((moment(text) or "")[:10])
+    return None
+
+
+DAY = DayType()
 
 
 class DeviceType(click.ParamType[str]):

@@ -63,9 +63,7 @@ def export_pictures(
         if not rows:
             reasons = ", ".join(f"{n:,} {reason}" for reason, n in left_out.most_common(3))
             raise StoreError(
-                "no pin can be exported: "
-                + (reasons or "the store has no pins")
-                + "; bring pins in with `captioner ingest`, and caption them with `captioner run`"
+                "no pin can be exported: " + (reasons or "the store has no pins") + f"; {_mend(left_out)}"
             )
         manifest: dict[str, Any] = {
             "format": PICTURES,
@@ -85,6 +83,18 @@ def export_pictures(
         "bytes": sum(file["bytes"] for file in writer.files),
         "folder": str(out_dir),
     }
+
+
+def _mend(left_out: Counter[str]) -> str:
+    """What a user can do where no pin can be exported for these reasons."""
+    mends = []
+    if not left_out:
+        mends.append("bring pins in with `captioner ingest`, and caption them with `captioner run`")
+    if left_out.keys() & {NO_TEXT, CHANGED}:
+        mends.append("caption the pins with `captioner run`")
+    if left_out.keys() - {NO_TEXT, CHANGED}:
+        mends.append("put the pictures back, or ingest the pins again from where the pictures are now")
+    return "; ".join(mends)
 
 
 def _with_pictures(

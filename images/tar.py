@@ -69,7 +69,14 @@ def place_of(image: str) -> str:
         found = parse(image)
     except ValueError:
         return image
-    return f"{found.path}/{found.member}"
+    return f"{found.path}/{name_in_archive(found.member)}"
+
+
+def name_in_archive(name: str) -> str:
+    """The name of a member without "./" at its beginning, as `tar -C folder -cf x.tar .` writes it."""
+    while name.startswith("./"):
+        name = name[2:].lstrip("/")
+    return name
 
 
 def read_member(text: str, max_bytes: int) -> bytes:

@@ -15,6 +15,7 @@ from ..store.connection import transaction
 from ..store.pins import PinsSeen, count_pins, upsert_pins
 from ..store.rejected import EmptiedCells, forget_rejected, keep_rejected
 from ..store.runs import finish_run, start_run
+from .repeated_ids import IdsRead
 
 ROWS_PER_COMMIT = 20_000
 
@@ -23,9 +24,10 @@ class PinCounts(TypedDict):
     """What became of the rows of an ingest of pins. `captioner ingest pins --json` prints it."""
 
     rows_read: int
-    pins: int  # rows that became a pin, or changed one
+    pins: int  # that the rows made or changed; a pin of several rows is one
     new: int
     updated: int
+    repeated: int  # rows whose pin another row has, too, without the last one, which counts
     rejected: int
     reasons: dict[str, int]  # reason -> rejected rows, most frequent first
     left_empty: dict[str, int]  # reason -> cells that made no sense and were left empty, most frequent first
@@ -73,7 +75,7 @@ def write_batches(
     with transaction(conn):
         forget_rejected(conn, sources)
     seen = PinsSeen(conn) if sync else None
-    pins, without_id, reasons = 0, 0, Counter[str]()
+    ids, without_id, reasons = IdsRead(), 0, Counter[str]()
     left_empty, notes, not_found = EmptiedCells(conn, run_id), Counter[str](), 0
     first_not_found = ""
     waiting: list[PinBatch] = []
@@ -82,7 +84,7 @@ def write_batches(
     for batch in batches:
         if seen:
             seen.add([*(pin[0] for pin in batch.pins), *batch.rejected_ids])
-        pins += len(batch.pins)
+        ids.add(pin[0] for pin in batch.pins)
         without_id += len(batch.rejected) - len(batch.rejected_ids)
         reasons.update(row.reason for row in batch.rejected)
         notes += batch.notes
@@ -93,14 +95,16 @@ def write_batches(
         if rows_waiting >= ROWS_PER_COMMIT:
             _commit(conn, waiting, run_id, left_empty)
             waiting, rows_waiting = [], 0
-        on_step("reading", pins + reasons.total(), None)
+        on_step("reading", len(ids) + reasons.total(), None)
     _commit(conn, waiting, run_id, left_empty)
-    new = count_pins(conn) - before
+    new, repeated = count_pins(conn) - before, ids.repeated()
+    pins = len(ids) - repeated
     counts = PinCounts(
-        rows_read=pins + reasons.total(),
+        rows_read=len(ids) + reasons.total(),
         pins=pins,
         new=new,
         updated=pins - new,
+        repeated=repeated,
         rejected=reasons.total(),
         reasons=dict(reasons.most_common()),
         left_empty=dict(left_empty.counts.most_common()),

@@ -23,6 +23,7 @@ from ..store.connection import StoreError, transaction
 from ..store.embeddings import count_without_pin, dimension_of, upsert_vectors
 from ..store.rejected import forget_rejected, keep_rejected
 from ..store.runs import finish_run, start_run
+from .repeated_ids import IdsRead
 
 FIELDS = ("pin_id", "vector")
 MAX_DIM = 65_536
@@ -40,8 +41,9 @@ class VectorCounts(TypedDict):
     """What became of the rows of an ingest of vectors. `captioner ingest embeddings --json` prints it."""
 
     rows_read: int
-    vectors: int
+    vectors: int  # of as many pins; a pin of several rows has the vector of the last one
     dim: int | None  # numbers in a vector; None if there is no vector of this name
+    repeated: int  # rows whose pin another row has, too, without the last one, which counts
     rejected: int
     reasons: dict[str, int]  # reason -> rejected rows, most frequent first
     pins_not_in_store: int  # vectors of this name whose pin is not in the store
@@ -80,7 +82,7 @@ def ingest_embeddings(
     with transaction(conn):
         forget_rejected(conn, tables_of(sources, read_as))
     dim: int | None = None
-    written, reasons = 0, Counter[str]()
+    ids, reasons = IdsRead(), Counter[str]()
     on_step("reading", 0, None)
     for rows in read_wanted(sources, reading.wanted, reading.report):
         if isinstance(rows, ColumnsRead):
@@ -96,13 +98,15 @@ def ingest_embeddings(
                 upsert_vectors(conn, name, dim, vectors)
             keep_rejected(conn, rejected, run_id)
         reading.rows(rows.source, len(vectors), (row.reason for row in rejected))
-        written += len(vectors)
+        ids.add(pin_id for pin_id, _ in vectors)
         reasons.update(row.reason for row in rejected)
-        on_step("reading", written + reasons.total(), None)
+        on_step("reading", len(ids) + reasons.total(), None)
+    repeated = ids.repeated()
     counts = VectorCounts(
-        rows_read=written + reasons.total(),
-        vectors=written,
+        rows_read=len(ids) + reasons.total(),
+        vectors=len(ids) - repeated,
         dim=dim,
+        repeated=repeated,
         rejected=reasons.total(),
         reasons=dict(reasons.most_common()),
         pins_not_in_store=count_without_pin(conn, name),

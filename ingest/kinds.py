@@ -10,8 +10,8 @@ from ..sources.rows import is_missing
 KINDS = ("pin", "product")
 
 
-def kind_of(value: Any, default: str | None = None) -> str | None:
-    """The kind that a cell names, in any case and also in the plural; `default` if it is missing.
+def kind_of(value: Any) -> str | None:
+    """The kind that a cell names, in any case and also in the plural; None if it is missing.
 
     Raises RowError.
     """
@@ -19,7 +19,7 @@ def kind_of(value: Any, default: str | None = None) -> str | None:
         return str(value)
     text = value.strip().lower() if isinstance(value, str) else value
     if is_missing(text) or (isinstance(text, str) and is_placeholder(text)):
-        return default
+        return None
     if isinstance(text, str) and text.removesuffix("s") in KINDS:
         return text.removesuffix("s")
     raise RowError("kind is neither pin nor product")

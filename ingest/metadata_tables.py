@@ -13,7 +13,7 @@ from ..sources.columns import ColumnsRead, Wanted
 from ..sources.read_as import ReadAs
 from ..sources.rows import BadRow, SourceError
 from ..sources.tables import read_wanted
-from .texts_beside import NAMES, Fields, TextsRead, fields_of
+from .texts_beside import NAMES, Fields, TextsRead, fields_of, unread_keys
 
 TABLES = frozenset(["metadata.jsonl", "metadata.csv", "metadata.parquet"])
 # Folders such as locale=de/ say nothing about pictures, with or without a table.
@@ -23,6 +23,7 @@ _WANTED = Wanted(
     ("file_name",),
     ReadAs(folders=False),
 )
+TWICE = "file_name is there twice: the last row counts"
 MAX_TABLE_ROWS = 2_000_000  # of all tables; they are kept in memory until their picture comes
 
 
@@ -75,7 +76,12 @@ class MetadataTables:
         fields, reasons = fields_of(values, origin)
         # The path is only looked up among the pictures that are found; nothing is opened by it.
         path = os.path.normpath(os.path.join(folder, name.strip()))
+        if "\\" in name and not os.path.exists(path):  # as Windows writes paths
+            path = os.path.normpath(os.path.join(folder, name.strip().replace("\\", "/")))
+        if path in self._rows:
+            yield TWICE
         self._rows[path] = shown, line, json.dumps(fields, ensure_ascii=False)
+        self._read.ignore(unread_keys(values))
         yield from reasons
 
     def take(self, path: str) -> Fields:

@@ -20,6 +20,8 @@ from .metadata_tables import MetadataTables
 from .photos import Found, Notes, photos_of_archive, photos_of_folder
 from .texts_beside import TextsRead
 
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")  # how a zip archive begins, and an empty one
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -93,6 +95,8 @@ def _place(path: str, prefix: str) -> Place:
                     f"{path} is packed, and pictures are read from an archive by their place in it: unpack "
                     f"it with `{program} {path}`, then ingest the .tar"
                 )
+            if start.startswith(_ZIP) and not full.lower().endswith(".xlsx"):
+                raise SourceError(f"{path} is a zip archive: unzip it, then ingest the folder that it makes")
             first = next(read_index(file.fileno()), None)
     except OSError as error:
         raise SourceError(f"{path} cannot be read: {error.strerror or error}") from None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..common.files import open_regular, stamp_of
 from ..images.endings import IMAGE_ENDINGS
-from ..images.tar import reference
+from ..images.tar import name_in_archive, reference
 from ..images.tar_index import BadMember, Member, read_index
 from ..sources.cells import is_unicode
 from ..sources.locations import file_stamp
@@ -128,7 +128,6 @@ def photos_of_archive(
 
     `source` is the name under which what is of no use is kept in `rejected_rows`.
     """
-    notes.archives += 1
     if not is_unicode(path):
         yield Found(bad=[BadRow(source, None, "the file's name is not valid UTF-8", path)])
         return
@@ -146,18 +145,22 @@ def _photos_of_open_archive(
     stamp = stamp_of(os.fstat(fd))
     members: dict[str, Member] = {}
     bad: list[BadRow] = []
+    is_read = False
     for entry in read_index(fd):
-        name, reason = _name_in_archive(entry.name), ""
+        name, reason = name_in_archive(entry.name), ""
         parts = name.split("/")
         leads_out = name.startswith("/") or ".." in parts
         ending = _ending(name)
         is_end = isinstance(entry, BadMember) and entry.is_end
+        if not is_read and not is_end:
+            is_read = True
+            notes.archives += 1
         if is_end and not path.lower().endswith(PACKED_ENDINGS):
             notes.unread.append(path)
         if is_end:
             pass
         elif not leads_out and any(map(is_of_system, parts)):
-            notes.add_of_system(parts[-1])
+            notes.add_of_system(next(filter(is_of_system, parts)))
             continue
         elif ending not in IMAGE_ENDINGS and ending not in SIDE_ENDINGS:
             notes.skipped[ending] += 1
@@ -237,12 +240,6 @@ def _side_member(path: str, fd: int, member: Member) -> Side:
 
 def _pread(fd: int, member: Member, limit: int) -> bytes:
     return os.pread(fd, min(limit, member.size), member.offset)
-
-
-def _name_in_archive(name: str) -> str:
-    while name.startswith("./"):
-        name = name[2:].lstrip("/")
-    return name
 
 
 def _ending(name: str) -> str:

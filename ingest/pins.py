@@ -141,7 +141,8 @@ def _pins_of(rows: Rows, kind: str | None, image_root: str | None) -> PinBatch:
         if name in source:
             pins[name] = [None if text in MISSING_WORDS else text for text in pins[name]]
     if "kind" in source:
-        pins["kind"] = convert_column(lambda value: kind_of(value, kind), source["kind"], empty["kind"])
+        pins["kind"] = convert_column(kind_of, source["kind"], empty["kind"])
+        pins["kind"] = [of_row or kind for of_row in pins["kind"]]  # a cell that makes no sense is empty
     elif kind:
         pins["kind"] = [kind] * n
     if "created_at" in source:

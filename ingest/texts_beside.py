@@ -151,12 +151,21 @@ def fields_of(values: Mapping[str, Any], origin: str) -> tuple[Fields, list[str]
 
 
 def unread_keys(values: Mapping[str, Any]) -> list[str]:
-    """The keys of an object that are read as no field, those without a value left out."""
-    unread = {str(name).strip().lower(): str(name) for name, value in values.items() if not is_missing(value)}
+    """The keys of an object that are read as no field, those without a value left out.
+
+    Of several keys for one field, those are named with the one that was taken, unless they say the same.
+    """
+    given = {str(name).strip().lower(): (str(name), v) for name, v in values.items() if not is_missing(v)}
+    unread = {key: name for key, (name, _) in given.items() if key != "file_name"}
     for others in NAMES.values():
-        chosen = next((other for other in others if other in unread), None)
-        unread.pop(chosen or "", None)
-    unread.pop("file_name", None)
+        chosen, *left = [other for other in others if other in given] or [""]
+        unread.pop(chosen, None)
+        for other in left:
+            name, value = given[other]
+            if value == given[chosen][1]:
+                del unread[other]
+            else:
+                unread[other] = f"{name}, as {given[chosen][0]} is there too"
     return list(unread.values())
 
 

@@ -153,8 +153,8 @@ def _add_folders(
 def folder_disagrees(source: str, field: str, of_folder: str | None, others: Sequence[str]) -> str:
     """That the values of a file are others than its folder says."""
     return (
-        f"{source}: {field} is {', '.join(other[:40] for other in others)} in the file and {of_folder} by the"
-        " folder's name; the file counts"
+        f"{source}: {field} is {', '.join(other[:40] or 'empty' for other in others)} in the file and "
+        f"{of_folder or 'empty'} by the folder's name; the file counts"
     )
 
 

@@ -185,3 +185,21 @@ def test_what_cannot_be_exported_is_said(tmp_path: Path) -> None:
     wrong = captioner("export", tmp_path / "s.db", tmp_path / "o", "--format", "sidecar", "--seed", 1)
     assert wrong.exit_code == 2
     assert "--seed concern features for a trainer" in wrong.stderr
+
+
+def test_an_export_without_pictures_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "ph").mkdir()
+    (tmp_path / "ph/a.jpg").write_bytes(jpeg("red"))
+    captioner("ingest", "images", tmp_path / "s.db", tmp_path / "ph")
+    export = ("export", tmp_path / "s.db", tmp_path / "out", "--format", "imagefolder")
+    without_text = captioner(*export)
+    assert without_text.exit_code == 1
+    assert "of its own; caption the pins with `captioner run`\n" in without_text.output
+    captioner("run", tmp_path / "s.db", "--model", "builtin")
+    with closing(open_store(tmp_path / "s.db")) as store, transaction(store):
+        store.execute("UPDATE captions SET status = 'ok', reason = NULL, text = 'a caption'")
+    (tmp_path / "ph/a.jpg").unlink()
+    without_picture = captioner(*export)
+    assert without_picture.exit_code == 1
+    assert "1 image file not found; put the pictures back, or ingest" in without_picture.output
+    assert "captioner run" not in without_picture.output

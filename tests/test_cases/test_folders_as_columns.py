@@ -177,3 +177,9 @@ def test_what_systems_put_beside_tables_is_no_table(tmp_path: Path, store: Path)
     for name in ("._a.csv", "_delta_log/0.json", "__MACOSX/a.csv", ".ipynb_checkpoints/a.csv"):
         write(tmp_path / "pins" / name, pin_id=["junk"])
     assert counts("ingest", "pins", store, tmp_path / "pins")["pins"] == 1
+
+
+def test_an_empty_cell_beside_a_folder_is_called_empty(tmp_path: Path, store: Path) -> None:
+    write(tmp_path / "locale=de/p.csv", pin_id=["1", "2"], locale=["en", ""])
+    printed = said("ingest", "pins", store, tmp_path / "locale=de")
+    assert "locale is en, empty in the file and de by the folder's name; the file counts" in printed

@@ -208,3 +208,14 @@ def test_texts_in_another_encoding_cost_their_cells_and_the_mend_is_said(
             "Käse" if encoding else None,
             "Brot",
         ]
+
+
+def test_a_row_without_a_kind_that_makes_sense_has_the_kind_of_the_option(
+    store: sqlite3.Connection, tmp_path: Path
+) -> None:
+    rows = [{"pin_id": str(i), "kind": kind} for i, kind in enumerate(["offer", "", None, "pin", 7])]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    counts = ingest_pins(store, [str(tmp_path / "p.jsonl")], kind="product")
+    assert counts["left_empty"] == {"kind is neither pin nor product": 2}
+    kinds = [row[0] for row in store.execute("SELECT kind FROM pins ORDER BY pin_id")]
+    assert kinds == ["product", "product", "product", "pin", "product"]

@@ -40,8 +40,9 @@ def test_weights_and_windows_are_those_of_the_call_before(store: Path, tmp_path:
     captioner(*aggregate, "--log", first, "--weight", "add_to_cart=2", "--window-days", 30)
     said = captioner(*aggregate, "--log", second).stdout
     assert scores(store) == {"red mug": 2, "mug": 0.25}
-    assert "30 days up to 2026-05-31; weights: save 1, long_click 1, click 0.25, add_to_cart 2" in " ".join(
-        said.split()
+    assert (
+        '30 days up to 2026-05-31; weights: "save" 1, "long_click" 1, "click" 0.25, "add_to_cart" 2'
+        in " ".join(said.split())
     )
     captioner(*aggregate, "--weight", "Click=3", "--window-days", 365)  # the other weights stay
     assert scores(store) == {"mug": 3, "red mug": 2, "old mug": 1}

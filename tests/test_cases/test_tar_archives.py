@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import itertools
 import os
 import sqlite3
 import tarfile
+import zipfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -249,6 +251,24 @@ def test_sync_marks_what_an_archive_no_longer_has(store: Connection, tmp_path: P
     assert [row[0] for row in store.execute("SELECT pin_id FROM enriched_features")] == ["0 &.tar/a#1.jpg"]
 
 
+def test_names_that_begin_with_a_dot_and_a_slash_are_the_same_names(
+    store: Connection, tmp_path: Path
+) -> None:
+    archive = tmp_path / "t" / "0.tar"
+    archive.parent.mkdir()
+    make_tar(archive, ("./1.png", picture(1)), ("./2.png", picture(2)))
+    assert ingest_images(store, archive.parent)["new"] == 2
+    assert ingest_images(store, archive)["moved"] == 0
+    make_tar(archive, ("./2.png", picture(2)))
+    counts = ingest_images(store, archive.parent, sync=True)
+    assert (counts["updated"], counts["deleted"], counts["moved"]) == (1, 1, 0)
+    kept = store.execute("SELECT pin_id FROM pins WHERE deleted_at IS NULL").fetchall()
+    assert [row[0] for row in kept] == ["0.tar/2.png"]
+    make_tar(archive.with_name("1.tar"), ("2.png", picture(2)))
+    ingest_images(store, archive.parent)
+    assert ingest_images(store, archive)["moved"] == 0
+
+
 def test_archives_of_the_same_name_are_not_mixed(store: Connection, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
@@ -336,3 +356,22 @@ def test_many_members_come_in_parts(store: Connection, tmp_path: Path) -> None:
     assert ingest_images(store, tmp_path / "0.tar")["pins"] == 5001
     ids = [row[0] for row in store.execute("SELECT pin_id FROM pins ORDER BY rowid")]
     assert ids == [f"0.tar/{i:05}.jpg" for i in itertools.islice(itertools.count(), 5001)]
+
+
+def test_what_is_no_archive_is_not_counted_as_read(store: Connection, tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    make_tar(tmp_path / "t/a.tar", ("__MACOSX/1.png", b"1"), ("1.png", picture()))
+    (tmp_path / "t/b.tar").write_text("this is a text and no archive\n" * 40)
+    (tmp_path / "t/c.tar.gz").write_bytes(gzip.compress((tmp_path / "t/a.tar").read_bytes()))
+    counts = ingest_images(store, tmp_path / "t")
+    assert (counts["archives"], counts["rejected"], counts["pins"]) == (1, 2, 1)
+    assert counts["system_examples"] == ["__MACOSX"]
+
+
+def test_a_zip_is_refused_with_the_mend(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as file:
+        file.writestr("1.png", picture())
+    result = captioner("ingest", "images", tmp_path / "s.db", tmp_path / "z.zip")
+    assert result.exit_code == 1
+    assert "z.zip is a zip archive: unzip it, then ingest the folder that it makes" in result.output
+    assert not (tmp_path / "s.db").exists()

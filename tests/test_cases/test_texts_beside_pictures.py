@@ -9,12 +9,16 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pincaption.cli import cli
 from pincaption.ingest.images import ingest_images
 from pincaption.ingest.texts_beside import MAX_TEXT_BYTES, NAMES, TextsRead, fields_of, unread_keys
 from pincaption.store import Connection
+
+from .table_commands import unwrapped
 
 
 def put(folder: Path, **files: str | bytes) -> None:
@@ -237,3 +241,59 @@ def test_any_json_gives_fields_that_the_store_takes(values: dict) -> None:
     read = TextsRead()
     read.ignore(unread_keys(values))
     assert len(read.ignored) <= len(values)
+
+
+@pytest.mark.parametrize(
+    "names", [("metadata.jsonl", "metadata.jsonl"), ("metadata.csv", "metadata.jsonl")], ids=["one", "two"]
+)
+def test_of_two_rows_for_one_picture_the_last_counts_and_it_is_said(
+    store: Connection, tmp_path: Path, names: tuple[str, str]
+) -> None:
+    put(tmp_path / "ph", **{"a.jpg": ""})
+    rows = ['{"file_name": "a.jpg", "text": "first"}\n', '{"file_name": "./a.jpg", "text": "second"}\n']
+    if names[0] == "metadata.csv":
+        rows[0] = "file_name,text\na.jpg,first\n"
+    for name, row in zip(names, rows, strict=True):
+        with (tmp_path / "ph" / name).open("a") as file:
+            file.write(row)
+    counts = ingest_images(store, tmp_path / "ph")
+    assert counts["reasons"] == {"file_name is there twice: the last row counts": 1}
+    assert texts(store, "description") == [("second",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.csv", "file_name,text,caption\na.jpg,one,two\n"),
+        ("metadata.jsonl", '{"file_name": "a.jpg", "text": "one", "caption": "two"}'),
+        ("a.json", '{"text": "one", "caption": "two"}'),
+    ],
+)
+def test_of_a_text_and_a_caption_it_is_said_which_was_taken(
+    store: Connection, tmp_path: Path, name: str, content: str
+) -> None:
+    put(tmp_path / "ph", **{"a.jpg": "", name: content})
+    counts = ingest_images(store, tmp_path / "ph")
+    origin = ".json" if name == "a.json" else name
+    assert counts["texts"] == {f"description from {origin} (caption)": 1}
+    assert counts["ignored"] == {"text, as caption is there too": 1}
+    assert texts(store, "description") == [("two",)]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "metadata.csv"])
+def test_a_text_of_another_encoding_gets_an_advice_that_can_be_followed(tmp_path: Path, name: str) -> None:
+    content = "file_name,text\na.jpg,Caf\xe9\n" if name == "metadata.csv" else "Caf\xe9"
+    put(tmp_path / "ph", **{"a.jpg": "", name: content.encode("latin-1")})
+    said = CliRunner().invoke(cli, ["ingest", "images", str(tmp_path / "s.db"), str(tmp_path / "ph")])
+    assert "not valid UTF-8 (is it another encoding? save it as UTF-8)" in unwrapped(said.stdout)
+
+
+def test_a_table_may_name_pictures_as_windows_writes_paths(store: Connection, tmp_path: Path) -> None:
+    put(
+        tmp_path / "ph",
+        **{"metadata.csv": "file_name,text\ntrain\\3.jpg,a mug\nd\\4.jpg,a cup\n", "d\\4.jpg": ""},
+    )
+    put(tmp_path / "ph/train", **{"3.jpg": ""})
+    counts = ingest_images(store, tmp_path / "ph")
+    assert counts["rejected"] == 0
+    assert texts(store, "pin_id, description") == [("d\\4.jpg", "a cup"), ("train/3.jpg", "a mug")]

@@ -67,6 +67,7 @@ def test_json_is_exactly_one_object_on_standard_output(tmp_path: Path, table: Pa
         "pins": 3,
         "new": 3,
         "updated": 0,
+        "repeated": 0,
         "rejected": 2,
         "reasons": {"more cells than the header has columns": 1, "no pin_id": 1},
         "left_empty": {},

@@ -56,7 +56,7 @@ def test_explain_says_of_every_query_why_it_was_kept_or_dropped(db: Path, log: P
         "pin 1",
         "",
         "1 of 3 engaged queries kept, 730 days up to 2024-05-02",
-        "score = sum of weights: save 1, long_click 1, click 0.25",
+        'score = sum of weights: "save" 1, "long_click" 1, "click" 0.25',
         "rank      score  engaged   users  query",
         "   1       2.25        3          red mug",
         "                                  1 click, 2 save; 2024-05-01 to 2024-05-02",
@@ -357,3 +357,9 @@ def test_explain_still_explains_the_store_after_the_list_of_generic_titles_is_ch
     found = counts("aggregate", "explain", db, "1")["boards"]
     kept = [entry["title"] for entry in found["titles"] if entry["rank"]]
     assert kept == titles(db)["1"] or found["outdated"]
+
+
+@pytest.mark.parametrize("pin", ["1.0", " 1 ", "1.00"])
+def test_explain_understands_an_id_as_tables_do(db: Path, log: Path, pin: str) -> None:
+    counts("aggregate", "queries", db, "--log", log)
+    assert counts("aggregate", "explain", db, pin)["pin_id"] == "1"

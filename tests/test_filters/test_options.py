@@ -26,8 +26,11 @@ from .tables import boards_table, captioner, counts, log_table, queries, refused
         (["queries", "--window-days", "0"], "'--window-days': 0 is not in the range"),
         (["queries", "--min-engagements", "0"], "'--min-engagements': 0 is not in the range"),
         (["queries", "--min-users", "0"], "'--min-users': 0 is not in the range"),
-        (["queries", "--as-of", "soon"], "'--as-of': 'soon' does not match the format '%Y-%m-%d'"),
-        (["queries", "--as-of", "2023-02-29"], "'--as-of': '2023-02-29' does not match the format"),
+        (["queries", "--as-of", "soon"], "'--as-of': 'soon' is no day: write it as in 2026-05-31"),
+        (["queries", "--as-of", "2023-02-29"], "'--as-of': '2023-02-29' is no day of the calendar"),
+        (["queries", "--as-of", "31.05.2026"], "is not written as a day: write it as 2026-05-31"),
+        (["queries", "--as-of", "31.02.2026"], "'31.02.2026' is no day: write it as in 2026-05-31"),
+        (["queries", "--as-of", "2026/05/31"], "is not written as a day: write it as 2026-05-31"),
         (["queries", "--weight", "save"], "'--weight': 'save' is not ACTION=W, for instance click=0.25"),
         (
             ["queries", "--weight", "save=much"],

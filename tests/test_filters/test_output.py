@@ -73,7 +73,7 @@ def test_queries_end_with_a_table_of_what_was_read_kept_and_dropped(db: Path, lo
         "pins that are not in the store yet": "1",
     }
     assert before_columns(result.stdout).splitlines()[-2:] == [
-        "730 days up to 2024-05-02; weights: save 1, long_click 1, click 0.25",
+        '730 days up to 2024-05-02; weights: "save" 1, "long_click" 1, "click" 0.25',
         'actions of no weight (--weight ACTION=W): "view" (1 row)',
     ]
     assert fits(before_columns(result.stdout))

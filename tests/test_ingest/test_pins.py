@@ -63,6 +63,7 @@ def test_a_table_becomes_pins_and_the_counts_say_so(store: sqlite3.Connection, i
         "pins": 2,
         "new": 2,
         "updated": 0,
+        "repeated": 0,
         "rejected": 1,
         "reasons": {"no pin_id": 1},
         "left_empty": {},
