@@ -25,7 +25,7 @@ class People:
         self.places = dict(places)  # by item_id
         self.answers = {item_id: _answer(rating) for item_id, rating in ratings.items()}  # by item_id
         self.added: dict[str, Answer] = {}  # by item_id
-        self.moved: list[str] = []  # item_ids whose answers are now another rater's
+        self.moved: dict[str, str] = {}  # item_ids before and now of answers that are now another rater's
         self.notes: list[str] = []
         self._row_of = {_turn(place, place.rater): place.item_id for place in places.values()}
 
@@ -53,18 +53,13 @@ class People:
         name = rater or own
         before = self._read_before_as(answers, name)
         if before and rater and before != rater:
-            self.notes.append(f"what was read before as the answers of {before} now belongs to {rater}")
-            for answer in answers:
-                if known := self._known(answer, before):
-                    self.moved.append(known.item_id)
-                    self.answers.pop(known.item_id)
-                    self.added.pop(known.item_id, None)
+            self._move(self.places[answers[0].item_id].rater, before, rater)
         elif before:
             name = before
         if not rater:
             self._check_one_person(answers, name)
         for answer in answers:
-            place = self._row(answer, name)
+            place = self._row(self.places[answer.item_id], name, answer.place)
             answer = replace(answer, item_id=place.item_id)
             earlier = self.added.get(place.item_id)
             self.added[place.item_id] = answer = _merge(earlier, answer) if earlier else answer
@@ -75,15 +70,36 @@ class People:
                 self.answers[place.item_id] = answer
         return name
 
-    def _row(self, answer: Answer, rater: str) -> SheetPlace:
+    def _move(self, sheet: str, before: str, rater: str) -> None:
+        """Gives to `rater` all that is known as the answers of `before` to the sheet of the rater `sheet`.
+
+        That includes the rows that the file at hand leaves empty or does not have.
+        """
+        moved = 0
+        for place in [place for place in self.places.values() if place.rater == sheet]:
+            old = self._item_id(place, before)
+            if (known := self.answers.pop(old, None)) is None:
+                continue
+            new = self._row(place, rater, known.place).item_id
+            self.moved[old] = new
+            moved += 1
+            there = self.answers.get(new)
+            if there is None or (known.answered_at or "") >= (there.answered_at or ""):
+                self.answers[new] = replace(known, item_id=new)
+            if added := self.added.pop(old, None):
+                self.added[new] = replace(added, item_id=new)
+        self.notes.append(
+            f"what was read before as the answers of {before} ({plural(moved, 'row')}) now belongs to {rater}"
+        )
+
+    def _row(self, place: SheetPlace, rater: str, said_in: str) -> SheetPlace:
         """The row of this rater's own copy of the sheet. Raises SheetError if it is another sheet's."""
-        place = self.places[answer.item_id]
         if place.rater == rater:
             return place
-        copy = replace(place, item_id=self._item_id(answer, rater), rater=rater)
+        copy = replace(place, item_id=self._item_id(place, rater), rater=rater)
         if self._row_of.setdefault(_turn(place, rater), copy.item_id) != copy.item_id:
             raise SheetError(
-                f"{answer.place} is of the sheet of {place.rater}, but {rater} has another sheet of this "
+                f"{said_in} is of the sheet of {place.rater}, but {rater} has another sheet of this "
                 "sample: choose another name for --rater"
             )
         self.places[copy.item_id] = copy
@@ -109,11 +125,10 @@ class People:
 
     def _known(self, answer: Answer, rater: str) -> Answer | None:
         """What this rater is known to have answered to the same row."""
-        return self.answers.get(self._item_id(answer, rater))
+        return self.answers.get(self._item_id(self.places[answer.item_id], rater))
 
-    def _item_id(self, answer: Answer, rater: str) -> str:
+    def _item_id(self, place: SheetPlace, rater: str) -> str:
         """The id of the row in this rater's copy of the sheet."""
-        place = self.places[answer.item_id]
         return place.item_id if place.rater == rater else letters(f"{place.item_id} {rater}", 12)
 
     def _check_one_person(self, answers: Sequence[Answer], rater: str) -> None:

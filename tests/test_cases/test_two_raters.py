@@ -137,10 +137,24 @@ def test_named_files_are_recognised_when_they_are_read_again(shop: Shop, anna: P
 def test_a_name_given_later_moves_the_answers(shop: Shop, anna: Path, ben: Path) -> None:
     shop.score(ben)
     found = shop.score(ben, "--rater", "ben")
-    assert found["notes"] == ["what was read before as the answers of rater-1 now belongs to ben"]
+    assert found["notes"] == ["what was read before as the answers of rater-1 (13 rows) now belongs to ben"]
     shop.score(anna)
     assert shop.score()["by_rater"].keys() == {"rater-1", "ben"}
     assert len(shop.kept()) == 26
+
+
+def test_a_name_given_later_with_a_part_of_the_sheet_moves_all_answers(shop: Shop) -> None:
+    rows = [row | {"comment": f"c {i}"} for i, row in enumerate(shop.rows("relevant", TEN))]
+    shop.score(shop.file("all.csv", rows))
+    before = {row[1:2] + row[3:] for row in shop.kept()}
+    no_comments = [row | {"comment": ""} for row in rows]
+    emptied = dict.fromkeys(("relevance", "quality", "answered_at"), "")
+    part = no_comments[:5] + [row | emptied for row in no_comments[5:9]]
+    found = shop.score(shop.file("part.csv", part), "--rater", "anna")
+    assert found["by_rater"].keys() == {"anna"}
+    assert (found["read"]["new"], found["read"]["changed"], found["read"]["unchanged"]) == (0, 0, 5)
+    assert {row[2] for row in shop.kept()} == {"anna"}
+    assert {row[1:2] + row[3:] for row in shop.kept()} == before  # each answer, comment and time
 
 
 def test_a_fuller_version_of_ones_own_answers_is_taken(shop: Shop) -> None:
