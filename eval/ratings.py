@@ -15,7 +15,7 @@ from typing import Any, cast
 from ..store import Connection, transaction
 from ..store.connection import now
 from . import stored
-from .answers import Answer, SheetError, excerpt, read_answer_file
+from .answers import Answer, AnswerFile, SheetError, excerpt, read_answer_file
 from .items import Item, Sample
 from .people import People, checked_name
 from .questions import QUESTIONS, Question
@@ -92,7 +92,7 @@ def read_answers(conn: Connection, paths: Sequence[str | Path], *, rater: str | 
     if not answers:
         raise SheetError(f"no rows in {', '.join(map(str, paths))}: an empty sheet?")
     sample_id, places = _places_of(conn, answers)
-    _check_questions(conn, sample_id, answers)
+    _check_questions(conn, sample_id, contents)
     with transaction(conn):
         before = stored.ratings_by_item_id(conn, sample_id)
         people = People(places, before)
@@ -121,10 +121,12 @@ def read_answers(conn: Connection, paths: Sequence[str | Path], *, rater: str | 
     )
 
 
-def _check_questions(conn: Connection, sample_id: str, answers: Iterable[Answer]) -> None:
-    asked = {question.name for question in QUESTIONS[stored.kind_of(conn, sample_id)]}
-    for answer in answers:
-        if wrong := set(answer.values) - asked:
+def _check_questions(conn: Connection, sample_id: str, contents: Sequence[AnswerFile]) -> None:
+    asked = [question.name for question in QUESTIONS[stored.kind_of(conn, sample_id)]]
+    for content in contents:
+        content.check_columns(asked)
+    for answer in (answer for content in contents for answer in content.answers):
+        if wrong := set(answer.values) - set(asked):
             raise SheetError(
                 f"{answer.place} answers {', '.join(sorted(wrong))}, "
                 f"which this sample does not ask ({', '.join(sorted(asked))})"

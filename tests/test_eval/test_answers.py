@@ -229,6 +229,27 @@ def test_an_answer_that_is_none_is_named(shop: Path, tmp_path: Path) -> None:
     )
 
 
+def test_a_sheet_without_a_column_of_its_questions_is_refused(shop: Path, tmp_path: Path) -> None:
+    rows = [{"Relevanz" if k == "relevance" else k: v for k, v in row.items()} for row in filled(shop)]
+    said = refused(shop, path := written(tmp_path / "renamed.csv", rows))
+    assert f"{path} has no column relevance, which its sample asks for: was it renamed? Its columns:" in said
+    assert "item_id, caption, relevanz, quality" in said
+
+
+def test_columns_that_are_not_read_are_told(shop: Path, tmp_path: Path) -> None:
+    rows = [row | {"notes": "", "empty": " ", "": ""} for row in filled(shop)]
+    rows[3] |= {"notes": "too long", "": "x"}
+    found = score(shop, path := written(tmp_path / "more.csv", rows))
+    assert found["notes"] == [f"{path}: not read: the columns notes, number 13, which has no name"]
+
+
+def test_a_comment_that_is_cut_is_told(shop: Path, tmp_path: Path) -> None:
+    rows = filled(shop)
+    rows[2]["comment"], rows[3]["comment"] = "x" * 10_001, "y" * 10_000
+    found = score(shop, path := written(tmp_path / "long.csv", rows))
+    assert found["notes"] == [f"{path}: a comment is kept up to 10,000 characters; cut was the one of row 4"]
+
+
 def test_sheets_that_hold_answers_are_not_written_over(shop: Path, tmp_path: Path) -> None:
     again = ["eval", "sample", shop, tmp_path / "sheets", "--raters", 2, "--duplicates", 0.1]
     written(tmp_path / "sheets" / "rater-2.csv", filled(shop, 2))
