@@ -137,7 +137,8 @@ def _of_export(source: str, annotations: Annotations) -> AnswerFile:
         for place, row in annotations.rows
     ]
     if not answers:
-        raise SheetError(f"{source} is an export of Label Studio without any submitted annotation")
+        what = "; ".join(["an export of Label Studio without any submitted annotation", *annotations.notes])
+        raise SheetError(f"{source} is {what}")
     if all(answer.is_empty for answer in answers):
         raise SheetError(
             f"{source} has {len(answers):,} annotations, and none of them answers "

@@ -136,6 +136,34 @@ def test_what_is_no_answer_is_said(shop: Path) -> None:
     assert "1 skipped annotation" in said
 
 
+def test_annotations_without_an_id_count_and_what_cannot_be_read_is_said(shop: Path, tmp_path: Path) -> None:
+    tasks = json.loads((EXPORTS / "export.json").read_text())
+    annotations = [a for task in tasks for a in task["annotations"] if not a["was_cancelled"]]
+    for annotation in annotations:
+        del annotation["id"]
+    unreadable: list[Any] = ["relevant", {"relevance": "relevant"}, [3]]
+    for annotation, result in zip(annotations, [*unreadable, [], None], strict=False):
+        annotation["result"] = result
+    (path := tmp_path / "x.json").write_text(json.dumps(tasks))
+    found = score(shop, path)
+    assert found["read"]["new"] == len(annotations) - 5 == 13
+    assert "2 empty annotations" in found["notes"][0]
+    assert "3 unreadable annotations" in found["notes"][0]
+
+
+def test_half_of_a_surrogate_pair_in_a_comment_is_replaced(shop: Path, tmp_path: Path) -> None:
+    def comment(task: dict[str, Any]) -> None:
+        for annotation in task["annotations"]:
+            for text in ("a \ud800 b", ["c \udfff", "\U0001f375"]):
+                said = {"from_name": "comment", "type": "textarea", "value": {"text": text}}
+                annotation["result"] = [r for r in annotation["result"] if r["from_name"] != "comment"]
+                annotation["result"].append(said)
+
+    score(shop, edited(tmp_path / "x.json", comment))
+    rows = sqlite3.connect(shop).execute("SELECT DISTINCT comment FROM ratings")
+    assert rows.fetchall() == [("c \ufffd\n\U0001f375",)]
+
+
 def test_the_formats_say_the_same(shop: Path) -> None:
     found = score(shop, *(EXPORTS / name for name in FORMATS))
     assert found["read"] == {"new": 18, "changed": 0, "unchanged": 0}
