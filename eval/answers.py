@@ -94,7 +94,12 @@ def read_answer_file(path: str | Path) -> AnswerFile:
     """
     source = str(path)
     with _sheet_errors(source):
-        if _is_json(source):
+        if re.match(r"<!doctype html|<html", head := _head(source), re.IGNORECASE):
+            raise SheetError(
+                f"{source} is the page and not the answers: open it in a browser, download the answers "
+                "(key d) and give that CSV"
+            )
+        if _is_json(head):
             return _of_export(source, annotations_of_json(source))
         columns, rows = _cells(Path(path))
         if is_export(columns):
@@ -288,11 +293,15 @@ def _sheet_errors(source: str) -> Iterator[None]:
         raise SheetError(str(error)) from None
 
 
-def _is_json(source: str) -> bool:
+def _head(source: str) -> str:
+    """The beginning of a file."""
     with open_source(source) as raw:
         head = raw.peek(1000)[:1000]
-    text = head.decode(encoding_of(head), errors="replace").lstrip("\ufeff \t\r\n")
-    return bool(re.match(r"\[\s*[{\]]|\{\s*[\"}]", text))  # a title above a sheet may begin with a bracket
+    return head.decode(encoding_of(head), errors="replace").lstrip("\ufeff \t\r\n")
+
+
+def _is_json(head: str) -> bool:
+    return bool(re.match(r"\[\s*[{\]]|\{\s*[\"}]", head))  # a title above a sheet may begin with a bracket
 
 
 def _is_text(source: str) -> bool:

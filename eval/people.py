@@ -6,7 +6,7 @@ answer that stays as it was, and two people do not answer a row in the same mill
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 from ..common.terminal import plural
@@ -37,21 +37,37 @@ class People:
         """
         by_own_name: dict[str, list[Answer]] = {}
         for answer in answers:
-            own = answer.rater or self.places[answer.item_id].rater
+            own = self.places[answer.item_id].rater
+            if answer.rater:
+                own = checked_name(answer.rater, f"{answer.source}: an annotator's name has")
             by_own_name.setdefault(own, []).append(answer)
         if rater and rater not in by_own_name and len(by_own_name) > 1:
             raise SheetError(
                 f"{answers[0].source} has the answers of {', '.join(by_own_name)}: --rater {rater} takes the "
                 "file of one person"
             )
+        others = set(by_own_name)
         return [
-            self._add(own_answers, own, rater if rater == own or len(by_own_name) == 1 else None)
+            self._add(
+                own_answers, own, rater if rater == own or len(by_own_name) == 1 else None, others - {own}
+            )
             for own, own_answers in by_own_name.items()
         ]
 
-    def _add(self, answers: Sequence[Answer], own: str, rater: str | None) -> str:
+    def _add(self, answers: Sequence[Answer], own: str, rater: str | None, others: Set[str]) -> str:
+        """Adds the answers of one person and returns the name. `others` are the others of the same file."""
         name = rater or own
-        before = self._read_before_as(answers, name)
+        before = self._read_before_as(answers, name, others)
+        if not before and not rater and (before := self._answered_alike(answers, own)):
+            self.notes.append(
+                f"{answers[0].source}: all answers are those of {before}, so they count as that person's; if "
+                "another person gave them, score the file with --rater NAME"
+            )
+        elif before and not rater and before != own:
+            self.notes.append(
+                f"{answers[0].source} has answers of {before}, given at the same times: it counts as that "
+                "person's"
+            )
         if before and rater and before != rater:
             self._move(self.places[answers[0].item_id].rater, before, rater)
         elif before:
@@ -105,23 +121,55 @@ class People:
         self.places[copy.item_id] = copy
         return copy
 
-    def _read_before_as(self, answers: Sequence[Answer], own: str) -> str | None:
-        """The rater who is known to have given all of these answers, each at the same time; `own` first.
+    def _read_before_as(self, answers: Sequence[Answer], own: str, others: Set[str]) -> str | None:
+        """The rater who is known to have given one of these answers at the same time; `own` first.
 
-        None if there is none. Empty answers do not count.
+        None if there is none. Empty answers do not count. Times that stand beside different answers prove
+        nothing: somebody may have typed one time into all rows.
         """
         given = [answer for answer in answers if not answer.is_empty]
-        if not given or not all(_is_exact(answer.answered_at) for answer in given):
-            return None
-        others = dict.fromkeys([own, *(self.places[item_id].rater for item_id in self.answers)])
-        for rater in others:
-            known = (self._known(answer, rater) for answer in given)
-            if all(
-                one and (one.values, one.answered_at) == (answer.values, answer.answered_at)
-                for one, answer in zip(known, given, strict=True)
-            ):
+        for rater in dict.fromkeys([own, *self._raters()]):
+            if rater in others:
+                continue
+            at_one_time = [
+                known.values == answer.values
+                for answer in given
+                if (known := self._known(answer, rater))
+                and _is_exact(known.answered_at)
+                and known.answered_at == answer.answered_at
+            ]
+            if at_one_time and all(at_one_time):
                 return rater
         return None
+
+    def _answered_alike(self, answers: Sequence[Answer], own: str) -> str | None:
+        """The rater who is known to have given all these answers of a sheet, if the times do not deny it.
+
+        None if there is none, and if they are a version of what `own` is known to have answered. Raises
+        SheetError if there are several.
+        """
+        given = [answer for answer in answers if not answer.is_empty]
+        if not given or given[0].rater:  # an export names its annotators
+            return None
+        known_of_own = [(known, answer) for answer in given if (known := self._known(answer, own))]
+        if known_of_own and not any(_contradict(known, answer) for known, answer in known_of_own):
+            return None
+        alike = [
+            rater
+            for rater in self._raters()
+            if rater != own
+            and all((known := self._known(answer, rater)) and _alike(known, answer) for answer in given)
+        ]
+        if len(alike) > 1:
+            raise SheetError(
+                f"all answers in {given[0].source} are those of {' and of '.join(alike)}: score the file "
+                "with --rater NAME"
+            )
+        return alike[0] if alike else None
+
+    def _raters(self) -> list[str]:
+        """Everybody of whom an answer is known."""
+        return list(dict.fromkeys(self.places[item_id].rater for item_id in self.answers))
 
     def _known(self, answer: Answer, rater: str) -> Answer | None:
         """What this rater is known to have answered to the same row."""
@@ -178,11 +226,11 @@ def _merge(a: Answer, b: Answer) -> Answer:
     )
 
 
-def checked_name(rater: str) -> str:
+def checked_name(rater: str, what: str = "--rater takes a name of") -> str:
     """A name for a rater without blanks around it. Raises SheetError."""
     name = rater.strip()
     if not name or len(name) > MAX_NAME or not name.isprintable():
-        raise SheetError(f"--rater takes a name of 1 to {MAX_NAME} printable characters")
+        raise SheetError(f"{what} 1 to {MAX_NAME} printable characters")
     return name
 
 
@@ -212,6 +260,13 @@ def _contradict(a: Answer, b: Answer) -> bool:
         return False  # a comment was changed afterwards: that does not change the time
     comments = sorted((a.comment or "", b.comment or ""), key=len)
     return comments[0] not in comments[1]
+
+
+def _alike(known: Answer, answer: Answer) -> bool:
+    """Whether both may be one answer: nothing in them differs. A sheet may lack a time, or a comment."""
+    times = {known.answered_at, answer.answered_at}
+    denied = len(times) == 2 and all(map(_is_exact, times))
+    return known.values == answer.values and not denied and not _contradict(known, answer)
 
 
 def _undecided(a: Answer, b: Answer) -> bool:

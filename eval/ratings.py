@@ -44,6 +44,7 @@ class Rating:
 class ReadAnswers:
     """What `read_answers` did: the sample, its raters, and how many rows were new, changed or as before.
 
+    `earlier` counts the answers that were left out because a later one is stored.
     `notes` are sentences about what was not taken as it stands.
     """
 
@@ -52,6 +53,7 @@ class ReadAnswers:
     new: int
     changed: int
     unchanged: int
+    earlier: int
     notes: list[str]
 
 
@@ -106,6 +108,11 @@ def read_answers(conn: Connection, paths: Sequence[str | Path], *, rater: str | 
         }
         moved = {item_id: old[item_id] for item_id in people.moved.values() if item_id in old}
         to_write = list((moved | updated).values())
+        earlier = sum(
+            _is_left_out(old[item_id], answer)
+            for item_id, answer in given.items()
+            if item_id in old and item_id not in updated
+        )
         stored.delete_ratings(conn, people.moved)
         rows = [people.places[rating["item_id"]] for rating in to_write]
         stored.add_sheet_rows(conn, sorted(rows, key=lambda row: (row.rater, row.position)))
@@ -116,7 +123,8 @@ def read_answers(conn: Connection, paths: Sequence[str | Path], *, rater: str | 
         raters=list(dict.fromkeys(raters)),
         new=len(updated) - changed,
         changed=changed,
-        unchanged=len(given) - len(updated),
+        unchanged=len(given) - len(updated) - earlier,
+        earlier=earlier,
         notes=[*(note for content in contents for note in content.notes), *people.notes],
     )
 
@@ -146,6 +154,13 @@ def _moved(before: Mapping[str, StoredRating], people: People) -> dict[str, Stor
         filled = {name: value for name, value in named.items() if value is not None}
         ratings[new] = cast(StoredRating, named | there | filled)
     return ratings
+
+
+def _is_left_out(old: StoredRating, answer: Answer) -> bool:
+    """Whether an answer that changes nothing says something else than the later one that is stored."""
+    before = dict(old)
+    said = {**answer.values, **({"comment": answer.comment} if answer.comment else {})}
+    return any(before[name] != value for name, value in said.items())
 
 
 def _updated(old: StoredRating | None, answer: Answer, place: SheetPlace) -> StoredRating | None:

@@ -130,7 +130,7 @@ def test_named_files_are_recognised_when_they_are_read_again(shop: Shop, anna: P
     before = shop.kept()
     again = shop.score(ben, anna)
     assert again["by_rater"].keys() == {"anna", "ben"}
-    assert again["read"] == {"new": 0, "changed": 0, "unchanged": 26}
+    assert again["read"] == {"new": 0, "changed": 0, "unchanged": 26, "earlier": 0}
     assert shop.kept() == before
 
 
@@ -161,8 +161,13 @@ def test_a_fuller_version_of_ones_own_answers_is_taken(shop: Shop) -> None:
     first, then = shop.rows("relevant", TEN, 5), shop.rows("partly", NOON)
     kept = shop.file("later.csv", first[:5] + then[5:])  # as a sheet in the browser writes them
     assert shop.score(shop.file("first.csv", first))["read"]["new"] == 5
-    assert shop.score(kept)["read"] == {"new": 8, "changed": 0, "unchanged": 5}
-    assert shop.score(shop.folder / "first.csv")["read"] == {"new": 0, "changed": 0, "unchanged": 5}
+    assert shop.score(kept)["read"] == {"new": 8, "changed": 0, "unchanged": 5, "earlier": 0}
+    assert shop.score(shop.folder / "first.csv")["read"] == {
+        "new": 0,
+        "changed": 0,
+        "unchanged": 5,
+        "earlier": 0,
+    }
 
 
 @pytest.mark.parametrize("time", [TEN, ""])
@@ -176,9 +181,42 @@ def test_answers_that_changed_are_taken_where_others_kept_their_times(shop: Shop
     first, then = shop.rows("relevant", TEN), shop.rows("partly", NOON)
     calls = shop.file("first.csv", first), shop.file("later.csv", first[:6] + then[6:])
     shop.score(calls[0])
-    assert shop.score(calls[1])["read"] == {"new": 0, "changed": 7, "unchanged": 6}
-    assert shop.score(calls[0])["read"] == {"new": 0, "changed": 0, "unchanged": 13}  # the earlier state
-    assert shop.score(*calls)["read"] == {"new": 0, "changed": 0, "unchanged": 13}
+    assert shop.score(calls[1])["read"] == {"new": 0, "changed": 7, "unchanged": 6, "earlier": 0}
+    assert shop.score(calls[0])["read"] == {
+        "new": 0,
+        "changed": 0,
+        "unchanged": 6,
+        "earlier": 7,
+    }  # the earlier state
+    assert shop.score(*calls)["read"] == {"new": 0, "changed": 0, "unchanged": 13, "earlier": 0}
+
+
+@pytest.mark.parametrize("time", [TEN, ""])
+def test_a_named_raters_sheet_read_without_times_or_a_name_counts_once(shop: Shop, time: str) -> None:
+    shop.score(shop.file("anna.csv", shop.rows("relevant", time)), "--rater", "anna")
+    found = shop.score(shop.file("n.csv", shop.rows("relevant", "")))
+    assert (found["by_rater"].keys(), found["read"]["unchanged"]) == ({"anna"}, 13)
+    assert "all answers are those of anna" in found["notes"][0]
+    assert {row[2] for row in shop.kept()} == {"anna"}
+
+
+def test_answers_that_are_those_of_two_named_raters_need_a_name(shop: Shop) -> None:
+    path = shop.file("n.csv", shop.rows("relevant", ""))
+    shop.score(path, "--rater", "anna")
+    shop.score(path, "--rater", "ben")
+    assert "are those of anna and of ben: score the file with --rater NAME" in shop.refused(path)
+
+
+@pytest.mark.parametrize("names", [("anna", None), (None, "anna")])
+def test_a_fuller_version_of_a_named_raters_sheet_is_that_persons(
+    shop: Shop, names: tuple[str | None, str | None]
+) -> None:
+    first, then = shop.rows("relevant", TEN, 5), shop.rows("not", NOON)
+    for rows, name in zip((first, first[:5] + then[5:]), names, strict=True):
+        found = shop.score(shop.file("f.csv", rows), *(["--rater", name] if name else []))
+        assert len(found["notes"]) == (len(shop.kept()) == 13)
+    assert {row[2] for row in shop.kept()} == {"anna"}
+    assert len(shop.kept()) == 13
 
 
 def test_the_raters_own_name_says_that_it_was_one_person(shop: Shop, anna: Path, ben: Path) -> None:

@@ -112,7 +112,7 @@ def test_the_configuration_asks_the_questions_of_the_sheet(tmp_path: Path, kind:
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_export_is_read(shop: Path, name: str) -> None:
     found = score(shop, EXPORTS / name)
-    assert found["read"] == {"new": 18, "changed": 0, "unchanged": 0}
+    assert found["read"] == {"new": 18, "changed": 0, "unchanged": 0, "earlier": 0}
     assert {rater: of["judged"] for rater, of in found["by_rater"].items()} == {
         "annotator-1": 7,
         "annotator-2": 5,
@@ -166,9 +166,9 @@ def test_half_of_a_surrogate_pair_in_a_comment_is_replaced(shop: Path, tmp_path:
 
 def test_the_formats_say_the_same(shop: Path) -> None:
     found = score(shop, *(EXPORTS / name for name in FORMATS))
-    assert found["read"] == {"new": 18, "changed": 0, "unchanged": 0}
+    assert found["read"] == {"new": 18, "changed": 0, "unchanged": 0, "earlier": 0}
     again = score(shop, EXPORTS / "export.csv")
-    assert again["read"] == {"new": 0, "changed": 0, "unchanged": 18}
+    assert again["read"] == {"new": 0, "changed": 0, "unchanged": 18, "earlier": 0}
     same = ("by_rater", "questions", "relevant_and_good", "disputed")
     assert [found[name] for name in same] == [again[name] for name in same]
 
@@ -176,9 +176,23 @@ def test_the_formats_say_the_same(shop: Path) -> None:
 def test_a_later_export_changes_what_was_changed(shop: Path) -> None:
     score(shop, EXPORTS / "export.json")
     later = score(shop, EXPORTS / "later.csv")
-    assert later["read"] == {"new": 3, "changed": 2, "unchanged": 16}
+    assert later["read"] == {"new": 3, "changed": 2, "unchanged": 16, "earlier": 0}
     assert later["questions"]["relevance"]["answers"]["partly"] == 2
-    assert score(shop, EXPORTS / "export.csv")["read"] == {"new": 0, "changed": 0, "unchanged": 18}
+    assert score(shop, EXPORTS / "export.csv")["read"] == {
+        "new": 0,
+        "changed": 0,
+        "unchanged": 16,
+        "earlier": 2,
+    }
+
+
+def test_the_name_of_an_annotator_is_checked(shop: Path, tmp_path: Path) -> None:
+    def renamed(task: dict[str, Any]) -> None:
+        for annotation in task["annotations"]:
+            annotation["completed_by"] = {"email": "a\x1b[31m@example.com"}
+
+    path = edited(tmp_path / "x.json", renamed)
+    assert f"{path}: an annotator's name has 1 to 64 printable characters" in refused(shop, path)
 
 
 def test_an_annotator_by_address_is_the_same_person(shop: Path, tmp_path: Path) -> None:
