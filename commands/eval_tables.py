@@ -96,9 +96,10 @@ def print_score(score: Score) -> None:
     from ..eval.sentence import excluded_in_words
 
     if read := score["read"]:
+        earlier = f", {plural(read['earlier'], 'earlier answer')} left out" if read["earlier"] else ""
         click.echo(
             f"answers of {plural(read['new'], 'row')} new, {read['changed']:,} changed, "
-            f"{read['unchanged']:,} as before"
+            f"{read['unchanged']:,} as before{earlier}"
         )
     for note in score["notes"]:
         click.echo(wrapped(f"note: {note}"), err=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,7 @@ TITLE_ROWS = 10  # people may have added so many rows above the header
 ALL_QUESTIONS = {question.name: question for questions in QUESTIONS.values() for question in questions}
 CAPTION_COLUMNS = ("caption", "first_caption", "second_caption")
 _READ = {"item_id", "sample", "number", "comment", "seconds", "answered_at", *ALL_QUESTIONS, *CAPTION_COLUMNS}
+_WRITTEN = {*_READ, "rater"}  # the columns of the sheets that we write
 _AS_CSV = ReadAs("csv")
 
 
@@ -55,6 +56,7 @@ class Answer:
     captions: tuple[str, ...] = ()  # as they are in the sheet now
     rater: str | None = None  # None: the one whom the sheet was written for
     begun_at: str | None = None  # when the annotation was begun; `answered_at` is when it was changed last
+    is_cut: bool = False  # the comment was longer than MAX_COMMENT
 
     @property
     def is_empty(self) -> bool:
@@ -64,10 +66,25 @@ class Answer:
 
 @dataclass(frozen=True)
 class AnswerFile:
-    """The answers of a file, and notes on what it holds beside them."""
+    """The answers of a file, and notes on what it holds beside them.
 
+    `columns` are those of a sheet; None for an export.
+    """
+
+    source: str
     answers: list[Answer]
     notes: list[str]
+    columns: tuple[str, ...] | None = None
+
+    def check_columns(self, questions: Iterable[str]) -> None:
+        """Raises SheetError if a sheet has no column for one of these questions: it may have been renamed."""
+        if self.columns is None:
+            return
+        if missing := [name for name in questions if name not in self.columns]:
+            raise SheetError(
+                f"{self.source} has no column {' and no column '.join(missing)}, which its sample asks for: "
+                f"was it renamed? Its columns: {_listed(self.columns)}"
+            )
 
 
 def read_answer_file(path: str | Path) -> AnswerFile:
@@ -77,12 +94,19 @@ def read_answer_file(path: str | Path) -> AnswerFile:
     """
     source = str(path)
     with _sheet_errors(source):
-        if _is_json(source):
+        if re.match(r"<!doctype html|<html", head := _head(source), re.IGNORECASE):
+            raise SheetError(
+                f"{source} is the page and not the answers: open it in a browser, download the answers "
+                "(key d) and give that CSV"
+            )
+        if _is_json(head):
             return _of_export(source, annotations_of_json(source))
         columns, rows = _cells(Path(path))
         if is_export(columns):
             return _of_export(source, annotations_of_table(source, columns, rows))
-    return AnswerFile(_of_sheet(source, columns, rows), [])
+        answers = _of_sheet(source, columns, rows)
+    notes = [*_unread(source, columns, rows), *_cut(source, answers)]
+    return AnswerFile(source, answers, notes, tuple(columns))
 
 
 def read_sheet(path: str | Path) -> list[Answer]:
@@ -92,8 +116,9 @@ def read_sheet(path: str | Path) -> list[Answer]:
 
 def _of_sheet(path: str, columns: list[str], rows: list[tuple[int, list[str]]]) -> list[Answer]:
     if "item_id" not in columns:
-        names = excerpt(", ".join(filter(None, columns)), 200) or "none"
-        raise SheetError(f"{path} has no column item_id, so it is not a sheet; its columns: {names}")
+        raise SheetError(
+            f"{path} has no column item_id, so it is not a sheet; its columns: {_listed(columns)}"
+        )
     answers = []
     row_of: dict[str, int] = {}
     for number, cells in rows:
@@ -117,13 +142,40 @@ def _of_export(source: str, annotations: Annotations) -> AnswerFile:
         for place, row in annotations.rows
     ]
     if not answers:
-        raise SheetError(f"{source} is an export of Label Studio without any submitted annotation")
+        what = "; ".join(["an export of Label Studio without any submitted annotation", *annotations.notes])
+        raise SheetError(f"{source} is {what}")
     if all(answer.is_empty for answer in answers):
         raise SheetError(
             f"{source} has {len(answers):,} annotations, and none of them answers "
             f"{', '.join(ALL_QUESTIONS)}: was the project's labelling configuration replaced?"
         )
-    return AnswerFile(answers, [f"{source}: {note}" for note in annotations.notes])
+    notes = [f"{source}: {note}" for note in annotations.notes]
+    return AnswerFile(source, answers, [*notes, *_cut(source, answers)])
+
+
+def _listed(columns: Iterable[str]) -> str:
+    return excerpt(", ".join(filter(None, columns)), 200) or "none"
+
+
+def _unread(source: str, columns: list[str], rows: list[tuple[int, list[str]]]) -> list[str]:
+    """A note on the columns that hold something and are not read, if there are any."""
+    unread = [
+        name or f"number {i + 1}, which has no name"
+        for i, name in enumerate(columns)
+        if name not in _WRITTEN and any(cells[i].strip() for _, cells in rows)
+    ]
+    if not unread:
+        return []
+    return [f"{source}: not read: the {'columns' if len(unread) > 1 else 'column'} {_listed(unread)}"]
+
+
+def _cut(source: str, answers: Iterable[Answer]) -> list[str]:
+    """A note on the comments that were cut, if there are any."""
+    cut = [answer.place.removeprefix(f"{source}, ") for answer in answers if answer.is_cut]
+    if not cut:
+        return []
+    first = f"the one of {cut[0]}" if len(cut) == 1 else f"{len(cut):,} of them, the first in {cut[0]}"
+    return [f"{source}: a comment is kept up to {MAX_COMMENT:,} characters; cut was {first}"]
 
 
 @dataclass(frozen=True)
@@ -161,17 +213,19 @@ def _answer(row: dict[str, str], source: str, place: str) -> Answer:
     for question in ALL_QUESTIONS:
         if value := _value(row.get(question, ""), question, place):
             values[question] = value
+    comment = restored(row.get("comment", "")).strip()
     return Answer(
         source=source,
         place=place,
         sample_id=row.get("sample", "").strip().lower(),
         item_id=item_id,
         values=values,
-        comment=restored(row.get("comment", "")).strip()[:MAX_COMMENT] or None,
+        comment=comment[:MAX_COMMENT] or None,
         seconds=_seconds(row.get("seconds", "")),
         answered_at=_moment(row.get("answered_at", "")),
         number=row.get("number", "").strip(),
         captions=tuple(row.get(name, "") for name in CAPTION_COLUMNS),
+        is_cut=len(comment) > MAX_COMMENT,
     )
 
 
@@ -239,11 +293,15 @@ def _sheet_errors(source: str) -> Iterator[None]:
         raise SheetError(str(error)) from None
 
 
-def _is_json(source: str) -> bool:
+def _head(source: str) -> str:
+    """The beginning of a file."""
     with open_source(source) as raw:
         head = raw.peek(1000)[:1000]
-    text = head.decode(encoding_of(head), errors="replace").lstrip("\ufeff \t\r\n")
-    return bool(re.match(r"\[\s*[{\]]|\{\s*[\"}]", text))  # a title above a sheet may begin with a bracket
+    return head.decode(encoding_of(head), errors="replace").lstrip("\ufeff \t\r\n")
+
+
+def _is_json(head: str) -> bool:
+    return bool(re.match(r"\[\s*[{\]]|\{\s*[\"}]", head))  # a title above a sheet may begin with a bracket
 
 
 def _is_text(source: str) -> bool:

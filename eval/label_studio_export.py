@@ -15,8 +15,9 @@ from typing import Any
 from ..common.terminal import plural
 from ..sources.json_reader import read_values
 from ..sources.rows import BadRow, SourceError
-from .questions import PICTURE
+from .questions import PICTURE, QUESTIONS
 
+_QUESTIONS = tuple(question.name for questions in QUESTIONS.values() for question in questions)
 _UNKNOWN = "unknown"  # the annotator of an annotation whose user was deleted
 
 
@@ -72,8 +73,8 @@ def annotations_of_json(source: str) -> Annotations:
             left_out = task.get(kind)
             found.left_out[kind[:-1]] += len(left_out) if isinstance(left_out, list) else 0
         for annotation in annotations:
-            if annotation.get("was_cancelled") or annotation.get("skipped"):
-                found.left_out["skipped annotation"] += 1
+            if why := _why_no_answer(annotation):
+                found.left_out[why] += 1
                 continue
             row = {name: annotation.get(name) for name in ("created_at", "updated_at", "lead_time")}
             row |= {"annotation_id": annotation.get("id"), "annotator": annotation.get("completed_by")}
@@ -83,15 +84,28 @@ def annotations_of_json(source: str) -> Annotations:
     return found
 
 
+def _why_no_answer(annotation: Mapping[str, Any]) -> str | None:
+    """What an annotation of a task is if it is no answer; None if it is one."""
+    if annotation.get("was_cancelled") or annotation.get("skipped"):
+        return "skipped annotation"
+    results = annotation.get("result")
+    if results is None or results == []:
+        return "empty annotation"
+    return None if _are_objects(results) else "unreadable annotation"
+
+
 def _add(found: Annotations, source: str, place: str, row: Mapping[str, Any]) -> None:
     _item_id(row, source, place)
-    if _text(row.get("annotation_id")):
-        texts = {name: _text(value) for name, value in row.items() if name != PICTURE}
-        texts["rater"] = _rater(row.get("annotator"))
-        texts["answered_at"] = texts.get("updated_at") or texts.get("created_at", "")
-        texts["begun_at"] = texts.get("created_at", "")
-        texts["seconds"] = texts.get("lead_time", "")
-        found.rows.append((f"{place} by {texts['rater']}", texts))
+    texts = {name: _text(value) for name, value in row.items() if name != PICTURE}
+    # A row of a table without an id is a task that nobody annotated, unless there are answers in it.
+    if not any(texts.get(name, "").strip() for name in ("annotation_id", "comment", *_QUESTIONS)):
+        found.left_out["empty annotation"] += 1
+        return
+    texts["rater"] = _rater(row.get("annotator"))
+    texts["answered_at"] = texts.get("updated_at") or texts.get("created_at", "")
+    texts["begun_at"] = texts.get("created_at", "")
+    texts["seconds"] = texts.get("lead_time", "")
+    found.rows.append((f"{place} by {texts['rater']}", texts))
 
 
 def _item_id(data: Mapping[str, Any], source: str, place: str) -> str:
@@ -110,8 +124,7 @@ def _another_project(source: str, what: str) -> SourceError:
 def _answers(annotation: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """(question, answer) of an annotation. Several results of one question stay several."""
     by_name: dict[str, list[Any]] = {}
-    results = annotation.get("result")
-    for result in results if isinstance(results, list) and _are_objects(results) else []:
+    for result in annotation["result"]:
         name, value = result.get("from_name"), result.get("value")
         if isinstance(name, str) and isinstance(value, dict):
             by_name.setdefault(name, []).extend(_list(value.get("choices", value.get("text"))))
@@ -140,9 +153,10 @@ def _rater(annotator: Any) -> str:
 def _text(value: Any) -> str:
     """A value as the cell of a sheet."""
     if isinstance(value, str):
-        return value
+        # JSON can hold half of a surrogate pair, which cannot be stored: it becomes U+FFFD.
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, dict) and "text" in value:  # a comment of several paragraphs
         value = value["text"]
     if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
-        return "\n".join(value)
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
+        return _text("\n".join(value))
+    return "" if value is None else _text(json.dumps(value, ensure_ascii=False))

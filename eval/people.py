@@ -6,7 +6,7 @@ answer that stays as it was, and two people do not answer a row in the same mill
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 
 from ..common.terminal import plural
@@ -25,7 +25,7 @@ class People:
         self.places = dict(places)  # by item_id
         self.answers = {item_id: _answer(rating) for item_id, rating in ratings.items()}  # by item_id
         self.added: dict[str, Answer] = {}  # by item_id
-        self.moved: list[str] = []  # item_ids whose answers are now another rater's
+        self.moved: dict[str, str] = {}  # item_ids before and now of answers that are now another rater's
         self.notes: list[str] = []
         self._row_of = {_turn(place, place.rater): place.item_id for place in places.values()}
 
@@ -37,34 +37,45 @@ class People:
         """
         by_own_name: dict[str, list[Answer]] = {}
         for answer in answers:
-            own = answer.rater or self.places[answer.item_id].rater
+            own = self.places[answer.item_id].rater
+            if answer.rater:
+                own = checked_name(answer.rater, f"{answer.source}: an annotator's name has")
             by_own_name.setdefault(own, []).append(answer)
         if rater and rater not in by_own_name and len(by_own_name) > 1:
             raise SheetError(
                 f"{answers[0].source} has the answers of {', '.join(by_own_name)}: --rater {rater} takes the "
                 "file of one person"
             )
+        others = set(by_own_name)
         return [
-            self._add(own_answers, own, rater if rater == own or len(by_own_name) == 1 else None)
+            self._add(
+                own_answers, own, rater if rater == own or len(by_own_name) == 1 else None, others - {own}
+            )
             for own, own_answers in by_own_name.items()
         ]
 
-    def _add(self, answers: Sequence[Answer], own: str, rater: str | None) -> str:
+    def _add(self, answers: Sequence[Answer], own: str, rater: str | None, others: Set[str]) -> str:
+        """Adds the answers of one person and returns the name. `others` are the others of the same file."""
         name = rater or own
-        before = self._read_before_as(answers, name)
+        before = self._read_before_as(answers, name, others)
+        if not before and not rater and (before := self._answered_alike(answers, own)):
+            self.notes.append(
+                f"{answers[0].source}: all answers are those of {before}, so they count as that person's; if "
+                "another person gave them, score the file with --rater NAME"
+            )
+        elif before and not rater and before != own:
+            self.notes.append(
+                f"{answers[0].source} has answers of {before}, given at the same times: it counts as that "
+                "person's"
+            )
         if before and rater and before != rater:
-            self.notes.append(f"what was read before as the answers of {before} now belongs to {rater}")
-            for answer in answers:
-                if known := self._known(answer, before):
-                    self.moved.append(known.item_id)
-                    self.answers.pop(known.item_id)
-                    self.added.pop(known.item_id, None)
+            self._move(self.places[answers[0].item_id].rater, before, rater)
         elif before:
             name = before
         if not rater:
             self._check_one_person(answers, name)
         for answer in answers:
-            place = self._row(answer, name)
+            place = self._row(self.places[answer.item_id], name, answer.place)
             answer = replace(answer, item_id=place.item_id)
             earlier = self.added.get(place.item_id)
             self.added[place.item_id] = answer = _merge(earlier, answer) if earlier else answer
@@ -75,45 +86,97 @@ class People:
                 self.answers[place.item_id] = answer
         return name
 
-    def _row(self, answer: Answer, rater: str) -> SheetPlace:
+    def _move(self, sheet: str, before: str, rater: str) -> None:
+        """Gives to `rater` all that is known as the answers of `before` to the sheet of the rater `sheet`.
+
+        That includes the rows that the file at hand leaves empty or does not have.
+        """
+        moved = 0
+        for place in [place for place in self.places.values() if place.rater == sheet]:
+            old = self._item_id(place, before)
+            if (known := self.answers.pop(old, None)) is None:
+                continue
+            new = self._row(place, rater, known.place).item_id
+            self.moved[old] = new
+            moved += 1
+            there = self.answers.get(new)
+            if there is None or (known.answered_at or "") >= (there.answered_at or ""):
+                self.answers[new] = replace(known, item_id=new)
+            if added := self.added.pop(old, None):
+                self.added[new] = replace(added, item_id=new)
+        self.notes.append(
+            f"what was read before as the answers of {before} ({plural(moved, 'row')}) now belongs to {rater}"
+        )
+
+    def _row(self, place: SheetPlace, rater: str, said_in: str) -> SheetPlace:
         """The row of this rater's own copy of the sheet. Raises SheetError if it is another sheet's."""
-        place = self.places[answer.item_id]
         if place.rater == rater:
             return place
-        copy = replace(place, item_id=self._item_id(answer, rater), rater=rater)
+        copy = replace(place, item_id=self._item_id(place, rater), rater=rater)
         if self._row_of.setdefault(_turn(place, rater), copy.item_id) != copy.item_id:
             raise SheetError(
-                f"{answer.place} is of the sheet of {place.rater}, but {rater} has another sheet of this "
+                f"{said_in} is of the sheet of {place.rater}, but {rater} has another sheet of this "
                 "sample: choose another name for --rater"
             )
         self.places[copy.item_id] = copy
         return copy
 
-    def _read_before_as(self, answers: Sequence[Answer], own: str) -> str | None:
-        """The rater who is known to have given all of these answers, each at the same time; `own` first.
+    def _read_before_as(self, answers: Sequence[Answer], own: str, others: Set[str]) -> str | None:
+        """The rater who is known to have given one of these answers at the same time; `own` first.
 
-        None if there is none. Empty answers do not count.
+        None if there is none. Empty answers do not count. Times that stand beside different answers prove
+        nothing: somebody may have typed one time into all rows.
         """
         given = [answer for answer in answers if not answer.is_empty]
-        if not given or not all(_is_exact(answer.answered_at) for answer in given):
-            return None
-        others = dict.fromkeys([own, *(self.places[item_id].rater for item_id in self.answers)])
-        for rater in others:
-            known = (self._known(answer, rater) for answer in given)
-            if all(
-                one and (one.values, one.answered_at) == (answer.values, answer.answered_at)
-                for one, answer in zip(known, given, strict=True)
-            ):
+        for rater in dict.fromkeys([own, *self._raters()]):
+            if rater in others:
+                continue
+            at_one_time = [
+                known.values == answer.values
+                for answer in given
+                if (known := self._known(answer, rater))
+                and _is_exact(known.answered_at)
+                and known.answered_at == answer.answered_at
+            ]
+            if at_one_time and all(at_one_time):
                 return rater
         return None
 
+    def _answered_alike(self, answers: Sequence[Answer], own: str) -> str | None:
+        """The rater who is known to have given all these answers of a sheet, if the times do not deny it.
+
+        None if there is none, and if they are a version of what `own` is known to have answered. Raises
+        SheetError if there are several.
+        """
+        given = [answer for answer in answers if not answer.is_empty]
+        if not given or given[0].rater:  # an export names its annotators
+            return None
+        known_of_own = [(known, answer) for answer in given if (known := self._known(answer, own))]
+        if known_of_own and not any(_contradict(known, answer) for known, answer in known_of_own):
+            return None
+        alike = [
+            rater
+            for rater in self._raters()
+            if rater != own
+            and all((known := self._known(answer, rater)) and _alike(known, answer) for answer in given)
+        ]
+        if len(alike) > 1:
+            raise SheetError(
+                f"all answers in {given[0].source} are those of {' and of '.join(alike)}: score the file "
+                "with --rater NAME"
+            )
+        return alike[0] if alike else None
+
+    def _raters(self) -> list[str]:
+        """Everybody of whom an answer is known."""
+        return list(dict.fromkeys(self.places[item_id].rater for item_id in self.answers))
+
     def _known(self, answer: Answer, rater: str) -> Answer | None:
         """What this rater is known to have answered to the same row."""
-        return self.answers.get(self._item_id(answer, rater))
+        return self.answers.get(self._item_id(self.places[answer.item_id], rater))
 
-    def _item_id(self, answer: Answer, rater: str) -> str:
+    def _item_id(self, place: SheetPlace, rater: str) -> str:
         """The id of the row in this rater's copy of the sheet."""
-        place = self.places[answer.item_id]
         return place.item_id if place.rater == rater else letters(f"{place.item_id} {rater}", 12)
 
     def _check_one_person(self, answers: Sequence[Answer], rater: str) -> None:
@@ -163,11 +226,11 @@ def _merge(a: Answer, b: Answer) -> Answer:
     )
 
 
-def checked_name(rater: str) -> str:
+def checked_name(rater: str, what: str = "--rater takes a name of") -> str:
     """A name for a rater without blanks around it. Raises SheetError."""
     name = rater.strip()
     if not name or len(name) > MAX_NAME or not name.isprintable():
-        raise SheetError(f"--rater takes a name of 1 to {MAX_NAME} printable characters")
+        raise SheetError(f"{what} 1 to {MAX_NAME} printable characters")
     return name
 
 
@@ -197,6 +260,13 @@ def _contradict(a: Answer, b: Answer) -> bool:
         return False  # a comment was changed afterwards: that does not change the time
     comments = sorted((a.comment or "", b.comment or ""), key=len)
     return comments[0] not in comments[1]
+
+
+def _alike(known: Answer, answer: Answer) -> bool:
+    """Whether both may be one answer: nothing in them differs. A sheet may lack a time, or a comment."""
+    times = {known.answered_at, answer.answered_at}
+    denied = len(times) == 2 and all(map(_is_exact, times))
+    return known.values == answer.values and not denied and not _contradict(known, answer)
 
 
 def _undecided(a: Answer, b: Answer) -> bool:

@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ..store import Connection, transaction
 from ..store.connection import now
 from . import stored
-from .answers import Answer, SheetError, excerpt, read_answer_file
+from .answers import Answer, AnswerFile, SheetError, excerpt, read_answer_file
 from .items import Item, Sample
 from .people import People, checked_name
 from .questions import QUESTIONS, Question
@@ -44,6 +44,7 @@ class Rating:
 class ReadAnswers:
     """What `read_answers` did: the sample, its raters, and how many rows were new, changed or as before.
 
+    `earlier` counts the answers that were left out because a later one is stored.
     `notes` are sentences about what was not taken as it stands.
     """
 
@@ -52,6 +53,7 @@ class ReadAnswers:
     new: int
     changed: int
     unchanged: int
+    earlier: int
     notes: list[str]
 
 
@@ -92,40 +94,73 @@ def read_answers(conn: Connection, paths: Sequence[str | Path], *, rater: str | 
     if not answers:
         raise SheetError(f"no rows in {', '.join(map(str, paths))}: an empty sheet?")
     sample_id, places = _places_of(conn, answers)
-    _check_questions(conn, sample_id, answers)
+    _check_questions(conn, sample_id, contents)
     with transaction(conn):
         before = stored.ratings_by_item_id(conn, sample_id)
         people = People(places, before)
         raters = [name for content in contents for name in people.add_file(content.answers, rater)]
         given = {item_id: answer for item_id, answer in people.added.items() if not answer.is_empty}
-        to_write = []
-        for item_id, answer in given.items():
-            rating = _updated(before.get(item_id), answer, people.places[item_id])
-            if rating is not None:
-                to_write.append(rating)
+        old = _moved(before, people)
+        updated = {
+            item_id: rating
+            for item_id, answer in given.items()
+            if (rating := _updated(old.get(item_id), answer, people.places[item_id]))
+        }
+        moved = {item_id: old[item_id] for item_id in people.moved.values() if item_id in old}
+        to_write = list((moved | updated).values())
+        earlier = sum(
+            _is_left_out(old[item_id], answer)
+            for item_id, answer in given.items()
+            if item_id in old and item_id not in updated
+        )
         stored.delete_ratings(conn, people.moved)
         rows = [people.places[rating["item_id"]] for rating in to_write]
         stored.add_sheet_rows(conn, sorted(rows, key=lambda row: (row.rater, row.position)))
         stored.write_ratings(conn, to_write)
-    changed = sum(rating["item_id"] in before for rating in to_write)
+    changed = sum(item_id in old for item_id in updated)
     return ReadAnswers(
         sample_id=sample_id,
         raters=list(dict.fromkeys(raters)),
-        new=len(to_write) - changed,
+        new=len(updated) - changed,
         changed=changed,
-        unchanged=len(given) - len(to_write),
+        unchanged=len(given) - len(updated) - earlier,
+        earlier=earlier,
         notes=[*(note for content in contents for note in content.notes), *people.notes],
     )
 
 
-def _check_questions(conn: Connection, sample_id: str, answers: Iterable[Answer]) -> None:
-    asked = {question.name for question in QUESTIONS[stored.kind_of(conn, sample_id)]}
-    for answer in answers:
-        if wrong := set(answer.values) - asked:
+def _check_questions(conn: Connection, sample_id: str, contents: Sequence[AnswerFile]) -> None:
+    asked = [question.name for question in QUESTIONS[stored.kind_of(conn, sample_id)]]
+    for content in contents:
+        content.check_columns(asked)
+    for answer in (answer for content in contents for answer in content.answers):
+        if wrong := set(answer.values) - set(asked):
             raise SheetError(
                 f"{answer.place} answers {', '.join(sorted(wrong))}, "
                 f"which this sample does not ask ({', '.join(sorted(asked))})"
             )
+
+
+def _moved(before: Mapping[str, StoredRating], people: People) -> dict[str, StoredRating]:
+    """The stored ratings by the item_ids that they have once some of them belong to another rater."""
+    ratings = dict(before)
+    for old, new in people.moved.items():
+        if (rating := ratings.pop(old, None)) is None:
+            continue
+        named: dict[str, Any] = {**rating, "item_id": new, "rater": people.places[new].rater}
+        there: dict[str, Any] = dict(ratings.get(new, {}))
+        if (there.get("answered_at") or "") > (named["answered_at"] or ""):
+            named, there = there, named
+        filled = {name: value for name, value in named.items() if value is not None}
+        ratings[new] = cast(StoredRating, named | there | filled)
+    return ratings
+
+
+def _is_left_out(old: StoredRating, answer: Answer) -> bool:
+    """Whether an answer that changes nothing says something else than the later one that is stored."""
+    before = dict(old)
+    said = {**answer.values, **({"comment": answer.comment} if answer.comment else {})}
+    return any(before[name] != value for name, value in said.items())
 
 
 def _updated(old: StoredRating | None, answer: Answer, place: SheetPlace) -> StoredRating | None:

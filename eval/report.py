@@ -26,6 +26,10 @@ MEASURES_SHOWN = {
     "captions": ("alpha_ordinal", "alpha_nominal", "ac1", "ac2"),
     "comparison": ("alpha_nominal", "ac1"),
 }
+MARK = '<meta name="generator" content="captioner eval score">\n'  # tells that a page is a report
+TITLES = {"captions": "How good are the captions?", "comparison": "Which captions are better?"}
+TABLE_TITLE = "How far do the raters agree?"
+HEAD_BYTES = 4000  # mark and title are within the first so many bytes
 VALUES_SHOWN = 30  # of a long table: bars for one question
 
 
@@ -35,7 +39,7 @@ class ReportError(PincaptionError):
 
 def check_report(path: Path) -> None:
     """Raises ReportError if no page can be written at `path`, or if it would replace something that is no
-    page.
+    report.
 
     Call it before the work that the report is about.
     """
@@ -47,11 +51,23 @@ def check_report(path: Path) -> None:
         )
     if not os.access(path.parent, os.W_OK):
         raise ReportError(f"the folder {path.parent} cannot be written: write the report elsewhere")
-    pages = (b"<!doctype html", b"<html")
-    if path.exists() and not path.read_bytes()[:100].lstrip().lower().startswith(pages):
+    if path.exists() and not _is_report(path):
         raise ReportError(
-            f"{path} is there already and no page: it would be lost; name another file for the report"
+            f"{path} is there already and no report: it would be lost; name another file for the report"
         )
+
+
+def _is_report(path: Path) -> bool:
+    """Whether a file is a report, which a newer one may replace.
+
+    Older versions wrote no mark: their titles tell.
+    """
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if not head.startswith(b"<!doctype html>"):
+        return False
+    titles = (f"<title>{title}</title>" for title in (*TITLES.values(), TABLE_TITLE))
+    return any(mark.strip().encode() in head for mark in (MARK, *titles))
 
 
 def write_report(score: Score, path: Path) -> None:
@@ -59,14 +75,15 @@ def write_report(score: Score, path: Path) -> None:
 
     The file is written whole or not at all.
     """
-    title = "How good are the captions?" if score["kind"] == "captions" else "Which captions are better?"
-    write_whole(path, document(title, _style(), _body(title, score)))
+    title = TITLES[score["kind"]]
+    write_whole(path, document(title, _style(), _body(title, score), head=MARK))
 
 
 def write_table_report(score: TableScore, path: Path) -> None:
     """Writes the agreement of a long table of ratings. Raises OSError."""
-    title = "How far do the raters agree?"
-    parts = [f'<header><h1>{title}</h1><p class="lead">Ratings in {text(score.name)}.</p></header>\n<main>\n']
+    parts = [
+        f'<header><h1>{TABLE_TITLE}</h1><p class="lead">Ratings in {text(score.name)}.</p></header>\n<main>\n'
+    ]
     for question, result in score.questions.items():
         answers = score.answers[question]
         rows = ""
@@ -81,7 +98,7 @@ def write_table_report(score: TableScore, path: Path) -> None:
             f'<div class="plot">{rows}{PERCENT_AXIS}</div>'
             f"<h3>Agreement beyond chance, with 95% intervals</h3>{plot}</section>\n"
         )
-    write_whole(path, document(title, _style(), [*parts, "</main>\n"]))
+    write_whole(path, document(TABLE_TITLE, _style(), [*parts, "</main>\n"], head=MARK))
 
 
 def _style() -> str:

@@ -100,11 +100,15 @@ class FrameResult(TypedDict):
 
 
 class ReadResult(TypedDict):
-    """How many rows of the sheets were new, changed or as before."""
+    """How many rows of the sheets were new, changed or as before.
+
+    `earlier` counts the answers that were left out because a later one is stored.
+    """
 
     new: int
     changed: int
     unchanged: int
+    earlier: int
 
 
 class RecipeResult(TypedDict):

@@ -10,6 +10,7 @@ from typing import cast
 
 import numpy as np
 
+from ..common.terminal import plural
 from ..store import Connection
 from . import stored
 from .agreement import MEASURES, agreement, bootstrap
@@ -57,7 +58,12 @@ def score(
     if sheets:
         read = read_answers(conn, sheets, rater=rater)
         result = score_sample(conn, read.sample_id, read.raters)
-        result["read"] = {"new": read.new, "changed": read.changed, "unchanged": read.unchanged}
+        result["read"] = {
+            "new": read.new,
+            "changed": read.changed,
+            "unchanged": read.unchanged,
+            "earlier": read.earlier,
+        }
         result["notes"] = read.notes
     else:
         result = score_sample(conn, sample_id or stored.newest_sample(conn))
@@ -91,6 +97,11 @@ def score_sample(conn: Connection, sample_id: str, raters: Sequence[str] | None 
     ratings = ratings_of(conn, sample, raters)
     judgements = Judgements.of(sample, ratings)
     if not any(rating.values for rating in judgements.all()):
+        if comments := sum(bool(rating.comment) for rating in ratings):
+            raise SampleError(
+                f"no answers yet, only {plural(comments, 'comment')}, which the store keeps: answer the "
+                "questions of some sheets, and give them"
+            )
         raise SampleError("no answers yet: fill in some sheets, and give them")
     result = (
         _comparison(conn, judgements, ratings)

@@ -130,25 +130,44 @@ def test_named_files_are_recognised_when_they_are_read_again(shop: Shop, anna: P
     before = shop.kept()
     again = shop.score(ben, anna)
     assert again["by_rater"].keys() == {"anna", "ben"}
-    assert again["read"] == {"new": 0, "changed": 0, "unchanged": 26}
+    assert again["read"] == {"new": 0, "changed": 0, "unchanged": 26, "earlier": 0}
     assert shop.kept() == before
 
 
 def test_a_name_given_later_moves_the_answers(shop: Shop, anna: Path, ben: Path) -> None:
     shop.score(ben)
     found = shop.score(ben, "--rater", "ben")
-    assert found["notes"] == ["what was read before as the answers of rater-1 now belongs to ben"]
+    assert found["notes"] == ["what was read before as the answers of rater-1 (13 rows) now belongs to ben"]
     shop.score(anna)
     assert shop.score()["by_rater"].keys() == {"rater-1", "ben"}
     assert len(shop.kept()) == 26
+
+
+def test_a_name_given_later_with_a_part_of_the_sheet_moves_all_answers(shop: Shop) -> None:
+    rows = [row | {"comment": f"c {i}"} for i, row in enumerate(shop.rows("relevant", TEN))]
+    shop.score(shop.file("all.csv", rows))
+    before = {row[1:2] + row[3:] for row in shop.kept()}
+    no_comments = [row | {"comment": ""} for row in rows]
+    emptied = dict.fromkeys(("relevance", "quality", "answered_at"), "")
+    part = no_comments[:5] + [row | emptied for row in no_comments[5:9]]
+    found = shop.score(shop.file("part.csv", part), "--rater", "anna")
+    assert found["by_rater"].keys() == {"anna"}
+    assert (found["read"]["new"], found["read"]["changed"], found["read"]["unchanged"]) == (0, 0, 5)
+    assert {row[2] for row in shop.kept()} == {"anna"}
+    assert {row[1:2] + row[3:] for row in shop.kept()} == before  # each answer, comment and time
 
 
 def test_a_fuller_version_of_ones_own_answers_is_taken(shop: Shop) -> None:
     first, then = shop.rows("relevant", TEN, 5), shop.rows("partly", NOON)
     kept = shop.file("later.csv", first[:5] + then[5:])  # as a sheet in the browser writes them
     assert shop.score(shop.file("first.csv", first))["read"]["new"] == 5
-    assert shop.score(kept)["read"] == {"new": 8, "changed": 0, "unchanged": 5}
-    assert shop.score(shop.folder / "first.csv")["read"] == {"new": 0, "changed": 0, "unchanged": 5}
+    assert shop.score(kept)["read"] == {"new": 8, "changed": 0, "unchanged": 5, "earlier": 0}
+    assert shop.score(shop.folder / "first.csv")["read"] == {
+        "new": 0,
+        "changed": 0,
+        "unchanged": 5,
+        "earlier": 0,
+    }
 
 
 @pytest.mark.parametrize("time", [TEN, ""])
@@ -162,9 +181,42 @@ def test_answers_that_changed_are_taken_where_others_kept_their_times(shop: Shop
     first, then = shop.rows("relevant", TEN), shop.rows("partly", NOON)
     calls = shop.file("first.csv", first), shop.file("later.csv", first[:6] + then[6:])
     shop.score(calls[0])
-    assert shop.score(calls[1])["read"] == {"new": 0, "changed": 7, "unchanged": 6}
-    assert shop.score(calls[0])["read"] == {"new": 0, "changed": 0, "unchanged": 13}  # the earlier state
-    assert shop.score(*calls)["read"] == {"new": 0, "changed": 0, "unchanged": 13}
+    assert shop.score(calls[1])["read"] == {"new": 0, "changed": 7, "unchanged": 6, "earlier": 0}
+    assert shop.score(calls[0])["read"] == {
+        "new": 0,
+        "changed": 0,
+        "unchanged": 6,
+        "earlier": 7,
+    }  # the earlier state
+    assert shop.score(*calls)["read"] == {"new": 0, "changed": 0, "unchanged": 13, "earlier": 0}
+
+
+@pytest.mark.parametrize("time", [TEN, ""])
+def test_a_named_raters_sheet_read_without_times_or_a_name_counts_once(shop: Shop, time: str) -> None:
+    shop.score(shop.file("anna.csv", shop.rows("relevant", time)), "--rater", "anna")
+    found = shop.score(shop.file("n.csv", shop.rows("relevant", "")))
+    assert (found["by_rater"].keys(), found["read"]["unchanged"]) == ({"anna"}, 13)
+    assert "all answers are those of anna" in found["notes"][0]
+    assert {row[2] for row in shop.kept()} == {"anna"}
+
+
+def test_answers_that_are_those_of_two_named_raters_need_a_name(shop: Shop) -> None:
+    path = shop.file("n.csv", shop.rows("relevant", ""))
+    shop.score(path, "--rater", "anna")
+    shop.score(path, "--rater", "ben")
+    assert "are those of anna and of ben: score the file with --rater NAME" in shop.refused(path)
+
+
+@pytest.mark.parametrize("names", [("anna", None), (None, "anna")])
+def test_a_fuller_version_of_a_named_raters_sheet_is_that_persons(
+    shop: Shop, names: tuple[str | None, str | None]
+) -> None:
+    first, then = shop.rows("relevant", TEN, 5), shop.rows("not", NOON)
+    for rows, name in zip((first, first[:5] + then[5:]), names, strict=True):
+        found = shop.score(shop.file("f.csv", rows), *(["--rater", name] if name else []))
+        assert len(found["notes"]) == (len(shop.kept()) == 13)
+    assert {row[2] for row in shop.kept()} == {"anna"}
+    assert len(shop.kept()) == 13
 
 
 def test_the_raters_own_name_says_that_it_was_one_person(shop: Shop, anna: Path, ben: Path) -> None:

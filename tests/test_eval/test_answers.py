@@ -114,7 +114,7 @@ WAYS: dict[str, Callable[[Path, Rows], Path]] = {
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_in_which_a_sheet_comes_back(shop: Path, tmp_path: Path, way: str) -> None:
     found = score(shop, WAYS[way](tmp_path / "back.csv", filled(shop)))
-    assert found["read"] == {"new": 44, "changed": 0, "unchanged": 0}
+    assert found["read"] == {"new": 44, "changed": 0, "unchanged": 0, "earlier": 0}
     assert found["relevant_and_good"]["share"] == 1
     assert found["by_rater"]["rater-1"]["repeats_same"] == 4
 
@@ -127,8 +127,8 @@ def test_missing_answers_are_fine_and_scoring_twice_changes_nothing(shop: Path, 
     first = score(shop, path)
     before = sqlite3.connect(shop).execute("SELECT * FROM ratings").fetchall()
     second = score(shop, path, shop.parent / "sheets" / "rater-2.csv")  # an empty one beside it
-    assert second.pop("read") == {"new": 0, "changed": 0, "unchanged": 22}
-    assert first.pop("read") == {"new": 22, "changed": 0, "unchanged": 0}
+    assert second.pop("read") == {"new": 0, "changed": 0, "unchanged": 22, "earlier": 0}
+    assert first.pop("read") == {"new": 22, "changed": 0, "unchanged": 0, "earlier": 0}
     assert second == first
     assert sqlite3.connect(shop).execute("SELECT * FROM ratings").fetchall() == before
 
@@ -148,7 +148,7 @@ def test_answers_that_contradict_without_times_need_the_raters_name(shop: Path, 
     b = written(tmp_path / "b.csv", filled(shop, 1, "not"))
     assert "--rater rater-1 if it was one person" in captioner("eval", "score", shop, b).stderr
     result = captioner("eval", "score", shop, b, "--rater", "rater-1", "--json")
-    assert json.loads(result.stdout)["read"] == {"new": 0, "changed": 44, "unchanged": 0}
+    assert json.loads(result.stdout)["read"] == {"new": 0, "changed": 44, "unchanged": 0, "earlier": 0}
 
 
 def test_cells_that_were_sorted_apart_are_refused(shop: Path, tmp_path: Path) -> None:
@@ -212,6 +212,7 @@ def test_sheets_of_another_sample_are_refused(shop: Path, tmp_path: Path) -> Non
         (b"PK\x03\x04 and so on", "is a workbook: save it as CSV and give that file"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1 and so on", "is a workbook: save it as CSV and give that file"),
         (b"\x1b]0;title\x07,\x1b[31mred\n", "its columns: \ufffd]0;title\ufffd, \ufffd[31mred"),
+        (b"<!DOCTYPE html>\n<p>item_id,", "download the answers (key d) and give that CSV"),
         (b"\x00\x01\x02\xff\xfe", "has no column item_id"),
     ],
 )
@@ -227,6 +228,36 @@ def test_an_answer_that_is_none_is_named(shop: Path, tmp_path: Path) -> None:
     assert refused(shop, written(tmp_path / "typo.csv", rows)).endswith(
         "typo.csv, row 10: quality is 'godo'; it takes good, acceptable, poor or cannot judge\n"
     )
+
+
+def test_a_sheet_without_a_column_of_its_questions_is_refused(shop: Path, tmp_path: Path) -> None:
+    rows = [{"Relevanz" if k == "relevance" else k: v for k, v in row.items()} for row in filled(shop)]
+    said = refused(shop, path := written(tmp_path / "renamed.csv", rows))
+    assert f"{path} has no column relevance, which its sample asks for: was it renamed? Its columns:" in said
+    assert "item_id, caption, relevanz, quality" in said
+
+
+def test_columns_that_are_not_read_are_told(shop: Path, tmp_path: Path) -> None:
+    rows = [row | {"notes": "", "empty": " ", "": ""} for row in filled(shop)]
+    rows[3] |= {"notes": "too long", "": "x"}
+    found = score(shop, path := written(tmp_path / "more.csv", rows))
+    assert found["notes"] == [f"{path}: not read: the columns notes, number 13, which has no name"]
+
+
+def test_comments_alone_are_kept_and_told(shop: Path, tmp_path: Path) -> None:
+    path = written(tmp_path / "c.csv", [row | {"comment": "hm"} for row in sheet(shop)])
+    assert captioner("eval", "score", shop, path).stderr == (
+        "Error: no answers yet, only 44 comments, which the store keeps: answer the questions of some "
+        "sheets, and give them\n"
+    )
+    assert sqlite3.connect(shop).execute("SELECT count(*) FROM ratings").fetchone() == (44,)
+
+
+def test_a_comment_that_is_cut_is_told(shop: Path, tmp_path: Path) -> None:
+    rows = filled(shop)
+    rows[2]["comment"], rows[3]["comment"] = "x" * 10_001, "y" * 10_000
+    found = score(shop, path := written(tmp_path / "long.csv", rows))
+    assert found["notes"] == [f"{path}: a comment is kept up to 10,000 characters; cut was the one of row 4"]
 
 
 def test_sheets_that_hold_answers_are_not_written_over(shop: Path, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_the_configuration_asks_the_questions_of_the_sheet(tmp_path: Path, kind:
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_export_is_read(shop: Path, name: str) -> None:
     found = score(shop, EXPORTS / name)
-    assert found["read"] == {"new": 18, "changed": 0, "unchanged": 0}
+    assert found["read"] == {"new": 18, "changed": 0, "unchanged": 0, "earlier": 0}
     assert {rater: of["judged"] for rater, of in found["by_rater"].items()} == {
         "annotator-1": 7,
         "annotator-2": 5,
@@ -136,11 +136,39 @@ def test_what_is_no_answer_is_said(shop: Path) -> None:
     assert "1 skipped annotation" in said
 
 
+def test_annotations_without_an_id_count_and_what_cannot_be_read_is_said(shop: Path, tmp_path: Path) -> None:
+    tasks = json.loads((EXPORTS / "export.json").read_text())
+    annotations = [a for task in tasks for a in task["annotations"] if not a["was_cancelled"]]
+    for annotation in annotations:
+        del annotation["id"]
+    unreadable: list[Any] = ["relevant", {"relevance": "relevant"}, [3]]
+    for annotation, result in zip(annotations, [*unreadable, [], None], strict=False):
+        annotation["result"] = result
+    (path := tmp_path / "x.json").write_text(json.dumps(tasks))
+    found = score(shop, path)
+    assert found["read"]["new"] == len(annotations) - 5 == 13
+    assert "2 empty annotations" in found["notes"][0]
+    assert "3 unreadable annotations" in found["notes"][0]
+
+
+def test_half_of_a_surrogate_pair_in_a_comment_is_replaced(shop: Path, tmp_path: Path) -> None:
+    def comment(task: dict[str, Any]) -> None:
+        for annotation in task["annotations"]:
+            for text in ("a \ud800 b", ["c \udfff", "\U0001f375"]):
+                said = {"from_name": "comment", "type": "textarea", "value": {"text": text}}
+                annotation["result"] = [r for r in annotation["result"] if r["from_name"] != "comment"]
+                annotation["result"].append(said)
+
+    score(shop, edited(tmp_path / "x.json", comment))
+    rows = sqlite3.connect(shop).execute("SELECT DISTINCT comment FROM ratings")
+    assert rows.fetchall() == [("c \ufffd\n\U0001f375",)]
+
+
 def test_the_formats_say_the_same(shop: Path) -> None:
     found = score(shop, *(EXPORTS / name for name in FORMATS))
-    assert found["read"] == {"new": 18, "changed": 0, "unchanged": 0}
+    assert found["read"] == {"new": 18, "changed": 0, "unchanged": 0, "earlier": 0}
     again = score(shop, EXPORTS / "export.csv")
-    assert again["read"] == {"new": 0, "changed": 0, "unchanged": 18}
+    assert again["read"] == {"new": 0, "changed": 0, "unchanged": 18, "earlier": 0}
     same = ("by_rater", "questions", "relevant_and_good", "disputed")
     assert [found[name] for name in same] == [again[name] for name in same]
 
@@ -148,9 +176,23 @@ def test_the_formats_say_the_same(shop: Path) -> None:
 def test_a_later_export_changes_what_was_changed(shop: Path) -> None:
     score(shop, EXPORTS / "export.json")
     later = score(shop, EXPORTS / "later.csv")
-    assert later["read"] == {"new": 3, "changed": 2, "unchanged": 16}
+    assert later["read"] == {"new": 3, "changed": 2, "unchanged": 16, "earlier": 0}
     assert later["questions"]["relevance"]["answers"]["partly"] == 2
-    assert score(shop, EXPORTS / "export.csv")["read"] == {"new": 0, "changed": 0, "unchanged": 18}
+    assert score(shop, EXPORTS / "export.csv")["read"] == {
+        "new": 0,
+        "changed": 0,
+        "unchanged": 16,
+        "earlier": 2,
+    }
+
+
+def test_the_name_of_an_annotator_is_checked(shop: Path, tmp_path: Path) -> None:
+    def renamed(task: dict[str, Any]) -> None:
+        for annotation in task["annotations"]:
+            annotation["completed_by"] = {"email": "a\x1b[31m@example.com"}
+
+    path = edited(tmp_path / "x.json", renamed)
+    assert f"{path}: an annotator's name has 1 to 64 printable characters" in refused(shop, path)
 
 
 def test_an_annotator_by_address_is_the_same_person(shop: Path, tmp_path: Path) -> None:

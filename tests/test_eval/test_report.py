@@ -162,6 +162,16 @@ def test_the_built_in_checkpoint_is_said_to_know_drawn_pictures_only(shop: Path,
     assert "knows drawn pictures only" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.parametrize("title", ["How good are the captions?", "How far do the raters agree?"])
+def test_a_report_replaces_a_report(tmp_path: Path, title: str) -> None:
+    path, table = tmp_path / "report.html", tmp_path / "ratings.csv"
+    path.write_text(f"<!doctype html>\n<html><head><title>{title}</title>")  # of a version without a mark
+    table.write_text("item,rater,question,value\na,x,fit,1\na,y,fit,2\nb,x,fit,2\nb,y,fit,2\n")
+    for _ in range(2):
+        assert captioner("eval", "score", "--ratings", table, "--report", path).exit_code == 0
+        assert '<meta name="generator" content="captioner eval score">' in path.read_text()
+
+
 def test_errors_of_score(shop: Path, tmp_path: Path) -> None:
     assert "no answers yet" in captioner("eval", "score", shop).stderr
     assert captioner("eval", "score").exit_code == 2
@@ -176,11 +186,13 @@ def test_errors_of_score(shop: Path, tmp_path: Path) -> None:
     with closing(sqlite3.connect(shop)) as conn:
         # else a connection that Python closes late writes what it has left into the file
         conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    for precious in (shop, sheets[0], tmp_path / "gold.csv"):
+    index = tmp_path / "index.html"
+    index.write_text("<!doctype html><title>My shop</title><p>captioner eval score</p>")
+    for precious in (shop, sheets[0], sheets[0].with_suffix(".html"), index, tmp_path / "gold.csv"):
         # a slip of the hand is not to cost the store or a sheet
         before = precious.read_bytes()
         assert (
-            "is there already and no page"
+            "is there already and no report"
             in captioner("eval", "score", shop, *sheets, "--report", precious).stderr
         )
         assert precious.read_bytes() == before
