@@ -25,7 +25,7 @@ from .row_checks import add_id_functions, rejection_reason
 from .source import Source
 from .staging import stage
 from .table_kinds import TABLE_KINDS, TableKind
-from .text import as_read, normalise
+from .text import as_read, is_as_read, normalise
 
 MAX_QUERY = 100  # characters of a normalised query; a longer one was pasted, not typed
 EMPTY, PERSONAL, LONG_QUERY = "empty", "personal data", f"longer than {MAX_QUERY} characters"
@@ -225,7 +225,9 @@ def _holds_personal_data(raw: str) -> bool:
     """Whether a text holds personal data as it is, or as it is read: with a zero-width space in a number."""
     if holds_personal_data(raw):
         return True
-    return not raw.isascii() and (text := as_read(raw)) != raw and holds_personal_data(text)
+    if raw.isascii() or is_as_read(raw):
+        return False
+    return holds_personal_data(as_read(raw))
 
 
 def add_functions(db: Any) -> None:

@@ -44,6 +44,11 @@ def as_read(text: str) -> str:
     return unicodedata.normalize("NFKC", text)
 
 
+def is_as_read(text: str) -> bool:
+    """Whether `as_read` is known to change nothing; a format character is not printable. Faster than that."""
+    return len(text) <= _LONG_TEXT and text.isprintable() and unicodedata.is_normalized("NFKC", text)
+
+
 def _with_sorted_marks(text: str) -> str:
     """An equivalent text in which each run of combining marks is in canonical order.
 
