@@ -58,7 +58,19 @@ class People:
         """Adds the answers of one person and returns the name. `others` are the others of the same file."""
         name = rater or own
         before = self._read_before_as(answers, name, others)
-        if not before and not rater and (before := self._answered_alike(answers, own)):
+        alike = [] if before else self._answered_alike(answers, name)
+        if alike and rater:
+            self.notes.append(
+                f"{answers[0].source}: all answers of {rater} are those of {' and of '.join(alike)}, too, "
+                "and no times tell whether that is one person: both count"
+            )
+        elif len(alike) > 1:
+            raise SheetError(
+                f"all answers in {answers[0].source} are those of {' and of '.join(alike)}: score the file "
+                "with --rater NAME"
+            )
+        elif alike:
+            before = alike[0]
             self.notes.append(
                 f"{answers[0].source}: all answers are those of {before}, so they count as that person's; if "
                 "another person gave them, score the file with --rater NAME"
@@ -142,30 +154,23 @@ class People:
                 return rater
         return None
 
-    def _answered_alike(self, answers: Sequence[Answer], own: str) -> str | None:
-        """The rater who is known to have given all these answers of a sheet, if the times do not deny it.
+    def _answered_alike(self, answers: Sequence[Answer], own: str) -> list[str]:
+        """The raters who are known to have given all these answers of a sheet, if the times do not deny it.
 
-        None if there is none, and if they are a version of what `own` is known to have answered. Raises
-        SheetError if there are several.
+        None of them if the answers are a version of what `own` is known to have answered.
         """
         given = [answer for answer in answers if not answer.is_empty]
         if not given or given[0].rater:  # an export names its annotators
-            return None
+            return []
         known_of_own = [(known, answer) for answer in given if (known := self._known(answer, own))]
         if known_of_own and not any(_contradict(known, answer) for known, answer in known_of_own):
-            return None
-        alike = [
+            return []
+        return [
             rater
             for rater in self._raters()
             if rater != own
             and all((known := self._known(answer, rater)) and _alike(known, answer) for answer in given)
         ]
-        if len(alike) > 1:
-            raise SheetError(
-                f"all answers in {given[0].source} are those of {' and of '.join(alike)}: score the file "
-                "with --rater NAME"
-            )
-        return alike[0] if alike else None
 
     def _raters(self) -> list[str]:
         """Everybody of whom an answer is known."""

@@ -203,7 +203,8 @@ def test_a_named_raters_sheet_read_without_times_or_a_name_counts_once(shop: Sho
 def test_answers_that_are_those_of_two_named_raters_need_a_name(shop: Shop) -> None:
     path = shop.file("n.csv", shop.rows("relevant", ""))
     shop.score(path, "--rater", "anna")
-    shop.score(path, "--rater", "ben")
+    found = shop.score(path, "--rater", "ben")
+    assert "are those of anna, too, and no times tell whether that is one person" in found["notes"][0]
     assert "are those of anna and of ben: score the file with --rater NAME" in shop.refused(path)
 
 

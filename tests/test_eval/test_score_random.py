@@ -205,8 +205,7 @@ class Person:
                 "comment",
                 "seconds",
                 "answered_at",
-                *ASKED[kind],
-            ],
+            ],  # not those of the questions: such a sheet is refused
             rng.choice([0, 0, 1, 3]),
         )
         return cls(
