@@ -53,7 +53,7 @@ def test_the_days_of_a_log_are_its_folders(
 
 def test_a_file_named_itself_has_its_folders_too(tmp_path: Path, store: Path) -> None:
     log = write(tmp_path / "dt=2026-05-31" / "a.parquet", pin_id=["p1"], query=["mug"], action=["save"])
-    assert "--map date=COLUMN" in refused("aggregate", "queries", store, "--log", log)
+    assert "--map date=dt" in refused("aggregate", "queries", store, "--log", log)
     said("aggregate", "queries", store, "--log", log, "--map", "date=DT")
     assert queries(store) == [("mug", 1, "2026-05-31", "2026-05-31")]
 
