@@ -106,8 +106,7 @@ class Report:
             examples = ", ".join(dict.fromkeys(_text(name) for name in self._system[:4]))
             yield f"{plural(n, 'file')} skipped, hidden or of systems ({examples})"
         if n := len(self._empty):
-            such = "" if n == 1 else f"{n:,} files are empty, such as "
-            yield f"{such}{_text(self._empty[0])}{' is empty' if n == 1 else ''}"
+            yield f"{plural(n, 'empty file')}: {_text(self._empty[0])}{', ...' if n > 1 else ''}"
 
     def as_json(self) -> ReadReport:
         report: ReadReport = {

@@ -119,7 +119,7 @@ def test_a_mistyped_map_is_an_error_and_nothing_is_read(
 
 def test_a_mapped_column_that_no_json_row_has_is_an_error(tmp_path: Path, db: Path) -> None:
     log = write(tmp_path / "log.jsonl", log_table(("1", "mug", "save", "2024-05-01")))
-    assert "no row has 'who' (--map user_id=who)" in refused(
+    assert f"no row of {log} has 'who' (--map user_id=who)" in refused(
         "aggregate", "queries", db, "--log", log, "--map", "user_id=who"
     )
     assert queries(db) == {}
@@ -283,7 +283,7 @@ def test_parquet_files_of_one_run_may_have_different_types(tmp_path: Path, db: P
 
 
 def test_ids_that_differ_slightly_are_different_pins(tmp_path: Path, db: Path) -> None:
-    ids = ["7", "07", "7.5", "7_0", "7e0", "٧", "7\u200b"]
+    ids = ["7", "07", "7.5", "7_0", "7e0", "٧", "7\u200b7"]
     for ending in ("csv", "jsonl", "parquet"):
         write(tmp_path / f"saves.{ending}", saves_table(*((pin, ending) for pin in ids)))
     write(tmp_path / "boards.csv", boards_table({"csv": "tea", "jsonl": "mug", "parquet": "cup"}))

@@ -46,7 +46,7 @@ def test_a_column_of_another_name_is_read_as_the_field(tmp_path: Path) -> None:
             r"a\.parquet has no column 'pin_id'; say which one it is with --map pin_id=id; "
             "its columns: id, title",
         ),
-        ("a.jsonl", {"title": "nme"}, r"no row has 'nme' \(--map title=nme\)"),
+        ("a.jsonl", {"pin_id": "id", "title": "nme"}, r"no row of .*a\.jsonl has 'nme' \(--map title=nme\)"),
     ],
 )
 def test_the_error_for_a_missing_column_lists_the_columns_of_the_table(
