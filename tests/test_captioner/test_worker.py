@@ -272,6 +272,7 @@ class TestReadingAhead:
         rows.close()
         assert within(60, lambda: threading.active_count() <= before)
 
+    @pytest.mark.slow
     def test_memory_does_not_grow(self, opt, images):
         worker = Worker(opt, Decoding(max_new_tokens=2, min_new_tokens=0), batch_size=32, threads=4)
         resident, process = [], psutil.Process()

@@ -394,6 +394,7 @@ class TestHub:
             assert hub.served == [f"{last} 0"]
         assert first != last
 
+    @pytest.mark.slow
     def test_run_says_what_it_downloads_and_shows_how_far_it_is(self, copy, tmp_path):
         folder, store = copy("blip2-opt-2.7b-coco"), tmp_path / "pins.db"
         name = with_large_shard(folder)

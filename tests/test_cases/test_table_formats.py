@@ -205,7 +205,7 @@ def test_empty_parts_of_a_folder_are_said_and_a_header_alone_is_no_error(tmp_pat
     (parts / "2.csv").write_text("pin_id,query,action,date\n")
     printed = said("ingest", "pins", store, parts)
     assert "1 pin into" in printed
-    assert f"{parts / '0.csv'} is empty" in printed
+    assert f"1 empty file: {parts / '0.csv'}" in printed
     (parts / "3.csv").write_text("\n")
     found = counts("aggregate", "queries", store, "--log", f"{parts}/*.csv")
     assert found["rows_read"] == 1

@@ -222,6 +222,7 @@ def test_a_training_prints_a_table_within_80_columns(export: Path, tmp_path: Pat
     assert (other.exit_code, other.output) == (1, "")  # one process speaks for all
 
 
+@pytest.mark.slow
 def test_a_training_shows_its_progress_on_a_terminal(export: Path, tmp_path: Path) -> None:
     controller, terminal = pty.openpty()
     code = "from pincaption.cli import cli; cli()"

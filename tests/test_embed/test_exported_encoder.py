@@ -30,7 +30,9 @@ TINY = Sizes(rows=500, width=32, hidden=32, prefixes=(8, 16))
 OPTIONS = TrainOptions(sizes=TINY, epochs=2, batch=56, every=10, validation=0.1)
 
 
-@pytest.mark.parametrize("name", [None, "bert", pytest.param("mean", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in (None, "mean"))]
+)
 def test_the_exported_encoder_reads_raw_texts_without_our_code(
     export: Path, encoders: Path, tmp_path: Path, name: str | None
 ) -> None:

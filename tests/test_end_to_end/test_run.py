@@ -182,6 +182,7 @@ def test_kill_nine_again_and_again_loses_and_repeats_nothing(store: Path) -> Non
     assert count(store, "SELECT count(*) FROM claims") == 0
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_work_from_the_first_batches_on(store: Path) -> None:
     processes = [start(store, "--batch-size", "4", "--json") for _ in range(2)]
     results = [json.loads(process.communicate(timeout=200)[0]) for process in processes]

@@ -42,7 +42,7 @@ from .reference import (
 Row = Sequence[Any]
 
 RANDOM = settings(
-    max_examples=10,
+    max_examples=8,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
