@@ -209,7 +209,7 @@ def test_empty_parts_of_a_folder_are_said_and_a_header_alone_is_no_error(tmp_pat
     (parts / "3.csv").write_text("\n")
     found = counts("aggregate", "queries", store, "--log", f"{parts}/*.csv")
     assert found["rows_read"] == 1
-    assert found["columns"]["remarks"] == [f"2 files are empty, such as {parts / '0.csv'}"]
+    assert found["columns"]["remarks"] == [f"2 empty files: {parts / '0.csv'}, ..."]
     assert counts("ingest", "pins", store, parts / "2.csv")["pins"] == 0
     (parts / "1.csv").unlink()
     (parts / "2.csv").unlink()
