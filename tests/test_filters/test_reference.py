@@ -66,6 +66,9 @@ def test_normalising(raw: str, normal: str) -> None:
         "123456789",
         "٠١٢٣٤٥٦٧٨",
         "1-2-3-4-5-6-7-8-9",
+        "WWW.tea",
+        "+1 (555) 123-4567",
+        "12345\u200b6789",
     ],
 )
 def test_personal_data(text: str) -> None:
@@ -81,12 +84,9 @@ def test_personal_data(text: str) -> None:
         "2024-05-01",
         "1234, 56789",
         "https example com",
-        "WWW.tea",
-        "+1 (555) 123-4567",
     ],
 )
 def test_no_personal_data(text: str) -> None:
-    """The pattern is taken literally: at most one character between two digits, and lower case."""
     assert not personal(text)
 
 
