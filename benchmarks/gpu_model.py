@@ -115,14 +115,20 @@ def rates(bench: Bench, batch: int) -> None:
 
 def images_per_second(model: Any, batches: list[list[np.ndarray]]) -> float:
     """As the worker does: `ahead` later batches have begun when one is ended."""
-    began, begun = time.perf_counter(), deque[Callable[[], object]]()
+    began, begun = time.perf_counter(), deque[Any]()
     for pictures in batches:
         begun.append(model.begin(pictures, [""] * len(pictures), FORCED))
         if len(begun) > model.ahead:
-            begun.popleft()()
+            end_first(begun)
     while begun:
-        begun.popleft()()
+        end_first(begun)
     return sum(map(len, batches)) / (time.perf_counter() - began)
+
+
+def end_first(begun: deque[Any]) -> None:
+    begun.popleft().texts()
+    if begun:
+        begun[0].start()
 
 
 def attention(bench: Bench) -> None:

@@ -17,9 +17,8 @@ from __future__ import annotations
 import functools
 import os
 import re
-import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +90,6 @@ class Blip2:
         self._prompt_ids("")
         self._graphs: Graphs | None = None
         self._stream: Any = None  # of the words, on a GPU
-        self._last: Callable[[], _Job | None] = lambda: None  # the batch that has begun last
         if device.startswith("cuda"):
             self._stream = torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
         if device.startswith("cuda") and self.decoder_only:
@@ -190,25 +188,18 @@ class Blip2:
 
     def begin(
         self, pictures: Sequence[np.ndarray] | np.ndarray, prompts: Sequence[str], decoding: Decoding
-    ) -> Callable[[], list[Text]]:
-        """Begins to caption, and returns a function that writes the texts, in the order of the pictures.
+    ) -> Batch:
+        """Begins to caption `pictures` (RGB, uint8 [height, width, 3]).
 
-        `pictures` are RGB, uint8 [height, width, 3]. A text continues the prompt of its picture. On a GPU the
-        pictures of one batch can be seen while the texts of another one are checked.
+        A text continues the prompt of its picture. On a GPU this returns before the pictures are seen.
         """
-        if not self.ahead:
-            return functools.partial(self.caption, pictures, prompts, decoding)
-        before, job = self._last(), _Job(self, self.see(pictures), prompts, decoding)
-        if before is not None:
-            before.following = weakref.ref(job)
-        self._last = weakref.ref(job)
-        return job.texts
+        return Batch(self, self.see(pictures), prompts, decoding)
 
     def caption(
         self, pictures: Sequence[np.ndarray] | np.ndarray, prompts: Sequence[str], decoding: Decoding
     ) -> list[Text]:
-        """Writes a text about each of `pictures`, as `begin` and the function that it returns do."""
-        return self.texts(self.write(self.see(pictures), prompts, decoding))
+        """Writes a text about each of `pictures`; see `begin`."""
+        return self.begin(pictures, prompts, decoding).texts()
 
     @torch.inference_mode()
     def see(self, pictures: Sequence[np.ndarray] | np.ndarray) -> Seen:
@@ -286,27 +277,21 @@ class Blip2:
         ]
 
 
-class _Job:
-    """A batch that has begun: its pictures are seen. Its words start when those of the batch before end."""
+class Batch:
+    """A batch that has begun: its pictures are seen, its words are not written yet. Implements `Begun`."""
 
     def __init__(self, model: Blip2, seen: Seen, prompts: Sequence[str], decoding: Decoding):
         self._model, self._given = model, (seen, prompts, decoding)
-        self._end: Callable[[], torch.Tensor] | None = None
-        self.following: Callable[[], _Job | None] = lambda: None
+        self._tokens: Callable[[], torch.Tensor] | None = None  # waits for them
 
     def start(self) -> None:
-        if self._end is None:
-            self._end = self._model.start(*self._given)
+        if self._tokens is None:
+            self._tokens = self._model.start(*self._given)
 
     def texts(self) -> list[Text]:
         self.start()
-        assert self._end is not None
-        tokens = self._end()
-        # The device writes the next batch while the host checks and stores this one.
-        if (following := self.following()) is not None:
-            with suppress(RuntimeError, MemoryError):  # it fails again, and is reported, when it is asked for
-                following.start()
-        return self._model.texts(tokens)
+        assert self._tokens is not None
+        return self._model.texts(self._tokens())
 
 
 def _greedy(kind: Any, model: Any, embeddings: torch.Tensor, mask: torch.Tensor, ends: Ends) -> torch.Tensor:

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING
 
 from ..common.errors import PincaptionError
+from ..common.terminal import data_size
 from ..store.recipes import BUILTIN
 from .blip2_layout import remarks_on_what_is_filled_in
 from .checkpoint import Checkpoint, CheckpointError
@@ -88,9 +89,9 @@ def examine(
     yield Finding(
         "machine",
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
-        f"{_size(machine_memory.available)} of {_size(machine_memory.total)} memory free",
+        f"{data_size(machine_memory.available)} of {data_size(machine_memory.total)} memory free",
     )
-    yield Finding("disk", f"{_size(shutil.disk_usage('.').free)} free here")
+    yield Finding("disk", f"{data_size(shutil.disk_usage('.').free)} free here")
     libraries = _libraries()
     yield libraries
     if not libraries.ok:
@@ -217,7 +218,7 @@ def _describe(checkpoint: Checkpoint) -> Finding:
     at = f" at {checkpoint.revision[:12]}" if checkpoint.revision else ""
     return Finding(
         "checkpoint",
-        f"{checkpoint.name}{at}, {_size(checkpoint.weight_bytes)} of safetensors, language model "
+        f"{checkpoint.name}{at}, {data_size(checkpoint.weight_bytes)} of safetensors, language model "
         f"{text.get('model_type', 'opt')}",
     )
 
@@ -243,7 +244,7 @@ def _memory(checkpoint: Checkpoint, device: str, dtype: str, free_on_machine: in
     fits = needed * _MEMORY_FACTOR < free
     advice = "" if fits else ": take the dtype bfloat16, another device or a smaller model"
     return Finding(
-        "memory", f"the weights need {_size(needed)} in {dtype}, {_size(free)} are free{advice}", fits
+        "memory", f"the weights need {data_size(needed)} in {dtype}, {data_size(free)} are free{advice}", fits
     )
 
 
@@ -304,7 +305,3 @@ def _bench(model: CaptionModel, pictures: list[np.ndarray]) -> Iterator[Finding]
             yield Finding(f"batch {n}", "does not fit into memory")
             return
         yield Finding(f"batch {n}", f"{n / (time.perf_counter() - began):,.1f} pictures/s")
-
-
-def _size(n: float) -> str:
-    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"

@@ -14,7 +14,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ..common.terminal import duration, plural
+from ..common.terminal import data_size, duration, plural
 from .blip2_layout import check_before_weights
 from .checkpoint import FILES, MAX_TEXT, Checkpoint, CheckpointError
 
@@ -80,14 +80,14 @@ def _download_weights(
     total, free = sum(missing.values()), shutil.disk_usage(checkpoint.path).free
     if total > free:
         raise CheckpointError(
-            f"{checkpoint.title} needs {gigabytes(total)} more on the disk of {_cache()}, where "
-            f"{gigabytes(free)} are free: make room there, or name a folder on another disk in the variable "
+            f"{checkpoint.title} needs {data_size(total)} more on the disk of {_cache()}, where "
+            f"{data_size(free)} are free: make room there, or name a folder on another disk in the variable "
             "HF_HOME"
         )
     if missing:
         say(
-            f"downloading {checkpoint.title}: {plural(len(missing), 'file')} of weights, {gigabytes(total)}, "
-            f"to {_cache()} ({gigabytes(free)} free)"
+            f"downloading {checkpoint.title}: {plural(len(missing), 'file')} of weights, {data_size(total)}, "
+            f"to {_cache()} ({data_size(free)} free)"
         )
         on_bytes(0, total)
     began, done = time.monotonic(), 0
@@ -119,7 +119,7 @@ def _download_weights(
         done = before + missing.get(name, 0)
     if missing:
         on_bytes(total, total)
-        say(f"downloaded {gigabytes(total)} in {duration(time.monotonic() - began)}")
+        say(f"downloaded {data_size(total)} in {duration(time.monotonic() - began)}")
 
 
 def _bar(count: Callable[[int], None]) -> type:
@@ -164,10 +164,3 @@ def reason(error: Exception) -> str:
     if "offline" in text.lower() or "outgoing traffic" in text:
         return "HF_HUB_OFFLINE is set"
     return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def gigabytes(n: float) -> str:
-    """A number of bytes for people: '15.0 GB', '679 MB', '12 kB'."""
-    if n >= 1e9:
-        return f"{n / 1e9:,.1f} GB"
-    return f"{n / 1e6:.0f} MB" if n >= 1e6 else f"{n / 1e3:.0f} kB"

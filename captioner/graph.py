@@ -116,8 +116,7 @@ class _Shape:
     def __init__(self, model: Any, captions: int, prompt: int, maximum: int, ours: bool):
         self.captions, self._prompt, self._maximum = captions, prompt, maximum
         self._model, self._ours = model, ours
-        weight = next(model.parameters())
-        self._device, self._dtype = weight.device, weight.dtype
+        self._device = next(model.parameters()).device
         self._places = -(-(prompt + maximum) // _ROUND) * _ROUND
         self._cache = StaticCache(config=model.config, max_cache_len=self._places)
         self._graph: Any = None
@@ -137,7 +136,10 @@ class _Shape:
         self._end_tokens: torch.Tensor | None = None
 
     def begin(self, embeddings: torch.Tensor, mask: torch.Tensor, ends: Ends) -> None:
-        """Gives the device the prompts and all steps before which no caption may end; waits for nothing."""
+        """Gives the device the prompts and the first steps, at least to where captions may end.
+
+        It waits for nothing.
+        """
         if self._end_tokens is None:  # a model has the same ones always
             self._end_tokens = torch.tensor(ends.tokens, device=self._device)
         self._minimum.fill_(ends.minimum)

@@ -5,7 +5,7 @@ torch is imported inside the functions that need it, so that a plan can be made 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,6 +63,19 @@ class Text:
     reason: str | None = None
 
 
+class Begun(Protocol):
+    """A batch that a model has begun to caption.
+
+    `start` lets the device write its texts, without waiting for them; it may be called when the texts of the
+    batch before have been taken. `texts` takes them, and starts what was not started. Both may raise an error
+    for which `out_of_memory` is true.
+    """
+
+    def start(self) -> None: ...
+
+    def texts(self) -> list[Text]: ...
+
+
 class CaptionModel(Protocol):
     """What the worker and `doctor` need of a model that writes captions.
 
@@ -75,9 +88,9 @@ class CaptionModel(Protocol):
     Pictures are RGB, uint8 [height, width, 3]. The text for a picture must not depend on the others in the
     batch. `caption` raises an error for which `out_of_memory` is true if a smaller batch may fit.
 
-    `begin` is the first half of `caption`: it returns a function that returns the texts, and both may raise
-    such an error. A device that computes by itself goes on in between. `ahead` is how many later batches
-    should have begun when one is ended; with 0 each batch is ended at once.
+    `begin` is the first part of `caption`; what it returns has the others. A device that computes by itself
+    goes on in between. `ahead` is how many later batches should have begun when one is ended; with 0 each
+    batch is ended at once.
     """
 
     @property
@@ -103,9 +116,7 @@ class CaptionModel(Protocol):
 
     def prompt_fits(self, prompt: str, decoding: Decoding) -> bool: ...
 
-    def begin(
-        self, pictures: Sequence[np.ndarray], prompts: Sequence[str], decoding: Decoding
-    ) -> Callable[[], list[Text]]: ...
+    def begin(self, pictures: Sequence[np.ndarray], prompts: Sequence[str], decoding: Decoding) -> Begun: ...
 
     def caption(
         self, pictures: Sequence[np.ndarray], prompts: Sequence[str], decoding: Decoding

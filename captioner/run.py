@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass, field
 from types import FrameType
 from typing import TYPE_CHECKING, TypedDict
 
+from ..common.terminal import data_size
 from ..images.decode import TRUNCATED
 from ..store import Connection
 from ..store.claims import Claims
 from ..store.recipes import texts_of_run
 from ..store.runs import finish_run, start_run
 from ..store.work import Caption, Pin, Work, count_by_status
-from .download import OnBytes, gigabytes
+from .download import OnBytes
 from .limit import Limit
 from .plan import Options, Plan, make_plan, with_last_model
 
@@ -162,7 +163,7 @@ def run(
 
     # Pillow warns of damaged EXIF and TIFF tags. Nobody could do anything about them.
     python_warnings.filterwarnings("ignore", module="PIL")
-    say(f"loading {plan.checkpoint.name} ({gigabytes(plan.checkpoint.weight_bytes)})")
+    say(f"loading {plan.checkpoint.name} ({data_size(plan.checkpoint.weight_bytes)})")
     worker = plan.worker(work.known)
     run_id = _start(conn, options, plan, worker, say)
     limit = shared_limit or Limit(options.limit)

@@ -15,7 +15,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -27,12 +28,13 @@ from ..store.work import Caption, Pin
 from . import checks
 from .batch_size import FIRST_BATCH, MAX_BATCH, BatchSize
 from .checkpoint import CheckpointError
-from .model import CaptionModel, Decoding, Text, free_unused_memory, out_of_memory
+from .model import Begun, CaptionModel, Decoding, Text, free_unused_memory, out_of_memory
 from .readers import CaptionKey, PictureReaders, ReadPicture
 
 MAX_PIXELS = 100_000_000  # of a picture; larger ones are refused
 SECONDS_PER_IMAGE = 120  # how long it may take to fetch and decode a picture
-DECODERS = 8  # threads that decode at a time: more only wait for the interpreter, and let the model wait
+DECODERS = 8  # threads that decode at a time; more of them keep the interpreter from the model
+TURN_SECONDS = 5  # how long a thread waits for its turn to decode; others may hang
 MAX_REMEMBERED = 10_000  # images whose caption the worker itself remembers
 
 Key = tuple[str, str]  # SHA-256 of the image, recipe_id
@@ -45,15 +47,24 @@ def no_captions(keys: Sequence[Key]) -> dict[Key, Caption]:
     return {}
 
 
+@dataclass
+class _Batch:
+    """Pictures for the model, and what it has begun with them; None if its memory had no room for all."""
+
+    pictures: list[ReadPicture]
+    began: float  # time.perf_counter()
+    begun: Begun | None = None
+
+
 class Worker:
     """Captions pins with one model.
 
     A `batch_size` of None grows the batch as long as that makes the model faster. In any case a batch is
     halved when memory runs out. `threads` fetch and decode pictures; the default is one per core, between 2
-    and 16. `max_pixels` and `seconds_per_image` limit what a picture may cost. `find_captions` may
-    return captions that images have already, so that they are not captioned again. With `accept_truncated`, a
-    JPEG or PNG that ends early is captioned from what is there, and its row says so. Set the event `stop` to
-    end after the batches that the model has begun.
+    and 16. `max_pixels` and `seconds_per_image` limit what a picture may cost. `find_captions` may return
+    captions that images have already, so that they are not captioned again. With `accept_truncated`, a JPEG
+    or PNG that ends early is captioned from what is there, and its row says so. Set the event `stop` to end
+    after the batches that the model has begun.
 
     Raises CheckpointError if the model has no room for captions of the longest length.
     """
@@ -149,8 +160,12 @@ class Worker:
                 return ReadPicture(
                     pin, reason="the Parquet file was rewritten since it was ingested: ingest it again"
                 )
-            with self._decoders:
+            turn = self._decoders.acquire(timeout=TURN_SECONDS)
+            try:
                 picture, truncated = self._decode(data)
+            finally:
+                if turn:
+                    self._decoders.release()
             return ReadPicture(pin, digest, pixels=np.asarray(picture), truncated=truncated)
         except ImageError as error:
             return ReadPicture(pin, digest, reason=str(error))
@@ -177,8 +192,7 @@ class Worker:
                 raise
             return decoded(with_end), True
 
-    def rows(self, pictures: Sequence[ReadPicture], texts: Sequence[Text]) -> dict[CaptionKey, Caption]:
-        """A row for each of these pictures, by its key, from what the model wrote about it."""
+    def _rows(self, pictures: Sequence[ReadPicture], texts: Sequence[Text]) -> dict[CaptionKey, Caption]:
         rows = dict[CaptionKey, Caption]()
         for picture, text in zip(pictures, texts, strict=True):
             if text.reason:
@@ -199,31 +213,41 @@ class Worker:
             self._remembered.pop(next(iter(self._remembered)))
         return rows
 
-    def begin(self, pictures: list[ReadPicture]) -> Callable[[], list[Text]]:
-        """Gives pictures to the model, and returns a function that returns what it writes about them."""
-        pixels, prompts = _inputs(pictures)
+    def begin(self, pictures: list[ReadPicture]) -> _Batch:
+        """Gives pictures to the model."""
+        began = time.perf_counter()
         try:
-            end = self.model.begin(pixels, prompts, self.decoding)
+            return _Batch(pictures, began, self.model.begin(*_inputs(pictures), self.decoding))
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            end = _raise_again(error)
-        return functools.partial(self._end, pictures, end, time.perf_counter())
+        return _Batch(pictures, began)
 
-    def _end(self, pictures: list[ReadPicture], end: Callable[[], list[Text]], began: float) -> list[Text]:
+    def end(self, batch: _Batch, following: _Batch | None) -> dict[CaptionKey, Caption]:
+        """A row for each picture of a batch, by its key. The texts of `following` are started before."""
+        texts = self._texts(batch)
+        if following and following.begun:
+            # The device writes them while the rows are made and stored.
+            with suppress(RuntimeError, MemoryError):  # raised again when they are taken
+                following.begun.start()
+        return self._rows(batch.pictures, texts)
+
+    def _texts(self, batch: _Batch) -> list[Text]:
+        """What the model writes about a batch, in smaller batches if it does not fit into memory."""
         try:
-            texts = end()
-            now = time.perf_counter()
-            self.batch_size.record(len(pictures), now - max(began, self._ended))
-            self._ended = now
-            return texts
+            if batch.begun:
+                texts = batch.begun.texts()
+                now = time.perf_counter()
+                self.batch_size.record(len(texts), now - max(batch.began, self._ended))
+                self._ended = now
+                return texts
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
         # Outside of the except clause, because the traceback of the error keeps the tensors alive.
-        del end
-        self._shrink(len(pictures))
-        return self._in_smaller_batches(pictures)
+        batch.begun = None
+        self._shrink(len(batch.pictures))
+        return self._in_smaller_batches(batch.pictures)
 
     def _shrink(self, n: int) -> None:
         self.batch_size.shrink(n)
@@ -255,7 +279,7 @@ class _Flow:
         self.readers = PictureReaders(worker._read, worker.threads, worker.seconds_per_image)
         self.rows: list[Caption] = []
         self.ready: dict[CaptionKey, ReadPicture] = {}
-        self.begun: deque[tuple[list[ReadPicture], Callable[[], list[Text]]]] = deque()
+        self.begun: deque[_Batch] = deque()
         # Other pins with the picture and the prompt of one that is ready or begun, by its key.
         self.sharing: dict[CaptionKey, list[Pin]] = {}
         self.n_sharing = 0
@@ -313,16 +337,16 @@ class _Flow:
     def caption(self) -> None:
         """Begins a batch with the pictures that are ready, and ends the oldest one if enough have begun."""
         if self.ready:
-            pictures = list(self.ready.values())
-            self.begun.append((pictures, self.worker.begin(pictures)))
+            self.begun.append(self.worker.begin(list(self.ready.values())))
             self.ready = {}
             if len(self.begun) <= self.worker.model.ahead:
                 return
         self._end()
 
     def _end(self) -> None:
-        pictures, end = self.begun.popleft()
-        for key, row in self.worker.rows(pictures, end()).items():
+        batch = self.begun.popleft()
+        rows = self.worker.end(batch, self.begun[0] if self.begun else None)
+        for key, row in rows.items():
             sharing = self.sharing.pop(key)
             self.n_sharing -= len(sharing)
             self.rows += [row, *(replace(row, pin_id=pin.pin_id, shared=True) for pin in sharing)]
@@ -332,16 +356,6 @@ def _inputs(pictures: list[ReadPicture]) -> tuple[list[np.ndarray], list[str]]:
     """What a model takes: pixels and prompts."""
     pixels = [picture.pixels for picture in pictures if picture.pixels is not None]
     return pixels, [picture.pin.prompt for picture in pictures]
-
-
-def _raise_again(error: Exception) -> Callable[[], list[Text]]:
-    """A function that raises an error of this kind, without the tensors that its traceback keeps alive."""
-    kind, said = type(error), str(error)
-
-    def end() -> list[Text]:
-        raise kind(said)
-
-    return end
 
 
 def _failed(picture: ReadPicture) -> Caption:

@@ -61,14 +61,16 @@ def set_(
     from ..sources.read_as import ReadAs
     from ..store import open_store
 
-    if pin_id is not None and text is not None:
+    if table is None:
+        assert pin_id is not None
+        assert text is not None
         counts = set_caption(open_store(store), pin_id, text)
     else:
         read_as = ReadAs(format, encoding, tuple(one_list(names)))
         mapping = pairs(columns)
         with steps({"reading": "rows"}) as on_step:
             counts = set_captions(
-                open_store(store), [table or ""], columns=mapping, read_as=read_as, on_step=on_step
+                open_store(store), [table], columns=mapping, read_as=read_as, on_step=on_step
             )
     if not as_json:
         _print(counts)

@@ -119,7 +119,7 @@ def _print_queries(engaged: ExplainedQueries) -> None:
         )
         _print_below(
             f"dropped: {query['reason']}" if query["reason"] else "",
-            ", ".join(f"{n:,} {action}" for action, n in query["actions"].items()),
+            ", ".join(f'{n:,} "{action}"' for action, n in query["actions"].items()),
             f"{query['first_date']} to {query['last_date']}" if query["first_date"] else "",
             _dominating(query),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 
 _LINK = re.compile(r"[Hh][Tt][Tt][Pp][Ss]?://|[Ww][Ww][Ww]\.")
 # Nine digits or more, with at most three separators between two of them: `+1 (555) 123-4567`. The separators
@@ -23,9 +24,25 @@ _ADDRESS_MARKS = ("@", "://", "www.")
 def holds_personal_data(text: str) -> bool:
     """Whether raw text holds an e-mail address, a link or a telephone number.
 
-    The time is linear in the length of the text. docs/aggregate.md has the pattern. A date, and a number with
-    the check digit of a GTIN (EAN, UPC) or an ISBN, is no telephone number.
+    It is looked at as it is, and as people read it: a zero-width space may stand within a number. The time is
+    linear in the length of the text. docs/aggregate.md has the pattern. A date, and a number with the check
+    digit of a GTIN (EAN, UPC) or an ISBN, is no telephone number.
     """
+    return _holds(text) or (not _is_plain(text) and _holds(_as_read(text)))
+
+
+def _is_plain(text: str) -> bool:
+    """Whether `_as_read` changes nothing that matters. A format character is not printable."""
+    return text.isascii() or (text.isprintable() and unicodedata.is_normalized("NFKC", text))
+
+
+def _as_read(text: str) -> str:
+    """The text in NFKC, without format characters and without marks, which NFKC could take long to sort."""
+    seen = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Mn", "Mc", "Me"))
+    return unicodedata.normalize("NFKC", seen)
+
+
+def _holds(text: str) -> bool:
     return (
         ("@" in text and _holds_address(text))
         or _LINK.search(text) is not None
@@ -36,7 +53,9 @@ def holds_personal_data(text: str) -> bool:
 def redact_personal_data(text: str) -> str:
     """The text with `[redacted]` in place of telephone numbers and of words that are an address or a link."""
     text = _MAYBE_CODE.sub(lambda match: "[redacted]" if _is_telephone(match) else match[0], text)
-    return re.sub(r"\S+", _redacted_word, text)
+    text = re.sub(r"\S+", _redacted_word, text)
+    # What only shows once invisible characters are gone has no place in the text.
+    return "[redacted]" if holds_personal_data(text) else text
 
 
 def _redacted_word(match: re.Match[str]) -> str:

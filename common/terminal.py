@@ -142,6 +142,13 @@ def nouns(n: int, noun: str, many: str | None = None) -> str:
     return f"{noun[:-1]}ies" if re.search("[^aeiou]y$", noun) else f"{noun}s"
 
 
+def data_size(n: float) -> str:
+    """A number of bytes for people: '15.0 GB', '679 MB', '12 kB'."""
+    if n >= 1e9:
+        return f"{n / 1e9:,.1f} GB"
+    return f"{n / 1e6:.0f} MB" if n >= 1e6 else f"{n / 1e3:.0f} kB"
+
+
 def short_name(text: str | None, width: int = 40) -> str:
     """A name that strangers chose, as one short line; "(none)" for None."""
     if text is None:

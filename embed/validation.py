@@ -91,8 +91,8 @@ class Validation:
         """How to fuse the model with BM25, chosen on the task with most held-out pairs of queries and items.
 
         None without such pairs. Before that it gives the n-grams of a model that has a text encoder the share
-        of a score that is best for the same pairs: what a training learns suits its small batches, in which
-        a text encoder is enough to tell items apart.
+        of a score that is best for the same pairs. A training learns a share, too, but among the few items of
+        a batch.
         """
         tasks = [ranked.task for name, ranked in self.tasks.items() if name != QUERY_QUERY]
         if not tasks:

@@ -109,11 +109,6 @@ def read_answer_file(path: str | Path) -> AnswerFile:
     return AnswerFile(source, answers, notes, tuple(columns))
 
 
-def read_sheet(path: str | Path) -> list[Answer]:
-    """All rows of a sheet, also those without answers. Raises SheetError."""
-    return _of_sheet(str(path), *_cells(Path(path)))
-
-
 def _of_sheet(path: str, columns: list[str], rows: list[tuple[int, list[str]]]) -> list[Answer]:
     if "item_id" not in columns:
         raise SheetError(
@@ -189,10 +184,10 @@ class SheetContent:
 def inspect_sheet(path: str | Path) -> SheetContent:
     """Finds out whether a CSV file is a sheet. A sheet that cannot be read counts as one with answers."""
     try:
-        columns, _ = _cells(Path(path))
+        columns, cells = _cells(Path(path))
         if not {"item_id", "sample"} <= set(columns):
             return SheetContent(None, False)
-        rows = read_sheet(path)
+        rows = _of_sheet(str(path), columns, cells)
     except SheetError:
         return SheetContent(None, True)
     sample_id = next((row.sample_id for row in rows if row.sample_id), None)

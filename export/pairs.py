@@ -80,7 +80,7 @@ def engagements_after(
     """
     options = last_query_options(known.conn)
     _, scale = whole_weights(options.weights)
-    with open_evidence(known.conn, "queries", memory_limit) as evidence:
+    with open_evidence(known.conn, "queries", memory_limit, read_only=True) as evidence:
         evidence.check_files()
         rank_queries_on(evidence, options, known.day)
         _load_pins(evidence, known)

@@ -155,7 +155,7 @@ def _write(
     with ExitStack() as stack:
         known: Known | None = None
         if options.as_of:
-            stack.enter_context(hold_evidence(conn))
+            stack.enter_context(hold_evidence(conn, read_only=True))
         stack.enter_context(one_moment(conn))
         if options.as_of:
             on_step("counting what was known then", 0, None)

@@ -61,13 +61,13 @@ def known_on(
         known = Known(conn, day)
         if last := last_run(conn, "boards"):
             options, generic = BoardOptions.from_json(last[0])
-            with open_evidence(conn, "boards", memory_limit) as evidence:
+            with open_evidence(conn, "boards", memory_limit, read_only=True) as evidence:
                 evidence.check_files()
                 known.left_out["saves_without_date"] = _keep_known(evidence, day, undated)
                 rank_boards(evidence, options, generic, boards="known_boards", saves="known_saves")
                 write_ranks(conn, "board_titles", ranked_titles(evidence))
         if last_run(conn, "queries"):
-            with open_evidence(conn, "queries", memory_limit) as evidence:
+            with open_evidence(conn, "queries", memory_limit, read_only=True) as evidence:
                 evidence.check_files()
                 rank_queries_on(evidence, last_query_options(conn), day)
                 write_ranks(conn, "engaged_queries", ranked_queries(evidence))

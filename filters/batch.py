@@ -25,7 +25,7 @@ from .row_checks import add_id_functions, rejection_reason
 from .source import Source
 from .staging import stage
 from .table_kinds import TABLE_KINDS, TableKind
-from .text import as_read, is_as_read, normalise
+from .text import normalise
 
 MAX_QUERY = 100  # characters of a normalised query; a longer one was pasted, not typed
 EMPTY, PERSONAL, LONG_QUERY = "empty", "personal data", f"longer than {MAX_QUERY} characters"
@@ -221,20 +221,11 @@ def _normalise_title(raw: str) -> str:
     return text if text.strip("\ufe0e\ufe0f\u20e3 ") else ""
 
 
-def _holds_personal_data(raw: str) -> bool:
-    """Whether a text holds personal data as it is, or as it is read: with a zero-width space in a number."""
-    if holds_personal_data(raw):
-        return True
-    if raw.isascii() or is_as_read(raw):
-        return False
-    return holds_personal_data(as_read(raw))
-
-
 def add_functions(db: Any) -> None:
     """Makes the text functions of this project known to DuckDB."""
     db.create_function("normalise", normalise, [str], str)
     db.create_function("normalise_title", _normalise_title, [str], str)
-    db.create_function("holds_personal_data", _holds_personal_data, [str], bool)
+    db.create_function("holds_personal_data", holds_personal_data, [str], bool)
     add_id_functions(db)
 
 

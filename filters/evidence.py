@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -268,25 +269,32 @@ _held = set[Path]()  # folders that this process has locked
 
 
 @contextmanager
-def hold_evidence(conn: Connection) -> Iterator[Path]:
+def hold_evidence(conn: Connection, *, read_only: bool = False) -> Iterator[Path]:
     """STORE.partials for this process alone, as long as the context. Raises StoreError.
 
-    Within it, `open_evidence` takes no lock of its own.
+    Within it, `open_evidence` takes no lock of its own. With `read_only`, a folder that cannot be written
+    will do; others may read it at the same time.
     """
     folder = partials_folder(conn)
     if folder in _held:
         yield folder
         return
+    kind = fcntl.LOCK_EX
     try:
-        folder.mkdir(exist_ok=True)
-        lock = (folder / "lock").open("w")
+        if read_only and folder.is_dir() and not os.access(folder, os.W_OK):
+            lock, kind = (folder / "lock").open("r"), fcntl.LOCK_SH
+        else:
+            folder.mkdir(exist_ok=True)
+            lock = (folder / "lock").open("w")
     except OSError as error:
+        to = "read" if kind == fcntl.LOCK_SH else "written"
         raise StoreError(
-            f"{folder} cannot be written: {error.strerror}; captioner keeps what it has counted there"
+            f"{folder} cannot be {to}: {error.strerror}; captioner keeps what it has counted there: copy it "
+            "together with the store to where you may write"
         ) from None
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except OSError:
             raise StoreError(
                 f"another process aggregates or exports with {folder}: try again when it is done"
@@ -300,20 +308,27 @@ def hold_evidence(conn: Connection) -> Iterator[Path]:
 
 @contextmanager
 def open_evidence(
-    conn: Connection, aggregation: Aggregation, memory_limit: str | None = None
+    conn: Connection, aggregation: Aggregation, memory_limit: str | None = None, *, read_only: bool = False
 ) -> Iterator[Evidence]:
-    """The evidence of one aggregation, for one process at a time. Raises StoreError."""
-    with hold_evidence(conn) as folder:
-        shutil.rmtree(folder / "spill", ignore_errors=True)
-        db = connect(folder / "spill", memory_limit)
+    """The evidence of one aggregation, for one process at a time. `read_only` is that of `hold_evidence`.
+
+    Raises StoreError.
+    """
+    with hold_evidence(conn, read_only=read_only) as folder:
+        is_writable = os.access(folder, os.W_OK)
+        # DuckDB puts there what has no room in memory.
+        spill = folder / "spill" if is_writable else Path(tempfile.mkdtemp(prefix="captioner-"))
+        shutil.rmtree(spill, ignore_errors=True)
+        db = connect(spill, memory_limit)
         try:
             add_functions(db)
             evidence = Evidence(conn, aggregation, folder, db)
-            evidence.drop_leftovers()
+            if is_writable:
+                evidence.drop_leftovers()
             yield evidence
         finally:
             db.close()
-            shutil.rmtree(folder / "spill", ignore_errors=True)
+            shutil.rmtree(spill, ignore_errors=True)
 
 
 def wanted_of(kind: str, columns: Mapping[str, str], files: Files = AS_NAMED) -> Wanted:

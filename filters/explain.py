@@ -108,7 +108,7 @@ def _explain_boards(conn: Connection, pin_id: str) -> ExplainedBoards | None:
     if not (last := last_run(conn, "boards")):
         return None
     stored, state = last
-    with open_evidence(conn, "boards") as evidence:
+    with open_evidence(conn, "boards", read_only=True) as evidence:
         unknown, titles = _titles(evidence, stored, _code(evidence, pin_id))
         outdated = state != evidence.state()
     return {
@@ -123,7 +123,7 @@ def _explain_queries(conn: Connection, pin_id: str) -> ExplainedQueries | None:
     if not (last := last_run(conn, "queries")):
         return None
     stored, state = last
-    with open_evidence(conn, "queries") as evidence:
+    with open_evidence(conn, "queries", read_only=True) as evidence:
         queries = _queries(evidence, stored, _code(evidence, pin_id))
         return {"options": stored, "outdated": state != evidence.state(), "queries": queries}
 

@@ -26,7 +26,10 @@ def normalise(text: str) -> str:
     if text.isascii():
         text = text.lower()
     else:
-        text = unicodedata.normalize("NFKC", as_read(text).casefold())
+        text = text.translate(_WITHOUT_FORMAT)
+        if len(text) > _LONG_TEXT:
+            text = _with_sorted_marks(text)
+        text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     if not text.isascii():
         if any(mark in text for mark in _APOSTROPHES):
             text = _with_apostrophes(text)
@@ -34,19 +37,6 @@ def normalise(text: str) -> str:
     if "'" in text:
         return " ".join(_with_apostrophes(text).translate(_KEPT).split())
     return " ".join(text.translate(_NOT_KEPT_ASCII).split())
-
-
-def as_read(text: str) -> str:
-    """The text without format characters (category Cf), in NFKC: its characters as people read them."""
-    text = text.translate(_WITHOUT_FORMAT)
-    if len(text) > _LONG_TEXT:
-        text = _with_sorted_marks(text)
-    return unicodedata.normalize("NFKC", text)
-
-
-def is_as_read(text: str) -> bool:
-    """Whether `as_read` is known to change nothing; a format character is not printable. Faster than that."""
-    return len(text) <= _LONG_TEXT and text.isprintable() and unicodedata.is_normalized("NFKC", text)
 
 
 def _with_sorted_marks(text: str) -> str:

@@ -13,7 +13,7 @@ from ..images.endings import IMAGE_ENDINGS
 from ..images.tar import beginning_of_references, place_of
 from ..images.tar_index import BadMember, Member, read_index, unpacker_of
 from ..sources.cells import is_unicode
-from ..sources.locations import absolute
+from ..sources.locations import absolute, refuse_empty_name
 from ..sources.rows import SourceError
 from ..store.pins import PinsSeen
 from .metadata_tables import MetadataTables
@@ -78,6 +78,7 @@ def find_places(paths: Iterable[str], prefix: str | None = None) -> list[Place]:
 
 
 def _place(path: str, prefix: str) -> Place:
+    refuse_empty_name(path)
     full = absolute(path)
     if os.path.isdir(full):
         try:

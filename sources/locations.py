@@ -59,8 +59,7 @@ def look_for(sources: Iterable[str], *, any_name: bool = False) -> Found:
     found = Found()
     files: dict[str, None] = {}  # used as an ordered set
     for source in sources:
-        if not source.strip():  # a path without a name is the current folder
-            raise SourceError("a source has an empty name: is a variable of the shell not set?")
+        refuse_empty_name(source)
         if source == "-":
             files[source] = None
             found.named.add(source)
@@ -68,6 +67,12 @@ def look_for(sources: Iterable[str], *, any_name: bool = False) -> Found:
             files.update(dict.fromkeys(_files_of(source, any_name, found)))
     found.files = list(files)
     return found
+
+
+def refuse_empty_name(source: str) -> None:
+    """Raises SourceError: as a path, an empty name would be the current folder."""
+    if not source.strip():
+        raise SourceError("a source has an empty name: is a variable of the shell not set?")
 
 
 def _files_of(source: str, any_name: bool, found: Found) -> list[str]:

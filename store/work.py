@@ -44,10 +44,10 @@ class Work(Protocol):
     """The pins that one run has to caption, wherever they are stored.
 
     `count` says how many pins are left, those included that other processes work on. `claim` reserves up to
-    `n` of them for this process; an empty list means that no free pin is left. `known` returns the
-    captions that images already have with recipes, by (image_sha256, recipe_id), whichever pin they were made
-    for. `commit` writes captions and ends
-    the claims on their pins, all or nothing. `release` gives back every claim of this process.
+    `n` of them for this process; an empty list means that no free pin is left. `known` returns the captions
+    that images already have with recipes, by (image_sha256, recipe_id), whichever pin they were made for.
+    `commit` writes captions and ends the claims on their pins, all or nothing. `release` gives back every
+    claim of this process.
     """
 
     def count(self) -> int: ...

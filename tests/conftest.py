@@ -19,12 +19,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import (
     ByteLevelBPETokenizer,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    trainers,
 )
 from transformers import (
     Blip2Config,
@@ -39,6 +33,8 @@ from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.find import find_checkpoint
 from pincaption.drawn import draw
 from pincaption.store import open_store
+
+from .unigram import trained_unigram
 
 # The same examples everywhere and no time limit: what passed on one machine must not fail on the next by
 # chance, or because that one is busy. To look for new examples: HYPOTHESIS_PROFILE=random make test. What
@@ -143,15 +139,7 @@ def t5_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     folder = tmp_path_factory.mktemp("checkpoints") / "tiny-t5"
     folder.mkdir()
-    unigram = Tokenizer(models.Unigram())
-    unigram.normalizer = normalizers.NFKC()
-    unigram.pre_tokenizer, unigram.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    unigram.train_from_iterator(
-        SENTENCES,
-        trainers.UnigramTrainer(
-            vocab_size=200, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
-        ),
-    )
+    unigram = trained_unigram(SENTENCES, 200)
     vocabulary = [tuple(piece) for piece in json.loads(unigram.to_str())["model"]["vocab"]]
     tokenizer = T5Tokenizer(vocab=vocabulary, extra_ids=10)
     tokenizer.add_tokens(["<image>"], special_tokens=True)

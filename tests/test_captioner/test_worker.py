@@ -22,7 +22,7 @@ from PIL import Image
 from pincaption.captioner.batch_size import MAX_BATCH, BatchSize
 from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.checkpoint import CheckpointError
-from pincaption.captioner.model import Decoding, Text, out_of_memory
+from pincaption.captioner.model import Begun, Decoding, Text, out_of_memory
 from pincaption.captioner.worker import Worker
 from pincaption.images.fetch import Fetcher
 from pincaption.store.work import Caption, Pin
@@ -153,12 +153,12 @@ class TestSharing:
     def asked(self, builtin, monkeypatch) -> list[int]:
         """How many pictures the model was given, call by call."""
         sizes: list[int] = []
-        caption = builtin.caption
+        begin = builtin.begin
         monkeypatch.setattr(
             builtin,
-            "caption",
+            "begin",
             lambda pictures, prompts, decoding: (
-                sizes.append(len(prompts)) or caption(pictures, prompts, decoding)
+                sizes.append(len(prompts)) or begin(pictures, prompts, decoding)
             ),
         )
         return sizes
@@ -354,6 +354,16 @@ class TestHanging:
         assert {status for pin_id, (status, _, _) in seen.items() if not pin_id.startswith("h")} == {"ok"}
         assert max(after for _, _, after in seen.values()) < 4 * 4  # two at a time
 
+    def test_decoders_that_hang_hold_up_nobody(self, builtin, images, monkeypatch):
+        """Only so many threads decode at a time, and some may never end."""
+        monkeypatch.setattr("pincaption.captioner.worker.TURN_SECONDS", 0.1)
+        worker = Worker(builtin, batch_size=4)
+        while worker._decoders.acquire(blocking=False):  # as a thread that hangs does
+            ...
+        rows = by_pin(worker(pins(images, *[f"{i}.png" for i in range(6)])))
+        assert {row.status for row in rows.values()} == {"ok"}
+        assert not worker._decoders.acquire(blocking=False)  # nobody gave back what was not theirs
+
     def test_a_picture_that_comes_too_late_is_not_counted_twice(self, builtin, server, fetcher):
         worker = Worker(builtin, threads=2, fetcher=fetcher, seconds_per_image=2)
         rows = by_pin(
@@ -431,6 +441,15 @@ print([row.reason for row in worker([Pin("p", sys.argv[1])])])
         assert done.stderr == ""
 
 
+class Later:
+    """A batch whose texts are written when they are taken."""
+
+    def __init__(self, texts: Callable[[], list[Text]]):
+        self.texts = texts
+
+    def start(self) -> None: ...
+
+
 class Small:
     """A model on a device that has room for `fits` pictures at a time."""
 
@@ -452,8 +471,8 @@ class Small:
             raise self.error("CUDA out of memory. Tried to allocate 20.00 GiB.")
         return self.model.caption(pictures, prompts, decoding)
 
-    def begin(self, pictures: np.ndarray, prompts: list[str], decoding: Decoding) -> Callable[[], list[Text]]:
-        return functools.partial(self.caption, pictures, prompts, decoding)
+    def begin(self, pictures: np.ndarray, prompts: list[str], decoding: Decoding) -> Begun:
+        return Later(functools.partial(self.caption, pictures, prompts, decoding))
 
 
 class TestMemory:
@@ -478,11 +497,12 @@ class TestMemory:
         ):
             list(Worker(Small(builtin, 0), batch_size=4)(pins(images, "0.png", "1.png")))
 
-    def test_other_errors_of_the_model_are_not_hidden(self, builtin, images, monkeypatch):
+    @pytest.mark.parametrize("part", ["see", "start", "texts"])
+    def test_other_errors_of_the_model_are_not_hidden(self, builtin, images, monkeypatch, part):
         def broken(*arguments: object) -> list[Text]:
             raise RuntimeError("a bug")
 
-        monkeypatch.setattr(builtin, "caption", broken)
+        monkeypatch.setattr(builtin, part, broken)
         with pytest.raises(RuntimeError, match="a bug"):
             list(Worker(builtin)(pins(images, "0.png")))
 

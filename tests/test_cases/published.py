@@ -21,14 +21,11 @@ from safetensors.torch import save_file
 from tokenizers import (
     ByteLevelBPETokenizer,
     Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
     processors,
-    trainers,
 )
 from transformers import Blip2Config, Blip2ForConditionalGeneration
+
+from ..unigram import trained_unigram
 
 WORDS = [f"a {colour} {thing} on a {place}" for colour in ("red", "green", "pale blue", "grey") for thing in
          ("cup", "house", "bird", "boat", "tree") for place in ("table", "hill", "lake")]  # fmt: skip
@@ -378,17 +375,8 @@ def _trained_opt_tokenizer() -> ByteLevelBPETokenizer:
 
 @cache
 def _trained_t5_tokenizer() -> str:
-    """The tokenizer as JSON. Training gives the words of equal score in another order each time."""
-    unigram = Tokenizer(models.Unigram())
-    unigram.normalizer = normalizers.NFKC()
-    unigram.pre_tokenizer, unigram.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    unigram.train_from_iterator(
-        WORDS,
-        trainers.UnigramTrainer(
-            vocab_size=120, special_tokens=["<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False
-        ),
-    )
-    return unigram.to_str()
+    """The tokenizer as JSON."""
+    return trained_unigram(WORDS, 120).to_str()
 
 
 def _write_tokenizer(

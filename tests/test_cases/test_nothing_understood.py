@@ -224,3 +224,13 @@ def test_a_row_may_hold_a_list_of_objects_and_a_broken_first_line_costs_only_its
 def test_an_empty_table_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("pin_id,title\n")
     assert captioner("ingest", "pins", tmp_path / "s.db", tmp_path / "p.csv").exit_code == 0
+
+
+def test_an_empty_name_is_no_source_and_no_model(tmp_path: Path) -> None:
+    """As a variable of the shell that is not set gives. It would be the current folder."""
+    store, empty = tmp_path / "my.db", "a source has an empty name: is a variable of the shell not set?"
+    said("ingest", "pins", store, "-", stdin='{"pin_id": "p", "image": "/x.jpg"}')
+    assert refused("ingest", "pins", store, "") == empty
+    assert refused("ingest", "images", store, "") == empty
+    assert refused("captions", "set", store, "--from", "") == empty
+    assert refused("run", store, "--model", "").startswith("the name of the model is empty")

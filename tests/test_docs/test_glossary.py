@@ -31,6 +31,10 @@ def test_words_are_in_order_and_each_stands_once() -> None:
         "tower",
         "strata",
         "dtype",
+        "token",
+        "prompt",
+        "n-gram",
+        "epoch",
     ],
 )
 def test_jargon_of_help_and_readme_is_explained(word: str) -> None:

@@ -59,11 +59,11 @@ def test_explain_says_of_every_query_why_it_was_kept_or_dropped(db: Path, log: P
         'score = sum of weights: "save" 1, "long_click" 1, "click" 0.25',
         "rank      score  engaged   users  query",
         "   1       2.25        3          red mug",
-        "                                  1 click, 2 save; 2024-05-01 to 2024-05-02",
+        '                                  1 "click", 2 "save"; 2024-05-01 to 2024-05-02',
         "   -                   0          (personal data)",
-        "                                  dropped: personal data; 1 save",
+        '                                  dropped: personal data; 1 "save"',
         "   -                   0          mug",
-        "                                  dropped: action of no weight; 7 view",
+        '                                  dropped: action of no weight; 7 "view"',
     ]
 
 

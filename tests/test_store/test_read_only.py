@@ -163,6 +163,31 @@ def test_commands_that_read_work_on_a_read_only_disk(folder: Path, tmp_path: Pat
     assert f"the folder {folder} must be writable to you" in done.stderr
 
 
+def test_what_was_aggregated_is_read_on_a_read_only_disk(folder: Path, tmp_path: Path) -> None:
+    store, tables = fill(folder / "my.db"), {"boards": "board_id,title\nb,Tables\n"}
+    tables["saves"] = "pin_id,board_id,saved_at\n1,b,2026-05-01\n"
+    tables["log"] = "pin_id,query,action,date\n1,oak,save,2026-05-01\n1,desk,save,2026-05-31\n"
+    paths = {name: tmp_path / f"{name}.csv" for name in tables}
+    for name, path in paths.items():
+        path.write_text(tables[name])
+    for what, names in (("boards", ("boards", "saves")), ("queries", ("log",))):
+        options = [part for name in names for part in (f"--{name}", str(paths[name]))]
+        subprocess.run([*CAPTIONER, "aggregate", what, str(store), *options], check=True)
+    done = on_a_read_only_disk(folder, *CAPTIONER, "aggregate", "explain", str(store), "1")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 1 board title kept" in done.stdout
+    assert "2 of 2 engaged queries kept" in done.stdout
+
+    day = ("--as-of", "2026-05-15", "--pairs", "--json")
+    done = on_a_read_only_disk(folder, *CAPTIONER, "export", str(store), str(tmp_path / "out"), *day)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["pairs"]
+
+    done = on_a_read_only_disk(folder, *CAPTIONER, "aggregate", "queries", str(store))
+    assert done.returncode == 1
+    assert "must be writable to you" in done.stderr
+
+
 def test_rows_that_are_still_in_the_wal_are_not_passed_over(folder: Path, tmp_path: Path) -> None:
     """As after a power cut, or where somebody copied a store while it was written."""
     elsewhere = tmp_path / "elsewhere"
