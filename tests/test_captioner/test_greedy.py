@@ -14,9 +14,11 @@ import torch
 
 from pincaption.captioner.blip2 import NO_NUMBERS, Blip2
 from pincaption.captioner.graph import Graphs
-from pincaption.captioner.model import Decoding, Text
+from pincaption.captioner.model import Decoding
 from pincaption.captioner.worker import Worker
 from pincaption.store.work import Pin
+
+from .pins import Crowded
 
 PROMPTS = ["", "a photo of", "a red ball on a grey background", "x"]
 DECODINGS = [
@@ -106,39 +108,13 @@ def test_a_caption_without_numbers_is_a_failure_and_the_others_are_not(
     assert all(rows[pin_id] == right[pin_id] for pin_id in rows if int(pin_id) % 3)
 
 
-class Crowded:
-    """A model of a GPU whose memory has room for `fits` pictures at a time, in one part of its work."""
-
-    def __init__(self, model: Blip2, part: str, fits: int):
-        self.model, self.part, self.fits = model, part, fits
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self.model, name)
-
-    def begin(self, pictures: list[np.ndarray], prompts: list[str], decoding: Decoding) -> object:
-        self.check(pictures, "begin")
-        batch = self.model.begin(pictures, prompts, decoding)
-        start, texts = batch.start, batch.texts
-        batch.start = lambda: self.check(pictures, "start") or start()
-        batch.texts = lambda: self.check(pictures, "texts") or texts()
-        return batch
-
-    def caption(self, pictures: list[np.ndarray], prompts: list[str], decoding: Decoding) -> list[Text]:
-        self.check(pictures, self.part)
-        return self.model.caption(pictures, prompts, decoding)
-
-    def check(self, pictures: list[np.ndarray], part: str) -> None:
-        if part == self.part and len(pictures) > self.fits:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-
-
 @pytest.mark.parametrize("part", ["begin", "start", "texts"])
 @pytest.mark.parametrize("fits", [40, 3])
 def test_a_worker_that_works_ahead_writes_the_same_rows(builtin, images, as_on_a_gpu, part, fits):
     names = [*[f"{i}.png" for i in range(14)], "copy.png", "cut.png", "text.png", "0.png"]
     pins = [Pin(f"{i}", str(images / name), PROMPTS[i % 2]) for i, name in enumerate(names)]
     wanted = sorted(Worker(builtin)(pins), key=lambda row: row.pin_id)
-    model = Crowded(as_on_a_gpu(builtin), part, fits)
+    model = Crowded(as_on_a_gpu(builtin), fits, part)
     for size in (4, None):
         found = sorted(Worker(model, batch_size=size, threads=3)(pins), key=lambda row: row.pin_id)
         assert [(r.pin_id, r.status, r.text, r.reason) for r in found] == [

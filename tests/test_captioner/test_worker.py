@@ -1,43 +1,30 @@
 """The worker alone, without a store: every pin gets exactly one row, whatever is wrong with its image."""
 
-import functools
 import hashlib
 import io
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pincaption.captioner.batch_size import MAX_BATCH, BatchSize
 from pincaption.captioner.blip2 import Blip2
 from pincaption.captioner.checkpoint import CheckpointError
-from pincaption.captioner.model import Begun, Decoding, Text, out_of_memory
+from pincaption.captioner.model import Decoding
 from pincaption.captioner.worker import Worker
 from pincaption.images.fetch import Fetcher
 from pincaption.store.work import Caption, Pin
 
-
-def pins(images: Path, *names: str, prompt: str = "") -> list[Pin]:
-    return [Pin(f"{i}:{name}", str(images / name), prompt) for i, name in enumerate(names)]
-
-
-def by_pin(rows: Iterator[Caption]) -> dict[str, Caption]:
-    found: dict[str, Caption] = {}
-    for row in rows:
-        assert row.pin_id not in found
-        found[row.pin_id] = row
-    return found
+from .pins import by_pin, pins, tiny
 
 
 def test_a_caption_is_what_the_model_says_of_the_picture(opt, images):
@@ -276,22 +263,12 @@ class TestReadingAhead:
     def test_memory_does_not_grow(self, opt, images):
         worker = Worker(opt, Decoding(max_new_tokens=2, min_new_tokens=0), batch_size=32, threads=4)
         resident, process = [], psutil.Process()
-        for i, rows in enumerate(worker.batches(self.tiny(4000))):
+        for i, rows in enumerate(worker.batches(tiny(4000))):
             assert rows
             if i % 15 == 0:
                 resident.append(process.memory_info().rss / 1e6)
         assert len(resident) >= 8
         assert resident[-1] - resident[2] < 30, resident
-
-    def tiny(self, n: int) -> Iterator[Pin]:
-        """Pins whose images all differ."""
-        import tempfile
-
-        with tempfile.TemporaryDirectory() as folder:
-            for i in range(n):
-                path = Path(folder) / f"{i}.ppm"
-                path.write_bytes(b"P6 8 8 255\n" + i.to_bytes(4, "big") * 48)
-                yield Pin(str(i), str(path))
 
 
 def within(seconds: float, true: object) -> bool:
@@ -439,142 +416,6 @@ print([row.reason for row in worker([Pin("p", sys.argv[1])])])
         )
         assert done.stdout == "['took longer than 0.5 seconds to read']\n"
         assert done.stderr == ""
-
-
-class Later:
-    """A batch whose texts are written when they are taken."""
-
-    def __init__(self, texts: Callable[[], list[Text]]):
-        self.texts = texts
-
-    def start(self) -> None: ...
-
-
-class Small:
-    """A model on a device that has room for `fits` pictures at a time."""
-
-    def __init__(self, model: Blip2, fits: int, error: type[Exception] = torch.OutOfMemoryError):
-        self.model, self.fits, self.error, self.sizes = model, fits, error, list[int]()
-        self.name, self.details, self.device, self.dtype = (
-            model.name,
-            model.details,
-            model.device,
-            model.dtype,
-        )
-        self.picture_size, self.resample = model.picture_size, model.resample
-        self.prompt_fits = model.prompt_fits
-        self.ahead = 0
-
-    def caption(self, pictures: np.ndarray, prompts: list[str], decoding: Decoding) -> list[Text]:
-        self.sizes.append(len(prompts))
-        if len(prompts) > self.fits:
-            raise self.error("CUDA out of memory. Tried to allocate 20.00 GiB.")
-        return self.model.caption(pictures, prompts, decoding)
-
-    def begin(self, pictures: np.ndarray, prompts: list[str], decoding: Decoding) -> Begun:
-        return Later(functools.partial(self.caption, pictures, prompts, decoding))
-
-
-class TestMemory:
-    @pytest.mark.parametrize("error", [torch.OutOfMemoryError, RuntimeError, MemoryError])
-    def test_batches_are_halved_until_they_fit(self, builtin, images, error):
-        everything = pins(images, *[f"{i}.png" for i in range(40)])
-        small = Small(builtin, 3, error)
-        worker = Worker(small, batch_size=16)
-        assert by_pin(worker(everything)) == by_pin(Worker(builtin)(everything))
-        assert worker.batch_size.current <= 3
-        assert small.sizes[:3] == [16, 8, 4]
-        assert small.sizes[3:] == [2] * 20  # what was too much once is not tried again
-
-    def test_also_while_the_size_is_found_out(self, builtin, images):
-        worker = Worker(Small(builtin, 11))
-        assert len(by_pin(worker(pins(images, *[f"{i}.png" for i in range(40)])))) == 40
-        assert worker.batch_size.current <= 11
-
-    def test_not_even_one_fits(self, builtin, images):
-        with pytest.raises(
-            MemoryError, match="not even one picture at a time fits into memory: take a smaller dtype"
-        ):
-            list(Worker(Small(builtin, 0), batch_size=4)(pins(images, "0.png", "1.png")))
-
-    @pytest.mark.parametrize("part", ["see", "start", "texts"])
-    def test_other_errors_of_the_model_are_not_hidden(self, builtin, images, monkeypatch, part):
-        def broken(*arguments: object) -> list[Text]:
-            raise RuntimeError("a bug")
-
-        monkeypatch.setattr(builtin, part, broken)
-        with pytest.raises(RuntimeError, match="a bug"):
-            list(Worker(builtin)(pins(images, "0.png")))
-
-    def test_what_torch_says_when_the_memory_of_the_machine_runs_out(self):
-        with pytest.raises(RuntimeError) as error:
-            torch.empty(2**46, dtype=torch.float32)
-        assert out_of_memory(error.value)
-        assert not out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
-
-    def test_a_checkpoint_that_does_not_fit_is_said_in_a_sentence(self, tmp_path):
-        code = """
-import resource
-from pincaption.captioner.blip2 import Blip2
-from pincaption.captioner.find import find_checkpoint
-import psutil
-checkpoint = find_checkpoint("builtin")
-used = psutil.Process().memory_info().vms
-resource.setrlimit(resource.RLIMIT_AS, (used + 4_000_000, used + 4_000_000))
-try:
-    Blip2(checkpoint)
-except MemoryError as error:
-    print(error)
-"""
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=250)
-        assert done.stdout.startswith(
-            "builtin in float32 does not fit into the memory of cpu: take the dtype bfloat16"
-        ), done.stderr
-
-
-class TestBatchSize:
-    """A batch size of auto grows as long as that is faster; `speed` is pictures per second by batch size."""
-
-    def settled(self, speed, largest: int = 512) -> list[int]:
-        size, seen = BatchSize(None, largest), []
-        for _ in range(60):
-            seen.append(size.current)
-            size.record(size.current, size.current / speed(size.current))
-        return list(dict.fromkeys(seen))
-
-    def test_it_grows_to_the_end_where_that_always_pays(self):
-        assert self.settled(lambda n: n) == [8, 16, 32, 64, 128, 256, 512]
-        assert self.settled(lambda n: n, largest=32) == [8, 16, 32]
-
-    def test_it_stops_where_larger_is_no_faster(self):
-        assert self.settled(lambda n: min(n, 30)) == [8, 16, 32, 64]
-
-    def test_it_goes_back_where_larger_is_slower(self):
-        sizes = self.settled(lambda n: n if n <= 32 else 10)
-        assert sizes == [8, 16, 32, 64]
-        size = BatchSize(None, 512)
-        for _ in range(60):
-            size.record(size.current, size.current / (size.current if size.current <= 32 else 10))
-        assert size.current == 32
-
-    def test_a_fixed_size_stays(self):
-        size = BatchSize(7, 512)
-        for _ in range(9):
-            size.record(7, 0.001)
-        assert size.current == 7
-
-    def test_the_last_batch_which_is_smaller_decides_nothing(self):
-        size = BatchSize(None, 512)
-        for _ in range(9):
-            size.record(3, 0.000_001)
-        assert size.current == 8
-
-    def test_a_real_run_settles(self, opt, images, tmp_path):
-        worker = Worker(opt, Decoding(max_new_tokens=3))
-        sizes = [worker.batch_size.current for _ in worker.batches(TestReadingAhead().tiny(1200))]
-        assert sizes[0] == 8
-        assert max(sizes) <= MAX_BATCH["cpu"]
-        assert len(set(sizes[-5:])) == 1
 
 
 def test_more_new_tokens_than_the_model_has_room_for(opt):
